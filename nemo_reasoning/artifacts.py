@@ -1,0 +1,120 @@
+"""Files that stages hand to each other: atomic writes, hashes and `manifest.json`."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning import __version__
+from nemo_reasoning.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+_RECORDED = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "tokenizers", "peft")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds, else remove it.
+
+    A reader therefore sees the old file or the new one, never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically as indented JSON with a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hexadecimal digits that identify a JSON-serialisable value, whatever its key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def installed_versions(names: Sequence[str] = _RECORDED) -> dict[str, str]:
+    """Return the installed version of each distribution; one that is absent is left out."""
+    found = {"nemo-reasoning": __version__}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    stage: str,
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    produced: Sequence[Path],
+) -> dict[str, Any]:
+    """Describe what a stage left in `folder` as `manifest.json`, and return that description.
+
+    Args:
+        folder: Where the stage wrote; the manifest goes there last, so its presence means success.
+        stage: Name of the stage, such as "prepare" or "export".
+        inputs: What went in, with hashes or revisions.
+        settings: The resolved settings of the stage.
+        counts: Rows, tokens, quarantined rows and the like.
+        produced: Files below `folder`; each is recorded with size in bytes and SHA-256.
+    """
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in produced
+    }
+    manifest = {
+        "stage": stage,
+        "inputs": dict(inputs),
+        "settings": dict(settings),
+        "counts": dict(counts),
+        "versions": installed_versions(),
+        "files": files,
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a finished stage.
+
+    Raises:
+        CheckpointError: `folder` holds no readable manifest, so its stage did not finish.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no {MANIFEST}: its stage did not finish; run it again") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); delete {folder} and run the stage again") from error
+    return manifest

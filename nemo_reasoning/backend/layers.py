@@ -1,0 +1,185 @@
+"""A transformer layer made of torch operations that carries Transformer Engine's parameter names.
+
+With it NeMo's Hugging Face importer and exporters, LoRA and distributed checkpoints work unchanged
+without Transformer Engine, on CPU and CUDA, and checkpoints move between the two.
+
+Shapes: s sequence, b batch, h heads, g key-value groups, d head size, t packed tokens.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.backends import LocalSpecProvider
+from megatron.core.models.gpt.gpt_layer_specs import get_mlp_module_spec_for_backend
+from megatron.core.tensor_parallel.layers import ColumnParallelLinear
+from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+
+from nemo_reasoning.errors import BackendError
+
+
+class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
+    """RMSNorm followed by a column-parallel linear, as `TELayerNormColumnParallelLinear` names it.
+
+    Attributes:
+        layer_norm_weight: Gain of the norm, [input_size], in the dtype of the parameters.
+        return_layernorm_output: When True, `forward` also returns the normalised input, which is
+            what LoRA adapts.
+    """
+
+    def __init__(self, input_size: int, output_size: int, *, config: Any, **kwargs: Any) -> None:
+        if config.normalization != "RMSNorm":
+            raise BackendError(f"normalization={config.normalization!r}: the torch layers support RMSNorm only")
+        if config.sequence_parallel:
+            raise BackendError("sequence_parallel=true needs Transformer Engine; set it to false")
+        super().__init__(input_size, output_size, config=config, **kwargs)
+        self.layer_norm_weight = torch.nn.Parameter(torch.ones(input_size, dtype=config.params_dtype))
+        self.eps = config.layernorm_epsilon
+        self.return_layernorm_output = False
+
+    def forward(self, input_: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor | None]:
+        """Return (output [s, b, output_size / tp], bias), or ((output, normalised input), bias)."""
+        weight = self.layer_norm_weight.to(input_.dtype)
+        normalised = F.rms_norm(input_, (input_.shape[-1],), weight, self.eps)
+        output, bias = super().forward(normalised, *args, **kwargs)
+        return ((output, normalised) if self.return_layernorm_output else output), bias
+
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None
+    ) -> dict[str, Any]:
+        """Return the shards: weight and bias split over rows, the norm replicated."""
+        state = self.state_dict(prefix="", keep_vars=True)
+        shards: dict[str, Any] = make_sharded_tensors_for_checkpoint(
+            state, prefix, {"weight": 0, "bias": 0}, sharded_offsets
+        )
+        return shards
+
+
+class TorchAttention(MegatronModule):  # type: ignore[misc]
+    """Causal grouped-query attention through `scaled_dot_product_attention`.
+
+    Packed input (`thd`) is split at `cu_seqlens`, so no token attends to another sample.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        layer_number: int,
+        attn_mask_type: AttnMaskType,
+        attention_type: str,
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        cp_comm_type: str | None = None,
+        pg_collection: Any = None,
+    ) -> None:
+        if config.context_parallel_size > 1:
+            raise BackendError(
+                f"context_parallel_size={config.context_parallel_size} needs Transformer Engine; set it to 1"
+            )
+        super().__init__(config=config)
+        self.softmax_scale = softmax_scale
+        self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        attn_mask_type: AttnMaskType | None = None,
+        attention_bias: torch.Tensor | None = None,
+        packed_seq_params: Any = None,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            query: [s, b, h, d], or [t, h, d] when packed.
+            key: [s, b, g, d], or [t, g, d] when packed.
+            value: Like `key`.
+            attention_mask: Must be None: rows are padded on the right, which causality hides.
+            attn_mask_type: Ignored; attention is causal.
+            attention_bias: Must be None.
+            packed_seq_params: Megatron's `PackedSeqParams` with `cu_seqlens_q` [samples + 1], int32.
+
+        Returns:
+            [s, b, h * d], or [t, h * d] when packed.
+
+        Raises:
+            BackendError: A mask or bias was given.
+        """
+        if attention_mask is not None or attention_bias is not None:
+            raise BackendError("the torch attention is causal and takes neither attention_mask nor attention_bias")
+        if packed_seq_params is None:
+            mixed = self._attend(*(x.permute(1, 2, 0, 3) for x in (query, key, value)))
+            return mixed.permute(2, 0, 1, 3).flatten(2)
+        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
+        lengths.append(query.shape[0] - sum(lengths))  # padding behind the last sample
+        samples = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (query, key, value)), strict=True)
+        mixed = torch.cat([self._attend(*(x.unsqueeze(0) for x in sample)) for sample in samples], dim=2)
+        return mixed.squeeze(0).transpose(0, 1).flatten(1)
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return causal attention of [b, h, s, d] over [b, g, s, d]."""
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=True,
+            scale=self.softmax_scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+
+
+class TorchSpecProvider(LocalSpecProvider):  # type: ignore[misc]
+    """Megatron's local layers, with the norm fused into the linear and torch's attention."""
+
+    def fuse_layernorm_and_linear(self) -> bool:
+        """Return True: parameter names then equal Transformer Engine's."""
+        return True
+
+    def column_parallel_layer_norm_linear(self) -> type:
+        """Return the fused norm and linear."""
+        return LayerNormColumnParallelLinear
+
+    def core_attention(self) -> type:
+        """Return the attention."""
+        return TorchAttention
+
+
+def torch_layer_spec(config: Any) -> ModuleSpec:
+    """Return the layer specification for a dense model.
+
+    Raises:
+        BackendError: The model has experts or norms on query and key.
+    """
+    if config.num_moe_experts or config.qk_layernorm:
+        raise BackendError("the torch layers cover dense Llama models; experts and qk_layernorm need Transformer Engine")
+    backend = TorchSpecProvider()
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            self_attention=ModuleSpec(
+                module=SelfAttention,
+                params={"attn_mask_type": AttnMaskType.causal},
+                submodules=SelfAttentionSubmodules(
+                    linear_qkv=backend.column_parallel_layer_norm_linear(),
+                    core_attention=backend.core_attention(),
+                    linear_proj=backend.row_parallel_linear(),
+                    q_layernorm=IdentityOp,
+                    k_layernorm=IdentityOp,
+                ),
+            ),
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=IdentityOp,
+            mlp=get_mlp_module_spec_for_backend(backend=backend),
+            mlp_bda=get_bias_dropout_add,
+        ),
+    )

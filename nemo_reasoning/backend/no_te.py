@@ -1,0 +1,70 @@
+"""What NeMo takes for granted about Transformer Engine, answered by the torch layers."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from nemo_reasoning.backend.patching import Patch
+
+
+def _layer_spec() -> Sequence[tuple[Any, str, Any]]:
+    from nemo.collections.llm.gpt.model import base
+
+    from nemo_reasoning.backend.layers import torch_layer_spec
+
+    # NeMo's default_layer_spec looks both names up when it is called: what a checkpoint records
+    # is that function, so the checkpoint loads where this package is not installed.
+    return [(base, "HAVE_TE", False), (base, "local_layer_spec", torch_layer_spec)]
+
+
+def _causal_batches() -> Sequence[tuple[Any, str, Any]]:
+    from nemo.collections.llm.gpt.model.base import GPTModel
+
+    step = GPTModel.forward_step
+
+    def without_mask(self: Any, batch: dict[str, Any]) -> Any:
+        return step(self, {"attention_mask": None, **batch})
+
+    return [(GPTModel, "forward_step", without_mask)]
+
+
+def _lora_input() -> Sequence[tuple[Any, str, Any]]:
+    from nemo.collections.llm.peft import lora, utils
+
+    from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear
+
+    describe = utils.get_adapter_attributes_from_linear
+
+    def after_norm(module: Any) -> Any:
+        if isinstance(module, LayerNormColumnParallelLinear):
+            module.return_layernorm_output = True
+        return describe(module)
+
+    return [
+        (utils, "HAVE_TE", False),
+        (lora, "get_adapter_attributes_from_linear", after_norm),
+        (lora, "te", SimpleNamespace(Linear=None)),
+    ]
+
+
+def _fused_kernels() -> Sequence[tuple[Any, str, Any]]:
+    from nemo.collections.llm.gpt.model.base import GPTConfig
+
+    finish = GPTConfig.__post_init__
+
+    def without_te_kernels(self: Any) -> None:
+        self.apply_rope_fusion = False
+        self.masked_softmax_fusion = False
+        self.persist_layer_norm = False
+        self.gradient_accumulation_fusion = False
+        finish(self)
+
+    return [(GPTConfig, "__post_init__", without_te_kernels)]
+
+
+NO_TE = (
+    Patch("layer-spec", "nemo.collections.llm.gpt.model.base.default_layer_spec", _layer_spec),
+    Patch("causal-batches", "nemo.collections.llm.gpt.model.base.gpt_forward_step asserts TE without a mask", _causal_batches),
+    Patch("lora-input", "nemo.collections.llm.peft adapts the normalised input of TE's fused linear", _lora_input),
+    Patch("fused-kernels", "kernels of TE and apex that nemo's LlamaConfig turns on", _fused_kernels),
+)

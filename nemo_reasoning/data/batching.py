@@ -1,0 +1,129 @@
+"""Which rows each optimiser step takes, as a pure function of the step.
+
+Because nothing is remembered between steps, a run continues exactly where it stopped, and raising
+the number of steps or changing the number of workers changes no earlier batch.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from nemo_reasoning.data.counts import BatchCounts
+from nemo_reasoning.errors import ConfigError
+
+PADDING_ROW = -1
+
+
+class BatchPlan:
+    """Deals rows to steps, micro-batches and data-parallel ranks.
+
+    Rows are shuffled anew in every pass, passes follow each other without a break, and within a
+    global batch rows of similar length share a micro-batch, the longest first, so that little is
+    padded and a step that does not fit in memory fails at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        lengths: NDArray[np.int64],
+        supervised: NDArray[np.int64],
+        micro_batch_size: int,
+        global_batch_size: int,
+        data_parallel_size: int,
+        pad_to: int,
+        seed: int | None,
+    ) -> None:
+        """Plan batches.
+
+        Args:
+            lengths: Input positions of each row, [rows].
+            supervised: Supervised positions of each row, [rows].
+            micro_batch_size: Rows of one forward pass on one replica.
+            global_batch_size: Rows of one optimiser step over all replicas.
+            data_parallel_size: Number of replicas.
+            pad_to: A micro-batch is as long as its longest row, rounded up to a multiple of this.
+            seed: Of the shuffling; None keeps the rows in order, filling the last step with padding rows.
+
+        Raises:
+            ConfigError: The global batch cannot be dealt evenly.
+        """
+        if global_batch_size % (micro_batch_size * data_parallel_size):
+            raise ConfigError(
+                f"global_batch_size={global_batch_size} is not a multiple of micro_batch_size={micro_batch_size} "
+                f"x {data_parallel_size} data-parallel replicas"
+            )
+        self.lengths, self.supervised = lengths, supervised
+        self.micro_batch_size, self.global_batch_size = micro_batch_size, global_batch_size
+        self.data_parallel_size, self.pad_to, self.seed = data_parallel_size, pad_to, seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes of one replica in one step."""
+        return self.global_batch_size // (self.micro_batch_size * self.data_parallel_size)
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps that touch every row at least once."""
+        return -(-len(self.lengths) // self.global_batch_size)
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed or 0, epoch]).permutation(len(self.lengths))
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Return the rows of a step, [global_batch_size], in the order they are drawn."""
+        numbers = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
+        if self.seed is None:
+            return np.where(numbers < len(self.lengths), numbers, PADDING_ROW)
+        epochs, places = np.divmod(numbers, len(self.lengths))
+        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+
+    def deal(self, step: int) -> NDArray[np.int64]:
+        """Return the rows of a step as [micro-batch, replica, micro_batch_size]."""
+        rows = self.rows(step)
+        lengths = np.where(rows == PADDING_ROW, 0, self.lengths[rows])
+        by_length = rows[np.argsort(-lengths, kind="stable")]
+        dealt = by_length.reshape(self.micro_batches, self.micro_batch_size, self.data_parallel_size)
+        return dealt.transpose(0, 2, 1)
+
+    def padded_length(self, rows: NDArray[np.int64]) -> int:
+        """Return the positions each row of a micro-batch occupies."""
+        longest = int(self.lengths[rows[rows != PADDING_ROW]].max(initial=1))
+        return -(-longest // self.pad_to) * self.pad_to
+
+    def counts(self, step: int) -> BatchCounts:
+        """Return the sizes of a step over all replicas."""
+        dealt = self.deal(step)
+        rows = dealt[dealt != PADDING_ROW]
+        padded = sum(self.padded_length(micro) for rank in dealt for micro in rank)
+        return BatchCounts(
+            samples=len(rows),
+            tokens=padded * self.micro_batch_size,
+            nonpad_tokens=int(self.lengths[rows].sum()),
+            supervised_tokens=int(self.supervised[rows].sum()),
+        )
+
+
+class PlannedBatches(Sampler[list[int]]):
+    """The micro-batches of one replica, from one step to another."""
+
+    def __init__(self, plan: BatchPlan, *, rank: int, first_step: int, steps: int) -> None:
+        """Iterate over steps `first_step` to `steps` - 1.
+
+        The length counts all micro-batches from step 0 on, because Lightning compares it with a
+        progress counter that survives a restart.
+        """
+        self.plan, self.rank, self.first_step, self.steps = plan, rank, first_step, steps
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches of the whole run."""
+        return self.steps * self.plan.micro_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield row numbers, one list a micro-batch."""
+        for step in range(self.first_step, self.steps):
+            for micro_batch in self.plan.deal(step)[:, self.rank]:
+                yield micro_batch.tolist()

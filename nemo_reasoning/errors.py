@@ -1,0 +1,49 @@
+"""Exceptions of the package: each message carries the offending value and the remedy."""
+
+
+class NemoReasoningError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class ConfigError(NemoReasoningError):
+    """A setting is unknown, of the wrong type, or at odds with another one."""
+
+
+class DataError(NemoReasoningError):
+    """A data set cannot be read, is empty, or holds no usable row."""
+
+
+class RowError(DataError):
+    """One row cannot be used; callers count it and put it in quarantine."""
+
+
+class TemplateError(DataError):
+    """A chat template is missing, or does not mark the assistant's tokens."""
+
+
+class BackendError(NemoReasoningError):
+    """The machine, or the installed NeMo stack, cannot run what was asked."""
+
+
+class VersionError(BackendError):
+    """NeMo or Megatron-Core is installed in a version this package does not support."""
+
+
+class ModelSourceError(NemoReasoningError):
+    """A base model cannot be found, is gated, or is not a Llama architecture."""
+
+
+class CheckpointError(NemoReasoningError):
+    """A checkpoint is missing, incomplete, or belongs to another run."""
+
+
+class ExportError(NemoReasoningError):
+    """A checkpoint cannot be written in the requested format."""
+
+
+class VerificationError(ExportError):
+    """An exported artifact does not compute what the trained model computes."""
+
+
+class EngineError(NemoReasoningError):
+    """An inference engine cannot start or cannot serve a request."""

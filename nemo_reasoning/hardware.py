@@ -1,0 +1,42 @@
+"""Find out what machine this is, before anything heavy is imported."""
+
+import subprocess
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nemo_reasoning.config import CONF_DIR
+
+
+def gpu_memory_gb() -> float | None:
+    """Return the memory of the first GPU in GiB as `nvidia-smi` reports it, or None without a GPU."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    return float(answer.stdout.split()[0]) / 1024
+
+
+def matching_hardware(memory_gb: float | None) -> str:
+    """Return the name of the conf/hardware file for a GPU of this size, or "cpu".
+
+    A card of nominal size n reports a few per cent less, so a file matches from 93 % of its size.
+    A GPU below the smallest file gets the smallest one.
+    """
+    if memory_gb is None:
+        return "cpu"
+    sizes = sorted(int(path.stem[4:-2]) for path in (CONF_DIR / "hardware").glob("gpu_*gb.yaml"))
+    fitting = [size for size in sizes if memory_gb >= 0.93 * size]
+    return f"gpu_{max(fitting, default=sizes[0])}gb"
+
+
+@cache
+def _detected() -> Any:
+    return OmegaConf.load(CONF_DIR / "hardware" / f"{matching_hardware(gpu_memory_gb())}.yaml")
+
+
+def register_resolvers() -> None:
+    """Make `${detected_hardware:key}` available to conf/hardware/auto.yaml."""
+    OmegaConf.register_new_resolver("detected_hardware", lambda key: _detected()[key], replace=True)

@@ -1,0 +1,92 @@
+"""Import a Hugging Face Llama into NeMo's distributed checkpoint format, once per source and dtype."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.cache import cached_folder
+from nemo_reasoning.models.source import BaseModel
+
+_PROCESS_GROUP = {
+    *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
+}
+
+
+def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
+    """Return the NeMo checkpoint of a base model, importing it in a process of its own if necessary.
+
+    The separate process gives its memory back, and leaves no initialised process group behind.
+
+    Args:
+        base: The local Hugging Face directory.
+        dtype: "float32" or "bfloat16", of the stored weights.
+        cache_dir: Where imported models are kept.
+
+    Raises:
+        ModelSourceError: The import failed; the message holds the end of its output.
+    """
+    stem = Path(base.name.removeprefix("pypi:")).stem.lower()
+    return cached_folder(
+        cache_dir / "nemo" / f"{stem}-{base.revision[:16]}-{dtype}", lambda out: _import_apart(base.path, out, dtype)
+    )
+
+
+def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
+    command = [sys.executable, "-m", "nemo_reasoning.models.importer", str(hf_path), str(out), dtype]
+    alone = {key: value for key, value in os.environ.items() if key not in _PROCESS_GROUP}
+    done = subprocess.run(
+        command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-20:])
+        raise ModelSourceError(f"importing {hf_path} into NeMo failed with exit code {done.returncode}:\n{tail}")
+
+
+def convert(hf_path: Path, out: Path, dtype: str) -> None:
+    """Write the NeMo checkpoint of a Hugging Face directory; call inside `backend`.
+
+    NeMo's own `import_ckpt` takes the dtype from the source; here it is chosen, so that one source
+    can serve a float32 parity test and a bfloat16 run.
+
+    Args:
+        hf_path: Directory with a Llama model and its tokenizer.
+        out: Folder to write.
+        dtype: "float32" or "bfloat16".
+    """
+    import torch
+    from nemo.collections.llm import LlamaModel
+    from nemo.collections.llm.gpt.model.llama import HFLlamaImporter
+    from nemo.lightning import teardown
+    from transformers import AutoModelForCausalLM
+
+    importer = HFLlamaImporter(str(hf_path))
+    config = importer.config
+    config.params_dtype = getattr(torch, dtype)
+    config.bf16, config.fp16 = dtype == "bfloat16", False
+    target = LlamaModel(config, tokenizer=importer.tokenizer)
+    source = AutoModelForCausalLM.from_pretrained(hf_path, dtype=config.params_dtype)
+    trainer = importer.nemo_setup(target)
+    importer.convert_state(source, target)
+    importer.nemo_save(out, trainer)
+    teardown(trainer, target)
+
+
+def main() -> None:
+    """Convert in this process: `python -m nemo_reasoning.models.importer HF_DIR OUT DTYPE`."""
+    from nemo_reasoning.backend.runtime import backend
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("hf_path", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("dtype", choices=["float32", "bfloat16"])
+    arguments = parser.parse_args()
+    with backend(cuda=False):
+        convert(arguments.hf_path, arguments.out, arguments.dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Hold a NeMo checkpoint in memory and ask it for logits, without a training run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def load_nemo_model(checkpoint: Path) -> Iterator[Callable[..., torch.Tensor]]:
+    """Load a NeMo checkpoint, or an adapter with its base, for the length of the block; call inside `backend`.
+
+    Args:
+        checkpoint: Folder of a full checkpoint, or of an adapter checkpoint that names its base.
+
+    Yields:
+        A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
+        float32. Keyword arguments go to NeMo's model.
+    """
+    import nemo.lightning as nl
+    from nemo.collections.llm.inference.base import _setup_trainer_and_restore_model
+    from nemo.lightning import io, teardown
+    from nemo.lightning.ckpt_utils import ckpt_to_context_subdir
+
+    model = io.load_context(path=ckpt_to_context_subdir(checkpoint), subpath="model")
+    model.config.params_dtype, model.config.bf16 = torch.float32, False
+    trainer = nl.Trainer(
+        accelerator="auto",
+        devices=1,
+        strategy=nl.MegatronStrategy(ddp="pytorch", setup_optimizers=False, use_te_rng_tracker=False),
+        logger=False,
+        enable_progress_bar=False,
+    )
+    _setup_trainer_and_restore_model(path=checkpoint, trainer=trainer, model=model)
+    model.eval()
+
+    @torch.no_grad()
+    def logits(ids: torch.Tensor, *, position_ids: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        if position_ids is None:
+            position_ids = torch.arange(ids.shape[1]).expand_as(ids)
+        output: torch.Tensor = model(ids, position_ids, **kwargs)
+        return output.float()
+
+    try:
+        yield logits
+    finally:
+        teardown(trainer, model)

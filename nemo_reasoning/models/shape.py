@@ -1,0 +1,63 @@
+"""Sizes that follow from a Llama's shape alone."""
+
+from pathlib import Path
+
+from nemo_reasoning.config import Architecture, PeftSettings, RopeScaling
+from nemo_reasoning.models.source import read_hf_config
+
+
+def architecture_from_hf(path: Path) -> Architecture:
+    """Return the shape a Hugging Face directory describes in its config.json.
+
+    Raises:
+        ModelSourceError: There is no config.json.
+    """
+    config = read_hf_config(path)
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    scaling = config.get("rope_scaling")
+    return Architecture(
+        num_layers=config["num_hidden_layers"],
+        hidden_size=hidden,
+        ffn_hidden_size=config["intermediate_size"],
+        num_attention_heads=heads,
+        num_query_groups=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or hidden // heads,
+        vocab_size=config["vocab_size"],
+        max_seq_length=config["max_position_embeddings"],
+        tie_embeddings=bool(config.get("tie_word_embeddings")),
+        rope_base=float(config.get("rope_theta", 10000.0)),
+        rope_scaling=None
+        if not scaling
+        else RopeScaling(
+            factor=scaling["factor"],
+            low_freq_factor=scaling["low_freq_factor"],
+            high_freq_factor=scaling["high_freq_factor"],
+            original_max_seq_length=scaling["original_max_position_embeddings"],
+        ),
+        norm_epsilon=config["rms_norm_eps"],
+    )
+
+
+def linear_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:
+    """Return (inputs, outputs) of the four linears of a layer, under Megatron's names."""
+    queries = shape.num_attention_heads * shape.head_dim
+    keys_values = 2 * shape.num_query_groups * shape.head_dim
+    return {
+        "linear_qkv": (shape.hidden_size, queries + keys_values),
+        "linear_proj": (queries, shape.hidden_size),
+        "linear_fc1": (shape.hidden_size, 2 * shape.ffn_hidden_size),
+        "linear_fc2": (shape.ffn_hidden_size, shape.hidden_size),
+    }
+
+
+def count_parameters(shape: Architecture) -> int:
+    """Return the number of base parameters, embeddings included and tied ones counted once."""
+    layer = sum(inputs * outputs for inputs, outputs in linear_shapes(shape).values()) + 2 * shape.hidden_size
+    embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_embeddings else 2)
+    return embeddings + shape.num_layers * layer + shape.hidden_size
+
+
+def count_lora_parameters(shape: Architecture, peft: PeftSettings) -> int:
+    """Return the number of trainable parameters: dim * (inputs + outputs) for each adapted linear."""
+    linears = linear_shapes(shape)
+    return shape.num_layers * sum(peft.dim * sum(linears[target]) for target in peft.target_modules)

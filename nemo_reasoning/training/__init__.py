@@ -1,0 +1,1 @@
+"""Train with NeMo: settings become NeMo objects, callbacks watch, runs resume."""

@@ -1,0 +1,193 @@
+"""Turn settings into the objects `nemo.collections.llm.finetune` takes; call inside `backend`.
+
+NeMo records the arguments of these objects in every checkpoint, so only plain values go in: no
+ListConfig, none of our classes. Our callbacks join the trainer after its construction.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from megatron.core.optimizer import OptimizerConfig
+from nemo import lightning as nl
+from nemo.collections.llm import LlamaModel
+from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
+from nemo.collections.llm.peft import LoRA
+
+from nemo_reasoning.backend.runtime import Backend
+from nemo_reasoning.config import (
+    Architecture,
+    OptimSettings,
+    PeftSettings,
+    Recompute,
+    RopeScaling,
+    SftSettings,
+    TrainerSettings,
+)
+
+CHECKPOINT_NAME = "{step}-{val_loss:.4f}"
+
+
+def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Any) -> LlamaModel:
+    """Return the NeMo model, without weights yet.
+
+    Args:
+        settings: The run.
+        base: NeMo checkpoint whose configuration and tokenizer to take; None for random weights of
+            `model.architecture`.
+        tokenizer: NeMo tokenizer of a model with random weights.
+    """
+    if base is None:
+        assert settings.model.architecture is not None
+        model = LlamaModel(_random_config(settings.model.architecture), tokenizer=tokenizer)
+    else:
+        model = nl.io.load_context(base / "context", subpath="model")
+    config = model.config
+    config.seq_length = settings.trainer.seq_length
+    config.calculate_per_token_loss = True  # over the whole global batch, not a mean of micro-batch means
+    config.bf16 = settings.trainer.precision == "bf16-mixed"
+    config.params_dtype = torch.bfloat16 if config.bf16 else torch.float32
+    _set_recompute(config, settings.trainer.recompute)
+    return model
+
+
+def _random_config(shape: Architecture) -> LlamaConfig:
+    shared = {
+        "num_layers": shape.num_layers,
+        "hidden_size": shape.hidden_size,
+        "ffn_hidden_size": shape.ffn_hidden_size,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_query_groups": shape.num_query_groups,
+        "kv_channels": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+        "layernorm_epsilon": shape.norm_epsilon,
+        "rotary_base": int(shape.rope_base),
+        "share_embeddings_and_output_weights": shape.tie_embeddings,
+    }
+    if shape.rope_scaling is None:
+        return LlamaConfig(**shared)
+    return Llama31Config(**shared, **_scaling_arguments(shape.rope_scaling))
+
+
+def _scaling_arguments(scaling: RopeScaling) -> dict[str, float]:
+    return {
+        "scale_factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "old_context_len": scaling.original_max_seq_length,
+    }
+
+
+def _set_recompute(config: LlamaConfig, recompute: Recompute) -> None:
+    if recompute is Recompute.full:
+        config.recompute_granularity, config.recompute_method, config.recompute_num_layers = "full", "uniform", 1
+    elif recompute is Recompute.selective:
+        config.recompute_granularity, config.recompute_modules = "selective", ["core_attn"]
+
+
+def build_lora(peft: PeftSettings) -> LoRA:
+    """Return NeMo's LoRA; it scales by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha."""
+    return LoRA(
+        target_modules=list(peft.target_modules),
+        dim=peft.dim,
+        alpha=peft.scale * peft.dim,
+        dropout=peft.dropout,
+        dropout_position="pre",
+    )
+
+
+def build_optimizer(
+    optim: OptimSettings, *, precision: str, max_steps: int
+) -> nl.MegatronOptimizerModule:
+    """Return Adam with a linear warm-up and a cosine over `max_steps`."""
+    config = OptimizerConfig(
+        optimizer="adam",
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        clip_grad=optim.clip_grad,
+        bf16=precision == "bf16-mixed",
+        use_distributed_optimizer=False,
+    )
+    schedule = nl.lr_scheduler.CosineAnnealingScheduler(
+        max_steps=max_steps,
+        warmup_steps=round(optim.warmup_ratio * max_steps),
+        constant_steps=0,
+        min_lr=optim.lr * optim.min_lr_ratio,
+    )
+    return nl.MegatronOptimizerModule(config=config, lr_scheduler=schedule)
+
+
+def build_trainer(
+    trainer: TrainerSettings, *, backend: Backend, max_steps: int, validation_steps: int
+) -> nl.Trainer:
+    """Return the trainer with Megatron's strategy.
+
+    Args:
+        trainer: The settings.
+        backend: What is active; decides between CPU and CUDA.
+        max_steps: Optimiser steps.
+        validation_steps: Global batches of one validation.
+    """
+    mixed = nl.MegatronMixedPrecision(precision="bf16-mixed") if trainer.precision == "bf16-mixed" else None
+    return nl.Trainer(
+        accelerator="gpu" if backend.cuda else "cpu",
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        strategy=_build_strategy(trainer),
+        plugins=mixed,
+        max_steps=max_steps,
+        max_epochs=-1,
+        val_check_interval=min(trainer.eval_interval, max_steps),
+        check_val_every_n_epoch=None,
+        limit_val_batches=validation_steps,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+    )
+
+
+def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:
+    return nl.MegatronStrategy(
+        tensor_model_parallel_size=trainer.tensor_model_parallel_size,
+        pipeline_model_parallel_size=trainer.pipeline_model_parallel_size,
+        context_parallel_size=trainer.context_parallel_size,
+        pipeline_dtype=torch.bfloat16 if trainer.precision == "bf16-mixed" else torch.float32,
+        ckpt_async_save=False,
+        replace_progress_bar=False,
+    )
+
+
+def build_log(folder: Path, *, keep: int, loggers: list[Logger]) -> nl.NeMoLogger:
+    """Return NeMo's logger with the checkpoint callback.
+
+    Every validation saves the last checkpoint with its optimiser, and keeps the best ones by
+    validation loss. NeMo moves the files it finds in its log folder, so it gets one of its own.
+
+    Args:
+        folder: Of the run; checkpoints go to `checkpoints`, NeMo's logs to `nemo`.
+        keep: Best checkpoints kept.
+        loggers: Where metrics go.
+    """
+    checkpoints = nl.ModelCheckpoint(
+        dirpath=str(folder / "checkpoints"),
+        filename=CHECKPOINT_NAME,
+        monitor="val_loss",
+        mode="min",
+        save_top_k=keep,
+        save_last=True,
+        every_n_epochs=1,
+        save_optim_on_train_end=True,
+    )
+    return nl.NeMoLogger(
+        explicit_log_dir=str(folder / "nemo"),
+        update_logger_directory=False,
+        use_datetime_version=False,
+        ckpt=checkpoints,
+        extra_loggers=loggers,
+    )

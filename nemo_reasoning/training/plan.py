@@ -1,0 +1,108 @@
+"""What a run would do, from its settings alone: no weights, no NeMo, no GPU."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from nemo_reasoning.config import DataSource, SftSettings
+from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
+
+_BYTES = {"bf16-mixed": 2, "32": 4}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Sizes of a run.
+
+    Attributes:
+        parameters: Of the base model.
+        trainable_parameters: Of the adapter.
+        weight_bytes: Of the base model in training precision, over all devices.
+        tokens_per_step: Most input positions of an optimiser step.
+        micro_batches: Forward passes of one replica in a step.
+        rows: Training rows, None where only reading the data tells.
+        steps: Optimiser steps, None likewise.
+        stages: What the command does, in order.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    weight_bytes: int
+    tokens_per_step: int
+    micro_batches: int
+    rows: int | None
+    steps: int | None
+    stages: tuple[str, ...]
+
+
+def plan_run(settings: SftSettings) -> RunPlan:
+    """Derive the plan.
+
+    Raises:
+        ModelSourceError: The model's shape is unknown because its source is not a local directory.
+    """
+    shape = settings.model.architecture
+    if shape is None:
+        if not Path(settings.model.source).is_dir():
+            raise ModelSourceError(
+                f"model.source={settings.model.source} is not a local directory, so its shape is unknown before the "
+                "download; choose a listed model, or download it first"
+            )
+        shape = architecture_from_hf(Path(settings.model.source))
+    trainer, parameters = settings.trainer, count_parameters(shape)
+    rows = _training_rows(settings)
+    steps = trainer.max_steps
+    if steps is None and rows is not None:
+        steps = max(1, round(trainer.epochs * rows / trainer.global_batch_size))
+    return RunPlan(
+        parameters=parameters,
+        trainable_parameters=count_lora_parameters(shape, settings.peft),
+        weight_bytes=parameters * _BYTES[trainer.precision],
+        tokens_per_step=trainer.global_batch_size * trainer.seq_length,
+        micro_batches=trainer.global_batch_size // (trainer.micro_batch_size * trainer.data_parallel_size),
+        rows=rows,
+        steps=steps,
+        stages=_stages(settings),
+    )
+
+
+def _training_rows(settings: SftSettings) -> int | None:
+    if settings.data.source is not DataSource.builtin or settings.data.rows is None:
+        return None
+    return round(settings.data.rows * (1 - settings.data.validation_share))
+
+
+def _stages(settings: SftSettings) -> tuple[str, ...]:
+    out, trainer = settings.output_dir, settings.trainer
+    source = "built-in problems" if settings.data.source is DataSource.builtin else ", ".join(settings.data.paths)
+    base = "random weights" if settings.model.init.value == "random" else settings.model.source
+    measure = [f"measure {settings.evaluate} held-out problems in both modes"] if settings.evaluate else []
+    return (
+        f"prepare {source} -> {out}/data",
+        f"base model: {base}",
+        *measure,
+        f"train with {settings.peft.scheme.value}, {trainer.precision}, {trainer.devices} x {settings.hardware.name}; "
+        f"validate and save every {trainer.eval_interval} steps -> {out}/checkpoints",
+        *([f"export the adapter, measure again, report -> {out}/report.html"] if measure else []),
+    )
+
+
+def plan_table(plan: RunPlan) -> Table:
+    """Return the plan as a table for the terminal."""
+    table = Table(title="Plan (dry run: nothing was loaded)", show_header=False)
+    share = plan.trainable_parameters / plan.parameters
+    unknown = "known once the data are read"
+    for label, value in (
+        ("base parameters", f"{plan.parameters:,}"),
+        ("trainable parameters", f"{plan.trainable_parameters:,} ({share:.2%})"),
+        ("base weights", f"{plan.weight_bytes / 2**30:.1f} GiB"),
+        ("tokens a step, at most", f"{plan.tokens_per_step:,} in {plan.micro_batches} micro-batches a replica"),
+        ("training rows", unknown if plan.rows is None else f"{plan.rows:,}"),
+        ("steps", unknown if plan.steps is None else f"{plan.steps:,}"),
+    ):
+        table.add_row(label, value)
+    for number, stage in enumerate(plan.stages, start=1):
+        table.add_row(f"stage {number}", stage)
+    return table

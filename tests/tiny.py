@@ -1,0 +1,64 @@
+"""Tiny random Llama models with byte-level chat tokenizers, built in the test process."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+LLAMA3 = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+
+
+def byte_tokenizer(*, specials: tuple[str, ...] = CHATML, bos: str, eos: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token a byte, and the given special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: number for number, symbol in enumerate([*specials, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(specials))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos)
+
+
+def chatml_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte tokenizer with ChatML's special tokens."""
+    return byte_tokenizer(specials=CHATML, bos="<|im_start|>", eos="<|im_end|>")
+
+
+def llama3_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte tokenizer with Llama 3's special tokens."""
+    return byte_tokenizer(specials=LLAMA3, bos="<|begin_of_text|>", eos="<|eot_id|>")
+
+
+def save_tiny_llama(
+    folder: Path,
+    *,
+    tie_embeddings: bool = False,
+    rope_scaling: dict[str, object] | None = None,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Path:
+    """Write a random two-layer Llama with grouped queries (4 heads, 2 groups) and its tokenizer."""
+    tokenizer = tokenizer or chatml_tokenizer()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=-(-len(tokenizer) // 8) * 8,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rope_theta=10000.0,
+        rope_scaling=rope_scaling,
+        tie_word_embeddings=tie_embeddings,
+        initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
