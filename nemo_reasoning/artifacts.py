@@ -1,14 +1,17 @@
-"""Files that stages hand to each other: atomic writes, hashes and `manifest.json`."""
+"""Files that stages hand to each other: atomic writes, cached folders, hashes and `manifest.json`."""
 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from nemo_reasoning import __version__
 from nemo_reasoning.errors import CheckpointError
@@ -44,6 +47,33 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically as indented JSON with a final newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
+    """Return `folder`, building it first if it is not there.
+
+    The folder appears under its name only when it is complete: `build` fills a sibling that is
+    renamed afterwards. A lock, which the operating system frees when its holder dies, makes other
+    processes wait; what a killed holder left behind is removed by the next one.
+
+    Args:
+        folder: The finished folder.
+        build: Fills the empty folder it is given.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if folder.is_dir():
+            return folder
+        prefix = f".{folder.name}.partial-"
+        for leftover in folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(leftover)
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        build(partial)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    return folder
 
 
 def file_sha256(path: Path) -> str:
@@ -89,8 +119,7 @@ def write_manifest(
         produced: Files below `folder`; each is recorded with size in bytes and SHA-256.
     """
     files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in produced
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in produced
     }
     manifest = {
         "stage": stage,

@@ -70,9 +70,7 @@ def _check_ranges(settings: SftSettings) -> list[str]:
 
 def _check_batches(settings: SftSettings) -> list[str]:
     trainer = settings.trainer
-    parallel = (
-        trainer.tensor_model_parallel_size * trainer.pipeline_model_parallel_size * trainer.context_parallel_size
-    )
+    parallel = trainer.tensor_model_parallel_size * trainer.pipeline_model_parallel_size * trainer.context_parallel_size
     processes = trainer.devices * trainer.num_nodes
     if parallel < 1 or processes % parallel:
         return [f"{processes} devices cannot be split into model-parallel groups of {parallel}"]

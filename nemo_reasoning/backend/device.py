@@ -127,8 +127,12 @@ def _plain_kernels() -> Sequence[tuple[Any, str, Any]]:
 NO_CUDA = (
     Patch("streams", "side streams in nemo.lightning.megatron_parallel.init_ddp and megatron's DDP", _streams),
     Patch("moves", ".cuda() in nemo's gpt_data_step and megatron's optimizer", _moves),
-    Patch("constructors", "torch.cuda.LongTensor in megatron's pipeline schedules and gradient clipping", _constructors),
+    Patch(
+        "constructors", "torch.cuda.LongTensor in megatron's pipeline schedules and gradient clipping", _constructors
+    ),
     Patch("random-state", "megatron.core.tensor_parallel.random keeps one CUDA generator per region", _random_state),
-    Patch("checkpoint-tensors", "nemo.lightning.io.pl asserts an initialised CUDA context on load", _checkpoint_tensors),
+    Patch(
+        "checkpoint-tensors", "nemo.lightning.io.pl asserts an initialised CUDA context on load", _checkpoint_tensors
+    ),
     Patch("plain-kernels", "fused kernels megatron compiles for CUDA", _plain_kernels),
 )

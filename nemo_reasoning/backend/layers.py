@@ -121,7 +121,7 @@ class TorchAttention(MegatronModule):  # type: ignore[misc]
             return mixed.permute(2, 0, 1, 3).flatten(2)
         lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
         lengths.append(query.shape[0] - sum(lengths))  # padding behind the last sample
-        samples = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (query, key, value)), strict=True)
+        samples = zip(*(torch.split(x.transpose(0, 1), lengths, dim=1) for x in (query, key, value)), strict=True)
         mixed = torch.cat([self._attend(*(x.unsqueeze(0) for x in sample)) for sample in samples], dim=2)
         return mixed.squeeze(0).transpose(0, 1).flatten(1)
 
@@ -161,7 +161,9 @@ def torch_layer_spec(config: Any) -> ModuleSpec:
         BackendError: The model has experts or norms on query and key.
     """
     if config.num_moe_experts or config.qk_layernorm:
-        raise BackendError("the torch layers cover dense Llama models; experts and qk_layernorm need Transformer Engine")
+        raise BackendError(
+            "the torch layers cover dense Llama models; experts and qk_layernorm need Transformer Engine"
+        )
     backend = TorchSpecProvider()
     return ModuleSpec(
         module=TransformerLayer,

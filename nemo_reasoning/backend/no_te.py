@@ -64,7 +64,11 @@ def _fused_kernels() -> Sequence[tuple[Any, str, Any]]:
 
 NO_TE = (
     Patch("layer-spec", "nemo.collections.llm.gpt.model.base.default_layer_spec", _layer_spec),
-    Patch("causal-batches", "nemo.collections.llm.gpt.model.base.gpt_forward_step asserts TE without a mask", _causal_batches),
+    Patch(
+        "causal-batches",
+        "nemo.collections.llm.gpt.model.base.gpt_forward_step asserts TE without a mask",
+        _causal_batches,
+    ),
     Patch("lora-input", "nemo.collections.llm.peft adapts the normalised input of TE's fused linear", _lora_input),
     Patch("fused-kernels", "kernels of TE and apex that nemo's LlamaConfig turns on", _fused_kernels),
 )

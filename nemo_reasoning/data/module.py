@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from megatron.core import parallel_state
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PlannedBatches
@@ -15,6 +16,7 @@ from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.data.store import TokenStore
 
 PAD_MULTIPLE = 8
+_Row = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 
 class _PlannedSampler(MegatronDataSampler):  # type: ignore[misc]
@@ -25,7 +27,7 @@ class _PlannedSampler(MegatronDataSampler):  # type: ignore[misc]
         return dataloader
 
 
-class _Rows(Dataset[tuple[np.ndarray, np.ndarray]]):
+class _Rows(Dataset[_Row]):
     """Token ids [n] and loss mask [n] of each row; PADDING_ROW is a row without a target."""
 
     def __init__(self, store: TokenStore, pad_id: int) -> None:
@@ -35,7 +37,7 @@ class _Rows(Dataset[tuple[np.ndarray, np.ndarray]]):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> _Row:
         if index == PADDING_ROW:
             return self.padding
         row = self.store[index]
@@ -113,6 +115,7 @@ class ChatDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the micro-batches of this rank from the trainer's current step on."""
+        assert self.trainer is not None  # Lightning attaches itself before it asks
         return self._loader("train", first_step=self.trainer.global_step, steps=self.max_steps)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -125,7 +128,7 @@ class ChatDataModule(pl.LightningDataModule):
         rows = _Rows(self.stores[split], self.pad_id)
         return DataLoader(rows, batch_sampler=batches, collate_fn=lambda micro: self._collate(micro, self.plans[split]))
 
-    def _collate(self, rows: list[tuple[np.ndarray, np.ndarray]], plan: BatchPlan) -> dict[str, torch.Tensor]:
+    def _collate(self, rows: list[_Row], plan: BatchPlan) -> dict[str, torch.Tensor]:
         longest = max(len(ids) for ids, _ in rows) - 1
         positions = -(-longest // plan.pad_to) * plan.pad_to
         tokens = np.full((len(rows), positions), self.pad_id, dtype=np.int64)

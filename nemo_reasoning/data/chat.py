@@ -1,0 +1,176 @@
+"""Render dialogues with a chat template, and mark the tokens the assistant says."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from nemo_reasoning.data.schema import THINK_SYSTEM, Message, with_thinking
+from nemo_reasoning.data.store import Encoded
+from nemo_reasoning.errors import RowError, TemplateError
+
+TEMPLATES = Path(__file__).parent / "templates"
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+_CLOCK = re.compile(r"strftime_now|date_string")
+
+
+def load_template(name: str) -> str:
+    """Return a chat template: one of the package's by name, or the content of a file.
+
+    Raises:
+        TemplateError: There is no such template, it does not mark the assistant's tokens, or it writes the date.
+    """
+    path = TEMPLATES / f"{name}.jinja"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(template.stem for template in TEMPLATES.glob("*.jinja")))
+        raise TemplateError(f"model.template={name} is neither a file nor one of {known}")
+    template = path.read_text(encoding="utf-8").removesuffix("\n")
+    _require_mask(template, origin=str(path))
+    if clock := _CLOCK.search(template):
+        raise TemplateError(
+            f"{path} uses {clock[0]}: prompts would differ from day to day, and from those trained on; remove the date"
+        )
+    return template
+
+
+def _require_mask(template: str, *, origin: str) -> None:
+    if not _GENERATION.search(template):
+        raise TemplateError(
+            f"{origin} has no {{% generation %}} block, so no token could be told from the prompt; put "
+            "{% generation %} and {% endgeneration %} around what the assistant says, its end-of-turn token included"
+        )
+
+
+class ChatFormatter:
+    """Turns dialogues into token ids with a loss mask, and prompts into token ids.
+
+    The template writes the beginning-of-text token, so the tokenizer adds none.
+
+    Attributes:
+        tokenizer: A fast Hugging Face tokenizer.
+        template: Text of the chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+        """Take a fast tokenizer and the text of a template with generation blocks.
+
+        Raises:
+            TemplateError: The template does not mark the assistant's tokens.
+        """
+        _require_mask(template, origin="the chat template")
+        self.tokenizer, self.template = tokenizer, template
+        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """Return the dialogue as text."""
+        text: str = self._apply(_turns(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+        return text
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of a dialogue up to where the assistant begins to speak."""
+        ids: list[int] = self._apply(_turns(messages), tokenize=True, add_generation_prompt=True)
+        return ids
+
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """Return token ids and loss mask of a dialogue: the tokens of its target turns, end-of-turn included.
+
+        Raises:
+            RowError: "reason: detail" of why the dialogue cannot be trained on.
+        """
+        (result,) = self.encode_all([messages])
+        if isinstance(result, RowError):
+            raise result
+        return result
+
+    def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
+        """Return what `encode` returns or raises for each dialogue; several at once are much faster."""
+        results: list[Encoded | RowError | None] = [self._unusable(messages) for messages in dialogues]
+        usable = [number for number, error in enumerate(results) if error is None]
+        encoded = self._tokenise([dialogues[number] for number in usable])
+        for number, result in zip(usable, encoded, strict=True):
+            results[number] = result
+        return [result for result in results if result is not None]
+
+    def check(self) -> None:
+        """Prove on a sample that what the template renders can be trained on and prompted with.
+
+        Raises:
+            TemplateError: The beginning-of-text token is missing or doubled, the end of a turn is not
+                a target, or a prompt does not begin as the trained dialogue did.
+        """
+        asked = (Message("system", THINK_SYSTEM["on"]), Message("user", "What is 2 + 2?"))
+        encoded = self.encode((*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4."))))
+        ids, targets = encoded.ids.tolist(), encoded.loss_mask.nonzero()[0]
+        begin = self.tokenizer.bos_token_id
+        wanted = self.tokenizer("a")["input_ids"][0] == begin
+        if begin is not None and (ids[:2] == [begin, begin] or (wanted and ids[0] != begin)):
+            raise TemplateError(
+                f"the chat template must write the beginning-of-text token {self.tokenizer.bos_token} exactly once, "
+                f"first of all; it renders {self.tokenizer.decode(ids[:8])!r}"
+            )
+        last = self.tokenizer.added_tokens_decoder.get(ids[targets[-1]])
+        if last is None or not last.special:
+            raise TemplateError(
+                "the last token in the generation block of the chat template is "
+                f"{self.tokenizer.decode(ids[targets[-1]])!r}, no end-of-turn token: the model would never learn to "
+                "stop; put the end-of-turn token before {% endgeneration %}"
+            )
+        prompt = self.prompt_ids(asked)
+        if prompt != ids[: targets[0]]:
+            raise TemplateError(
+                f"with add_generation_prompt the chat template renders {self.tokenizer.decode(prompt[-8:])!r} before "
+                f"the answer, but training has {self.tokenizer.decode(ids[: targets[0]][-8:])!r}; make them equal"
+            )
+
+    def _unusable(self, messages: Sequence[Message]) -> RowError | None:
+        if not any(message.role == "assistant" and message.target for message in messages):
+            return RowError("no supervised token: the dialogue has no assistant turn to learn")
+        for message in messages:
+            if found := self._special.search(message.content):
+                return RowError(f"special token in the text: {found[0]} in the {message.role} turn")
+        return None
+
+    def _tokenise(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
+        if not dialogues:
+            return []
+        try:
+            tokens = self._apply(
+                [_turns(messages) for messages in dialogues],
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+                add_generation_prompt=False,
+            )
+        except jinja2.TemplateError as error:
+            if len(dialogues) == 1:
+                return [RowError(f"refused by the chat template: {error}")]
+            return [result for messages in dialogues for result in self._tokenise([messages])]
+        columns = zip(dialogues, tokens["input_ids"], tokens["assistant_masks"], strict=True)
+        return [_encoded(messages, ids, mask) for messages, ids, mask in columns]
+
+    def _apply(self, turns: Any, **options: Any) -> Any:
+        return self.tokenizer.apply_chat_template(turns, chat_template=self.template, **options)
+
+
+def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [message.to_dict() for message in messages]
+
+
+def _encoded(messages: Sequence[Message], ids: list[int], mask: list[int]) -> Encoded | RowError:
+    """Return a dialogue with the marked stretches of its target turns only."""
+    loss_mask: NDArray[np.bool_] = np.asarray(mask, dtype=np.bool_)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], loss_mask, [False]])))
+    targets = [message.target for message in messages if message.role == "assistant"]
+    if len(edges) != 2 * len(targets):
+        return RowError(f"assistant turns not marked: {len(edges) // 2} stretches of tokens for {len(targets)} turns")
+    for target, start, end in zip(targets, edges[::2], edges[1::2], strict=True):
+        loss_mask[start:end] &= target
+    return Encoded(np.asarray(ids, dtype=np.int32), loss_mask)

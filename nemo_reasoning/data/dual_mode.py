@@ -1,0 +1,113 @@
+"""The thinking switch of a dialogue: settled when a row is read, turned off in a share of the rows."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nemo_reasoning.data.schema import (
+    THINK_SYSTEM,
+    Message,
+    Mode,
+    Row,
+    split_trace,
+    system_prompt,
+    with_thinking,
+)
+from nemo_reasoning.errors import RowError
+
+_SWITCH = {prompt: mode for mode, prompt in THINK_SYSTEM.items()}
+_EXCERPT = 60
+
+
+def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[Message, ...], Mode]:
+    """Put the switch into the system turn and the thinking into the one format.
+
+    The last turn decides the mode. An earlier turn without thinking in a thinking dialogue, as
+    chats keep their history, is context: as a target it would teach to ignore the switch.
+
+    Args:
+        turns: Perhaps a system turn, then user and assistant in turn.
+        stated: What the row says about its mode elsewhere.
+
+    Returns:
+        The dialogue and its mode.
+
+    Raises:
+        RowError: "reason: detail" of what makes the dialogue unusable.
+    """
+    has_system = bool(turns) and turns[0].role == "system"
+    instructions, switched = _instructions(turns[0].content if has_system else "")
+    spoken = turns[1:] if has_system else turns
+    _check_order(spoken)
+    parts = [_split(turn.content) for turn in spoken[1::2]]
+    mode: Mode = "off" if parts[-1][0] is None else "on"
+    if stated | switched | {mode} != {mode}:
+        raise RowError(f"contradicts its switch: the answer is thinking {mode}: {spoken[-1].content[:_EXCERPT]!r}")
+    if mode == "off" and any(trace is not None for trace, _ in parts):
+        raise RowError(f"thinks in an earlier turn only: {spoken[-1].content[:_EXCERPT]!r}")
+    messages = [Message("system", system_prompt(mode, instructions))]
+    for user, (trace, answer) in zip(spoken[::2], parts, strict=True):
+        content = answer if trace is None else with_thinking(trace, answer)
+        target = mode == "off" or trace is not None
+        messages += [user, Message("assistant", content, target=target)]
+    return tuple(messages), mode
+
+
+def _instructions(system: str) -> tuple[str, frozenset[Mode]]:
+    """Return a system turn without its lines that are a switch, and the modes they name."""
+    lines = system.split("\n")
+    stated = frozenset(_SWITCH[line.strip()] for line in lines if line.strip() in _SWITCH)
+    return "\n".join(line for line in lines if line.strip() not in _SWITCH).strip(), stated
+
+
+def _check_order(spoken: Sequence[Message]) -> None:
+    roles = [turn.role for turn in spoken]
+    if not roles or roles[-1] != "assistant":
+        raise RowError(f"no final assistant turn: roles are {roles}")
+    if roles != ["user", "assistant"] * (len(roles) // 2):
+        raise RowError(f"turns do not alternate: roles are {roles}")
+    if not all(turn.content.strip() for turn in spoken[::2]):
+        raise RowError(f"empty user turn: roles are {roles}")
+
+
+def _split(content: str) -> tuple[str | None, str]:
+    try:
+        trace, answer = split_trace(content)
+    except ValueError as error:
+        raise RowError(f"malformed thinking: {error}") from error
+    if trace == "":
+        raise RowError(f"empty thinking: {content[:_EXCERPT]!r}")
+    if not answer:
+        raise RowError(f"empty answer: {content[:_EXCERPT]!r}")
+    return trace, answer
+
+
+def without_thinking(row: Row) -> Row:
+    """Return a row with the switch off and all traces removed; every assistant turn is a target."""
+    instructions, _ = _instructions(row.messages[0].content)
+    messages = [Message("system", system_prompt("off", instructions))]
+    for turn in row.messages[1:]:
+        messages.append(Message("assistant", split_trace(turn.content)[1]) if turn.role == "assistant" else turn)
+    return replace(row, mode="off", messages=tuple(messages))
+
+
+def turned_off(row: Row, *, probability: float, seed: int) -> Row:
+    """Return a thinking row without its thinking, with some probability; any other row as it is."""
+    if row.mode == "off":
+        return row
+    text = "\n".join(message.content for message in row.messages)
+    return without_thinking(row) if fraction(text, purpose="switch", seed=seed) < probability else row
+
+
+def turn_off_probability(*, on: int, off: int, share: float) -> float:
+    """Return the share of the `on` thinking rows to turn off, so that `share` of all rows do not think."""
+    return min(1.0, max(0.0, (share * (on + off) - off) / on)) if on else 0.0
+
+
+def fraction(text: str, *, purpose: str, seed: int) -> float:
+    """Return a number in [0, 1) that depends on nothing but the arguments.
+
+    What is decided by it does not change with the order of the rows, nor with who works on them.
+    """
+    digest = hashlib.sha256(f"{seed}:{purpose}:{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,0 +1,153 @@
+"""Tokenised rows on disk, read through memory maps."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_reasoning.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A tokenised dialogue.
+
+    Attributes:
+        ids: Token ids, [n], int32.
+        loss_mask: True where the token is a target, [n], bool.
+    """
+
+    ids: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+
+
+class _ArrayWriter:
+    """Appends to a one-dimensional `.npy` file whose length is known only at the end."""
+
+    def __init__(self, file: BinaryIO, dtype: type[np.generic]) -> None:
+        self.file, self.dtype, self.length = file, np.dtype(dtype), 0
+        self._write_header()
+
+    def append(self, values: Any) -> None:
+        array = np.asarray(values, dtype=self.dtype)
+        self.file.write(array.tobytes())
+        self.length += len(array)
+
+    def finish(self) -> None:
+        self.file.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """Write a header; NumPy leaves room in it, so that it is as long for every length."""
+        described = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self.file, described)  # type: ignore[no-untyped-call]
+
+
+class TokenWriter:
+    """Writes a token store row by row; a context manager that finishes the files on leaving."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; it is made on entering."""
+        self.folder, self.rows = folder, 0
+        self._files = ExitStack()
+
+    def __enter__(self) -> "TokenWriter":
+        """Open the arrays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._tokens = self._open("tokens", np.int32)
+        self._loss_mask = self._open("loss_mask", np.bool_)
+        self._offsets = self._open("offsets", np.int64)
+        self._offsets.append([0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Record the lengths and close the arrays."""
+        with self._files:
+            for array in (self._tokens, self._loss_mask, self._offsets):
+                array.finish()
+
+    def append(self, row: Encoded) -> None:
+        """Add a row."""
+        self._tokens.append(row.ids)
+        self._loss_mask.append(row.loss_mask)
+        self._offsets.append([self._tokens.length])
+        self.rows += 1
+
+    def _open(self, name: str, dtype: type[np.generic]) -> _ArrayWriter:
+        file = self._files.enter_context((self.folder / f"{name}.npy").open("wb"))
+        return _ArrayWriter(file, dtype)
+
+
+class TokenStore:
+    """Rows one behind the other in `tokens.npy`, `loss_mask.npy` and `offsets.npy`."""
+
+    def __init__(self, tokens: NDArray[np.int32], loss_mask: NDArray[np.bool_], offsets: NDArray[np.int64]) -> None:
+        """Hold the three arrays: [tokens], [tokens] and [rows + 1]."""
+        self._tokens, self._loss_mask, self._offsets = tokens, loss_mask, offsets
+
+    @classmethod
+    def open(cls, folder: Path) -> "TokenStore":
+        """Map the arrays of a folder.
+
+        Raises:
+            DataError: The folder holds no complete store, or one without a row.
+        """
+        try:
+            tokens, loss_mask, offsets = (
+                np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "loss_mask", "offsets")
+            )
+        except (FileNotFoundError, ValueError) as error:
+            raise DataError(f"{folder} holds no tokenised rows ({error}); prepare the data again") from error
+        if not len(tokens) == len(loss_mask) == offsets[-1]:
+            raise DataError(
+                f"{folder} is damaged: {len(tokens)} tokens, {len(loss_mask)} mask values, rows up to {offsets[-1]}; "
+                "prepare the data again"
+            )
+        return cls(tokens, loss_mask, offsets)
+
+    @staticmethod
+    def write(folder: Path, rows: Iterable[Encoded]) -> "TokenStore":
+        """Write rows to a folder, one at a time, and return the store.
+
+        Raises:
+            DataError: There is no row.
+        """
+        with TokenWriter(folder) as writer:
+            for row in rows:
+                writer.append(row)
+        return TokenStore.open(folder)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> Encoded:
+        """Return a row without copying it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        row = slice(self._offsets[index], self._offsets[index + 1])
+        return Encoded(self._tokens[row], self._loss_mask[row])
+
+    def __iter__(self) -> Iterator[Encoded]:
+        """Yield the rows in order."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, [rows]."""
+        return np.diff(self._offsets)
+
+    @property
+    def supervised(self) -> NDArray[np.int64]:
+        """Targets of each row, [rows]. A row's first token predicts nothing, so it never counts."""
+        ends = np.concatenate([[0], np.cumsum(self._loss_mask, dtype=np.int64)])
+        firsts = self._loss_mask[self._offsets[:-1]]
+        supervised: NDArray[np.int64] = np.diff(ends[self._offsets]) - firsts
+        return supervised

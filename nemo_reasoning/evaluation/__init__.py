@@ -1,0 +1,1 @@
+"""How well a model answers: runs, scores, and the report of a training run."""

@@ -1,0 +1,45 @@
+"""The report's table for the terminal."""
+
+from rich.table import Table
+
+from nemo_reasoning.evaluation.report import MODES, STAGES, Report
+
+STAGE_NAMES = {"base": "before", "trained": "after"}
+
+
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 as per cent with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Return an interval of shares as per cent, without the sign."""
+    return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
+
+
+def report_table(report: Report) -> Table:
+    """Return accuracy, format and length, before and after training, thinking on and off.
+
+    Print it with a `rich.console.Console`.
+    """
+    table = Table(title=f"{report.name}: held-out problems", caption="[ ] 95 % Wilson interval, per cent")
+    table.add_column("training")
+    table.add_column("thinking")
+    for heading in ("right", "well-formed", "mean tokens"):
+        table.add_column(heading, justify="right")
+    for stage in STAGES:
+        for mode in MODES:
+            result = report.evaluations[stage].score(mode)
+            table.add_row(
+                STAGE_NAMES[stage],
+                mode,
+                _cell(result.correct, result.n, result.accuracy_interval),
+                _cell(result.well_formed, result.n, result.well_formed_interval),
+                f"{result.mean_tokens:.1f}",
+                end_section=mode == MODES[-1],
+            )
+    return table
+
+
+def _cell(count: int, n: int, bounds: tuple[float, float]) -> str:
+    return f"{count}/{n}  {percent(count / n)}  \\[{interval(bounds)}]"

@@ -1,0 +1,276 @@
+"""Export a trained adapter in several formats, and verify each before it appears under its name."""
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nemo_reasoning.artifacts import MANIFEST, file_sha256, write_manifest, write_text
+from nemo_reasoning.config import PeftSettings
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.errors import ExportError
+from nemo_reasoning.export import verify
+from nemo_reasoning.export.adapter import Adapter, read_adapter
+from nemo_reasoning.export.commands import model_card, serve_commands
+from nemo_reasoning.export.hf_peft import base_reference, write_hf_peft
+from nemo_reasoning.export.merged import DTYPES, write_merged
+from nemo_reasoning.export.nemo_archive import write_nemo_archive
+from nemo_reasoning.export.tokenizer import (
+    TEMPLATE_FILE,
+    end_of_turn,
+    load_formatter,
+    strip_generation,
+    write_tokenizer,
+)
+from nemo_reasoning.models.shape import architecture_from_hf
+from nemo_reasoning.models.source import BaseModel
+
+FORMATS = ("hf_peft", "nemo", "merged")
+NOT_VERIFIED = "not verified"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What `export` wrote.
+
+    Attributes:
+        folders: Folder of each format.
+        commands: For each format, the command of each server that can serve it.
+        checks: For each format, what each check found, or "not verified: ..." and the reason.
+    """
+
+    folders: dict[str, Path]
+    commands: dict[str, dict[str, str]]
+    checks: dict[str, dict[str, Any]]
+
+    @property
+    def not_verified(self) -> list[str]:
+        """Checks that did not run, each as "format: check: reason"."""
+        return [
+            f"{name}: {check}: {found.removeprefix(NOT_VERIFIED + ': ')}"
+            for name, checks in self.checks.items()
+            for check, found in checks.items()
+            if isinstance(found, str)
+        ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all formats share."""
+
+    adapter: Adapter
+    base: BaseModel
+    formatter: ChatFormatter
+    name: str
+    base_dtype: str
+    dtype: str
+    tokenizer_python: Path | None
+    batches: list[torch.Tensor]
+    reference: list[torch.Tensor] | None
+
+    def commands(self, format_name: str, folder: Path) -> dict[str, str]:
+        return serve_commands(
+            format_name,
+            folder=folder,
+            name=self.name,
+            base=base_reference(self.base),
+            dim=self.adapter.peft.dim,
+        )
+
+
+def export(
+    *,
+    checkpoint: Path,
+    base: BaseModel,
+    template: str,
+    peft: PeftSettings,
+    formats: Sequence[str],
+    out: Path,
+    name: str,
+    base_dtype: str,
+    dtype: str,
+    reference_logits: verify.ReferenceLogits | None = None,
+    tokenizer_python: Path | None = None,
+    require_verified: bool = False,
+) -> ExportResult:
+    """Write a NeMo adapter checkpoint to `out/<format>` for each format, with `out/manifest.json`.
+
+    A format is written beside its place, verified there, and only then put in its place.
+
+    Args:
+        checkpoint: NeMo 2 checkpoint of the adapter.
+        base: The model it was trained on.
+        template: Chat template of the training, with generation tags.
+        peft: Configuration of the training.
+        formats: From "hf_peft", "nemo" and "merged".
+        out: Where the formats' folders go.
+        name: Under which servers offer the model.
+        base_dtype: In which NeMo holds the base: "float32", "bfloat16" or "float16".
+        dtype: Of the merged weights, one of the same.
+        reference_logits: The trained model, usually `verify.nemo_reference_logits(checkpoint)`;
+            None to leave the logits unverified.
+        tokenizer_python: Interpreter of an environment with transformers 5; None to leave the
+            tokenizer unverified there.
+        require_verified: Whether a check that cannot run is an error.
+
+    Raises:
+        ExportError: The checkpoint cannot be written in a format, or a required check cannot run.
+        VerificationError: An export is not what was trained; it is left in `out/.<format>.partial`.
+    """
+    _check_request(formats, name, base_dtype=base_dtype, dtype=dtype)
+    if require_verified:
+        _require_checks(formats, reference_logits, tokenizer_python)
+    formatter = load_formatter(base.path, template=template)
+    adapter = read_adapter(checkpoint, shape=architecture_from_hf(base.path), peft=peft)
+    batches = verify.probe_ids(formatter)
+    reference = reference_logits(batches) if reference_logits else None
+    job = _Job(adapter, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)
+    write_text(out / TEMPLATE_FILE, strip_generation(template))
+    result = ExportResult({}, {}, {})
+    for format_name in formats:
+        folder = out / format_name
+        result.checks[format_name] = _export_one(format_name, folder, job)
+        result.folders[format_name] = folder
+        result.commands[format_name] = job.commands(format_name, folder)
+    _write_manifest(job, checkpoint, result, out)
+    return result
+
+
+def _check_request(formats: Sequence[str], name: str, **dtypes: str) -> None:
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise ExportError(f"formats={unknown or '[]'}: choose from {', '.join(FORMATS)}")
+    for key, value in dtypes.items():
+        if value not in DTYPES:
+            raise ExportError(f"{key}={value}: choose one of {', '.join(DTYPES)}")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ExportError(f"name={name!r}: servers take letters, digits, '.', '-' and '_' only")
+
+
+def _require_checks(
+    formats: Sequence[str], reference_logits: verify.ReferenceLogits | None, tokenizer_python: Path | None
+) -> None:
+    has_tokenizer = set(formats) - {"nemo"}
+    if has_tokenizer and reference_logits is None:
+        raise ExportError("verification is required, but there is no trained model to compare logits with")
+    if has_tokenizer and (reason := _no_interpreter(tokenizer_python)):
+        raise ExportError(
+            f"verification is required, but {reason}; make one with `python -m venv DIR && "
+            "DIR/bin/pip install 'transformers>=5' jinja2` and set tokenizer_python=DIR/bin/python, "
+            "or verify=false"
+        )
+    if "nemo" in formats and (reason := _no_reader()):
+        raise ExportError(f"verification of the .nemo archive is required, but {reason}; install it, or verify=false")
+
+
+def _no_interpreter(python: Path | None) -> str:
+    if python is None:
+        return "no environment with transformers 5 is given"
+    return "" if python.is_file() else f"{python} does not exist"
+
+
+def _no_reader() -> str:
+    return "" if importlib.util.find_spec("nemo") else "nemo_toolkit is not installed"
+
+
+def _export_one(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
+    partial = folder.parent / f".{format_name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    if format_name == "nemo":
+        checks = _archive(partial / f"{job.name}.nemo", job)
+    else:
+        checks = _hf_folder(format_name, partial, job)
+        card = model_card(
+            format_name,
+            base=base_reference(job.base),
+            peft=job.adapter.peft,
+            commands=job.commands(format_name, folder),
+        )
+        write_text(partial / "README.md", card)
+    for path in partial.iterdir():
+        path.chmod(0o644)  # safetensors leaves 0600, which the user inside a NIM container cannot read
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return checks
+
+
+def _archive(path: Path, job: _Job) -> dict[str, Any]:
+    write_nemo_archive(job.adapter, out=path)
+    if reason := _no_reader():
+        return {"weights": f"{NOT_VERIFIED}: {reason}"}
+    return {"weights": verify.verify_archive(path, adapter=job.adapter)}
+
+
+def _hf_folder(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
+    write_tokenizer(job.formatter, out=folder)
+    if format_name == "merged":
+        end = end_of_turn(job.formatter)
+        write_merged(
+            job.adapter,
+            base=job.base.path,
+            base_dtype=job.base_dtype,
+            dtype=job.dtype,
+            end_of_turn=end,
+            out=folder,
+        )
+    else:
+        write_hf_peft(job.adapter, base=job.base, out=folder)
+    return {**_verify_weights(format_name, folder, job), "tokenizer": _verify_tokenizer(folder, job)}
+
+
+def _verify_weights(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
+    if job.reference is None:
+        return {"logits": f"{NOT_VERIFIED}: no trained model was given to compare with"}
+    compared: dict[str, Any] = {"batches": job.batches, "reference": job.reference}
+    base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype}
+    if format_name == "hf_peft":
+        model = verify.load_hf_peft(folder, **base)
+        return {"logits": verify.verify_logits(model, **compared, dtype="float32")}
+    checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared, dtype=job.dtype)}
+    if job.dtype != "float32":
+        checks["rounding"] = verify.verify_rounding(folder, adapter=job.adapter, **base, **compared, dtype=job.dtype)
+    return checks
+
+
+def _verify_tokenizer(folder: Path, job: _Job) -> Any:
+    reason = _no_interpreter(job.tokenizer_python)
+    if reason or job.tokenizer_python is None:
+        return f"{NOT_VERIFIED}: {reason}"
+    return verify.verify_tokenizer(folder, formatter=job.formatter, python=job.tokenizer_python)
+
+
+def _write_manifest(job: _Job, checkpoint: Path, result: ExportResult, out: Path) -> None:
+    weights = sorted((checkpoint / "weights").glob("*.distcp"))
+    peft = job.adapter.peft
+    write_manifest(
+        out,
+        stage="export",
+        inputs={
+            "checkpoint": str(checkpoint),
+            "weights": {path.name: file_sha256(path) for path in weights},
+            "base": base_reference(job.base),
+            "base_revision": job.base.revision,
+        },
+        settings={
+            "formats": list(result.folders),
+            "base_dtype": job.base_dtype,
+            "dtype": job.dtype,
+            "dim": peft.dim,
+            "alpha": peft.alpha,
+            "rslora": peft.rslora,
+            "target_modules": list(peft.target_modules),
+        },
+        counts={"checks": result.checks},
+        produced=[
+            out / TEMPLATE_FILE,
+            *sorted(path for folder in result.folders.values() for path in folder.iterdir()),
+        ],
+    )

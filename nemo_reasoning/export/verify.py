@@ -1,0 +1,226 @@
+"""Proof that an export computes what the trained model computes; each check raises VerificationError."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.schema import THINK_SYSTEM, Message
+from nemo_reasoning.errors import VerificationError
+from nemo_reasoning.export import tokenizer_probe
+from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.merged import DTYPES
+from nemo_reasoning.export.tokenizer import end_of_turn
+
+ReferenceLogits = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+
+# Largest root mean square difference of logits, as a share of their standard deviation. Float32
+# leaves rounding of sums; the others round every merged weight to 8 or 11 bits.
+TOLERANCES = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
+
+DIALOGUES = (
+    (
+        Message("system", THINK_SYSTEM["on"]),
+        Message("user", "What is 47 * 6?"),
+        Message("assistant", "<think>\n40 * 6 = 240\n7 * 6 = 42\n240 + 42 = 282\n</think>\n\nThe answer is 282."),
+    ),
+    (
+        Message("system", THINK_SYSTEM["off"]),
+        Message("user", "Translate 'naïve café' into 日本語, please 🙂"),
+        Message("assistant", "素朴なカフェ"),
+        Message("user", "def f(x):\n\treturn  x ** 2  # why?"),
+        Message("assistant", "It squares x."),
+    ),
+)
+TEXTS = (
+    "<think>\n1 + 1 = 2\n</think>\n\n\\boxed{2}",
+    "  two  spaces,\ttab\n\n\nlines ",
+    "Ünïcödé — 日本語 🙂 123456",
+)
+
+
+def probe_ids(formatter: ChatFormatter) -> list[torch.Tensor]:
+    """Return the token ids, [1, n] each, of the dialogues on which logits are compared."""
+    return [torch.from_numpy(formatter.encode(turns).ids).long()[None] for turns in DIALOGUES]
+
+
+def nemo_reference_logits(checkpoint: Path) -> ReferenceLogits:
+    """Return a function that holds the NeMo model of a checkpoint only while it computes logits.
+
+    It computes on the CPU even where there is a GPU: Transformer Engine multiplies float32 as TF32,
+    whose ten bits would hide what the comparison looks for.
+    """
+
+    def logits(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        from nemo_reasoning.backend.runtime import backend
+        from nemo_reasoning.models.loading import load_nemo_model
+
+        with backend(cuda=False), load_nemo_model(checkpoint) as model:
+            return [model(ids).cpu() for ids in batches]
+
+    return logits
+
+
+def verify_logits(
+    model: Any, *, batches: Sequence[torch.Tensor], reference: Sequence[torch.Tensor], dtype: str
+) -> dict[str, float]:
+    """Compare a Hugging Face model with the trained one.
+
+    Args:
+        model: The exported model, float32.
+        batches: Token ids [1, n].
+        reference: The trained model's logits [1, n, vocabulary or more], float32.
+        dtype: In which the weights were saved; sets the tolerance.
+
+    Returns:
+        "max_abs" difference of logits, "relative_rms" difference and its "tolerance".
+    """
+    with torch.no_grad():
+        logits = torch.cat([model(ids).logits[0] for ids in batches])
+    expected = torch.cat([known[0, :, : logits.shape[-1]] for known in reference])
+    difference = logits - expected
+    relative = float(difference.square().mean().sqrt() / expected.std())
+    found = {
+        "max_abs": float(difference.abs().max()),
+        "relative_rms": relative,
+        "tolerance": TOLERANCES[dtype],
+    }
+    if not relative <= TOLERANCES[dtype]:  # also when it is no number
+        raise VerificationError(f"the export's logits differ from the trained model's: {found}; do not use it")
+    return found
+
+
+def load_base(base: Path, *, dtype: str) -> Any:
+    """Load a base model in float32, its weights rounded to the `dtype` in which NeMo holds them."""
+    model = load_merged(base)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.to(DTYPES[dtype]))
+    return model
+
+
+def load_hf_peft(folder: Path, *, base: Path, base_dtype: str) -> Any:
+    """Load a base model, as `load_base` does, with an exported adapter through peft."""
+    from peft import PeftModel
+
+    model: Any = PeftModel.from_pretrained(load_base(base, dtype=base_dtype), str(folder))
+    return model.eval()
+
+
+def load_merged(folder: Path) -> Any:
+    """Load a Hugging Face directory in float32."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
+def verify_rounding(
+    folder: Path,
+    *,
+    adapter: Adapter,
+    base: Path,
+    base_dtype: str,
+    batches: Sequence[torch.Tensor],
+    reference: Sequence[torch.Tensor],
+    dtype: str,
+) -> dict[str, float]:
+    """Check merged weights of low precision, where rounding could hide a lost module from the logits.
+
+    The merge in float32 must give the trained model's logits, and every saved weight must be the
+    merge's to within half a unit in its last place, and a little for the order of float32 sums.
+
+    Returns:
+        What `verify_logits` found for the merge in float32, and the number of "tensors" compared.
+    """
+    model = load_base(base, dtype=base_dtype)
+    exact = model.state_dict()
+    for module, a, b in adapter.hf_pairs():
+        exact[f"model.{module}.weight"].addmm_(b.float(), a.float(), alpha=adapter.peft.scale)
+    found = verify_logits(model, batches=batches, reference=reference, dtype="float32")
+    limits, count = torch.finfo(DTYPES[dtype]), 0
+    rtol, atol = 0.51 * limits.eps, 0.51 * limits.smallest_normal * limits.eps
+    for shard in sorted(folder.glob("*.safetensors")):
+        for name, saved in load_file(shard).items():
+            if not torch.allclose(saved.float(), exact[name], rtol=rtol, atol=atol):
+                raise VerificationError(f"{shard}: {name} is not the merged weight rounded to {dtype}")
+            count += 1
+    return {**found, "tensors": count}
+
+
+def verify_archive(archive: Path, *, adapter: Adapter) -> dict[str, int]:
+    """Read a `.nemo` archive with NeMo's own converter and compare every weight exactly.
+
+    Returns:
+        The number of "tensors" compared.
+    """
+    from nemo.export.utils.lora_converter import convert_lora_nemo_to_canonical
+
+    with tempfile.TemporaryDirectory() as name:
+        convert_lora_nemo_to_canonical(str(archive), name, hf_format=True)
+        found = torch.load(Path(name) / "adapter_model.bin", weights_only=True)
+        config = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8"))
+    if config["lora_alpha"] != config["r"] or config["r"] != adapter.peft.dim:
+        raise VerificationError(f"{archive}: r={config['r']} and alpha={config['lora_alpha']} must both be the rank")
+    expected = {}
+    for module, a, b in adapter.hf_pairs():
+        expected[f"base_model.model.model.{module}.lora_A.weight"] = a.float()
+        expected[f"base_model.model.model.{module}.lora_B.weight"] = b.float() * adapter.peft.scale
+    if set(found) != set(expected):
+        raise VerificationError(f"{archive}: the reader finds other modules, such as {set(found) ^ set(expected)}")
+    wrong = sorted(key for key, weight in expected.items() if not torch.equal(found[key], weight))
+    if wrong:
+        raise VerificationError(f"{archive}: {len(wrong)} of {len(expected)} weights differ, the first is {wrong[0]}")
+    return {"tensors": len(expected)}
+
+
+def verify_tokenizer(folder: Path, *, formatter: ChatFormatter, python: Path) -> dict[str, Any]:
+    """Compare an exported tokenizer, read by another interpreter's transformers 5, with the one trained with.
+
+    Args:
+        folder: Holds the exported tokenizer.
+        formatter: What training encoded with.
+        python: Interpreter of an environment with transformers 5 or newer.
+
+    Returns:
+        The version of "transformers" and the number of "texts" compared.
+    """
+    dialogues = [[message.to_dict() for message in turns] for turns in DIALOGUES]
+    expected = tokenizer_probe.observe(
+        formatter.tokenizer, template=formatter.template, dialogues=dialogues, texts=list(TEXTS)
+    )
+    expected["eos"] = end_of_turn(formatter)
+    answer = _ask(python, {"folder": str(folder), "dialogues": dialogues, "texts": list(TEXTS)})
+    version = answer["transformers"]
+    if int(version.split(".")[0]) < 5:
+        raise VerificationError(f"{python} has transformers {version}; the check needs 5 or newer")
+    for kind, value in expected.items():
+        if answer["seen"][kind] != value:
+            raise VerificationError(
+                f"{folder}: transformers {version} disagrees about {kind}: "
+                f"{answer['seen'][kind]!r} instead of {value!r}"
+            )
+    return {"transformers": version, "texts": 2 * len(DIALOGUES) + len(TEXTS)}
+
+
+def _ask(python: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Run the probe in another environment, out of reach of this one's packages (-I) and of the hub."""
+    done = subprocess.run(
+        [str(python), "-I", "-X", "utf8", tokenizer_probe.__file__],
+        input=json.dumps(request),
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    if done.returncode:
+        raise VerificationError(f"{python} cannot read the exported tokenizer:\n{done.stderr.strip()[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer

@@ -1,0 +1,1 @@
+"""What watches a training run: recorder, memory, throughput, samples, display, SIGTERM, quiet output."""

@@ -1,0 +1,38 @@
+"""An engine that recites: evaluation is tested against completions whose verdict is known."""
+
+from collections.abc import Callable, Sequence
+
+from nemo_reasoning.data.schema import Mode
+from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.thinking import split_thinking
+
+Script = Callable[[str, Mode], str]
+
+
+class ScriptedEngine:
+    """Writes what its script says; one token is one character, as far as the limit allows."""
+
+    def __init__(self, script: Script) -> None:
+        """Take the script, and remember what is asked."""
+        self.script = script
+        self.asked: list[GenerationRequest] = []
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        """Answer by the script."""
+        self.asked += requests
+        return [self._recite(request) for request in requests]
+
+    def _recite(self, request: GenerationRequest) -> Completion:
+        whole = self.script(request.messages[-1].content, request.mode)
+        text = whole[: request.max_new_tokens]
+        split = split_thinking(text, request.mode, finished=text == whole)
+        return Completion(
+            text=text,
+            reasoning=split.reasoning,
+            answer=split.answer,
+            well_formed=split.well_formed,
+            prompt_tokens=1,
+            completion_tokens=len(text),
+            reasoning_tokens=len(split.reasoning),
+            finish_reason="stop" if text == whole else "length",
+        )

@@ -1,0 +1,185 @@
+"""The transformers engine: prompts, answers, counts, adapters and refusals."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig, LlamaForCausalLM
+
+from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.data.schema import Message, Mode
+from nemo_reasoning.errors import EngineError
+from nemo_reasoning.inference.decoding import Job, decode
+from nemo_reasoning.inference.engine import GenerationRequest
+from nemo_reasoning.inference.hf import HFEngine
+
+QUESTION = "What is 2 times 21?"
+ON_TOKENS = len("<think>\n2 * 20 = 40\n</think>\n\nThe answer is 42.") + 1  # bytes, and the end of the turn
+THINKING_TOKENS = len("<think>\n2 * 20 = 40\n</think>")
+
+
+def ask(
+    question: str = QUESTION,
+    *,
+    mode: Mode = "on",
+    max_new_tokens: int = 80,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> GenerationRequest:
+    return GenerationRequest(
+        messages=(Message("user", question),),
+        mode=mode,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def engine(taught_llama: Path) -> HFEngine:
+    return HFEngine(taught_llama, dtype="float32", device="cpu", batch_size=3)
+
+
+def test_the_prompt_carries_the_switch_and_ends_where_the_assistant_begins(engine: HFEngine) -> None:
+    assert engine.tokenizer.decode(engine.prompt_ids(ask(mode="off"))) == (
+        "<|im_start|>system\ndetailed thinking off<|im_end|>\n"
+        f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_switch_turns_thinking_on_and_off(engine: HFEngine) -> None:
+    on, off = engine.generate([ask(mode="on"), ask(mode="off")])
+    assert (on.reasoning, on.answer, on.well_formed) == ("2 * 20 = 40", "The answer is 42.", True)
+    assert (on.completion_tokens, on.reasoning_tokens) == (ON_TOKENS, THINKING_TOKENS)
+    assert (off.text, off.reasoning, off.answer, off.well_formed) == ("It is 43.", "", "It is 43.", True)
+    assert (off.completion_tokens, off.reasoning_tokens) == (len("It is 43.") + 1, 0)
+    assert on.finish_reason == off.finish_reason == "stop"
+    assert on.prompt_tokens == len(engine.prompt_ids(ask(mode="on")))
+
+
+@pytest.mark.parametrize("cut", [10, THINKING_TOKENS - 1, THINKING_TOKENS, ON_TOKENS - 1])
+def test_a_completion_cut_at_the_limit_is_not_well_formed(engine: HFEngine, cut: int) -> None:
+    [completion] = engine.generate([ask(max_new_tokens=cut)])
+    assert (completion.finish_reason, completion.well_formed) == ("length", False)
+    assert completion.completion_tokens == cut
+    assert completion.reasoning_tokens == min(cut, THINKING_TOKENS)
+    assert bool(completion.answer) == (cut == ON_TOKENS - 1)
+
+
+def test_the_end_of_the_turn_may_be_the_last_token_allowed(engine: HFEngine) -> None:
+    [completion] = engine.generate([ask(max_new_tokens=ON_TOKENS)])
+    assert (completion.finish_reason, completion.well_formed) == ("stop", True)
+
+
+def test_completions_come_in_the_order_of_requests_whatever_the_batches(engine: HFEngine) -> None:
+    questions = ["a " * 40, "b", "c " * 20, QUESTION, "d " * 60, "e e", "f " * 30]
+    requests = [ask(question, max_new_tokens=9) for question in questions]
+    together = engine.generate(requests)
+    assert together == [engine.generate([request])[0] for request in requests]
+    assert together == engine.generate(requests)
+    assert [completion.prompt_tokens for completion in together] == [
+        len(engine.prompt_ids(request)) for request in requests
+    ]
+
+
+def test_no_request_gives_no_completion(engine: HFEngine) -> None:
+    assert engine.generate([]) == []
+
+
+def test_sampling_follows_its_seed(engine: HFEngine) -> None:
+    first, same, other = engine.generate(
+        [ask("x", temperature=2.0, seed=seed, max_new_tokens=20) for seed in (1, 1, 2)]
+    )
+    assert first == same
+    assert first.text != other.text
+
+
+def test_an_adapter_is_merged_as_peft_applies_it(taught_llama: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    adapted = get_peft_model(LlamaForCausalLM.from_pretrained(taught_llama), config).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain = HFEngine(taught_llama, dtype="float32", device="cpu")
+    merged = HFEngine(taught_llama, tmp_path / "adapter", dtype="float32", device="cpu")
+    ids = torch.tensor([plain.prompt_ids(ask())])
+    with torch.inference_mode():
+        expected, found, unadapted = (model(input_ids=ids).logits for model in (adapted, merged.model, plain.model))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (unadapted - expected).abs().max() > 0.1
+
+
+def test_bfloat16_weights_are_used_when_asked_for(taught_llama: Path) -> None:
+    engine = HFEngine(taught_llama, dtype="bfloat16", device="cpu")
+    assert engine.model.dtype is torch.bfloat16
+    assert [completion.well_formed for completion in engine.generate([ask(), ask(mode="off")])] == [
+        True,
+        True,
+    ]
+
+
+def test_the_adapters_own_tokenizer_and_template_come_first(taught_llama: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(taught_llama)
+    get_peft_model(model, LoraConfig(target_modules="all-linear")).save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(taught_llama / file, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("adapter:" + load_template("chatml"))
+    engine = HFEngine(taught_llama, tmp_path, dtype="float32", device="cpu")
+    assert engine.tokenizer.decode(engine.prompt_ids(ask())).startswith("adapter:")
+
+
+def test_a_given_template_takes_the_place_of_the_models_own(random_model: Path, tiny_llama: Path) -> None:
+    given = "given:" + load_template("chatml")
+    for folder in (random_model, tiny_llama):  # with a template of its own, and without
+        engine = HFEngine(folder, dtype="float32", device="cpu", chat_template=given)
+        assert engine.tokenizer.decode(engine.prompt_ids(ask())).startswith("given:<|im_start|>system")
+
+
+def test_an_end_token_of_the_generation_config_ends_a_turn(random_model: Path, tmp_path: Path) -> None:
+    free = HFEngine(random_model, dtype="float32", device="cpu")
+    job = Job(prompt=free.prompt_ids(ask()), max_new_tokens=8, choose=None)
+    [tokens] = decode(free.model, [job], stop_ids=())
+    free.model.generation_config = GenerationConfig(eos_token_id=[tokens[4], 10**6])
+    free.model.save_pretrained(tmp_path)
+    free.tokenizer.save_pretrained(tmp_path)
+    stopping = HFEngine(tmp_path, dtype="float32", device="cpu")
+    assert stopping.stop_ids == {tokens[4], 10**6, free.tokenizer.eos_token_id}
+    [completion] = stopping.generate([ask(max_new_tokens=8)])
+    assert (completion.finish_reason, completion.completion_tokens) == ("stop", tokens.index(tokens[4]) + 1)
+
+
+def test_a_prompt_beyond_the_context_is_refused(engine: HFEngine) -> None:
+    room = 512 - len(engine.prompt_ids(ask(max_new_tokens=1)))
+    assert engine.prompt_ids(ask(max_new_tokens=room))
+    with pytest.raises(EngineError, match=rf"max_new_tokens={room + 1} .*context of 512"):
+        engine.generate([ask(max_new_tokens=room + 1)])
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (lambda taught, bare: HFEngine(bare, device="cpu"), "chat template"),
+        (lambda taught, bare: HFEngine(bare.parent / "nowhere", device="cpu"), "nowhere"),
+        (lambda taught, bare: HFEngine(taught, bare, device="cpu"), "adapter_config.json"),
+        (lambda taught, bare: HFEngine(taught, device="cpu", batch_size=0), "batch_size=0"),
+    ],
+    ids=["no template", "no model", "no adapter", "no batch"],
+)
+def test_an_engine_that_cannot_start_says_why(
+    taught_llama: Path, tiny_llama: Path, start: Callable[[Path, Path], HFEngine], message: str
+) -> None:
+    if message == "adapter_config.json":
+        (tiny_llama / "tokenizer_config.json").unlink()
+    with pytest.raises(EngineError, match=message):
+        start(taught_llama, tiny_llama)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("messages", ()), ("max_new_tokens", 0), ("temperature", -0.1), ("top_p", 0.0)]
+)
+def test_a_request_out_of_range_is_refused(field: str, value: object) -> None:
+    fields = {"messages": (Message("user", "x"),), "mode": "on", "max_new_tokens": 1, field: value}
+    with pytest.raises(EngineError, match=field):
+        GenerationRequest(**fields)

@@ -1,0 +1,126 @@
+"""Finding and comparing final answers."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemo_reasoning.answers import answers_equal, extract_final_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 42.", "42"),
+        ("The answer is 3.14.", "3.14"),
+        ("The answer is 3.14", "3.14"),
+        ("the FINAL answer is: 1,234.", "1,234"),
+        ("The answer to 6 times 7 is 42.", "42"),
+        ("Answer: C", "C"),
+        ("**Answer:** 12", "12"),
+        ("The answer is **12**.", "12"),
+        ("The answer is $\\frac{1}{2}$.", "\\frac{1}{2}"),
+        ("The answer is 4.\nThe answer is 5.", "5"),
+        ("The answer is 4. No wait, the answer is 5! Done.", "5"),
+        ("The answer is 4.\nBye, friend.", "4"),
+        ("So \\boxed{7}.", "7"),
+        ("So \\boxed{\\frac{a}{b_{2}}} holds", "\\frac{a}{b_{2}}"),
+        ("\\boxed{1} and \\boxed{2}", "2"),
+        ("The answer is \\boxed{9}.", "9"),
+        ("\\boxed{3}. Hence the answer is 4.", "4"),
+        ("The answer is 3. Hence \\boxed{4}", "4"),
+        ("The answer is 3. Hence \\boxed{4", "3"),
+        ("The answer is Paris", "Paris"),
+    ],
+)
+def test_last_stated_answer_wins(text: str, answer: str) -> None:
+    assert extract_final_answer(text) == answer
+    assert extract_final_answer(text, last_number=True) == answer
+
+
+@pytest.mark.parametrize("text", ["", "I get 42", "The answer is", "\\boxed{}", "answers are 3 and 4", "\\boxed{1"])
+def test_nothing_stated(text: str) -> None:
+    assert extract_final_answer(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("30 * 6 = 180, and 180 + 54 = 234.", "234"),
+        ("It weighs 1,234.5 grams", "1,234.5"),
+        ("that is -7", "-7"),
+        ("about 3/4 of it", "3/4"),
+        ("half, .5, is left", ".5"),
+        ("see H2O and x2", None),
+        ("no digits", None),
+    ],
+)
+def test_last_number_only_if_asked_for(text: str, number: str | None) -> None:
+    assert extract_final_answer(text) is None
+    assert extract_final_answer(text, last_number=True) == number
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("1,234", "1234"),
+        ("42", "42.0"),
+        ("0.5", "1/2"),
+        (".5", "0.50"),
+        ("-3", "−3"),
+        ("+3", "3"),
+        ("2/4", "1/2"),
+        ("1,000/10", "100"),
+        ("$\\frac{1}{2}$", "0.5"),
+        ("-\\dfrac{1}{2}", "-0.5"),
+        ("1{,}000", "1000"),
+        ("Paris", " paris. "),
+        ("New  York", "new york"),
+        ("\\text{Yes}", "yes"),
+        ("9007199254740993", "9007199254740993.0"),
+        ("1" * 5000, "1" * 5000),
+    ],
+)
+def test_equal(first: str, second: str) -> None:
+    assert answers_equal(first, second)
+    assert answers_equal(second, first)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("42", "43"),
+        ("0.333", "1/3"),
+        ("9007199254740993", "9007199254740992"),
+        ("12,34", "1234"),
+        ("1/0", "2/0"),
+        ("-3", "3"),
+        ("Paris", "London"),
+        ("42 apples", "42"),
+        ("1e3", "1000"),
+        ("", "0"),
+    ],
+)
+def test_different(first: str, second: str) -> None:
+    assert not answers_equal(first, second)
+    assert not answers_equal(second, first)
+
+
+@given(value=st.fractions(max_denominator=10**6))
+def test_every_rational_is_found_and_equals_itself(value: Fraction) -> None:
+    found = extract_final_answer(f"Thus 7 of 9. The answer is {value}.")
+    assert found is not None
+    assert answers_equal(found, f"{2 * value.numerator}/{2 * value.denominator}")
+    assert not answers_equal(found, str(value + 1))
+
+
+@given(value=st.integers())
+def test_thousands_separators_do_not_count(value: int) -> None:
+    assert answers_equal(f"{value:,}", str(value))
+
+
+@given(text=st.text(alphabet="answer is:=*\\boxed{}0123456789.,/ \n$"))
+def test_any_text_is_survived(text: str) -> None:
+    found = extract_final_answer(text, last_number=True)
+    assert found is None or (found and answers_equal(found, found))

@@ -1,0 +1,93 @@
+"""What the user sees."""
+
+import io
+import os
+import pty
+from pathlib import Path
+
+import pytest
+from tiny_run import At, fit
+
+from nemo_reasoning.training.callbacks.progress import ProgressDisplay, duration, format_metrics
+from nemo_reasoning.training.callbacks.recorder import MetricsRecorder
+
+
+def test_metrics_come_in_a_fixed_order_and_absent_ones_are_left_out() -> None:
+    metrics = {
+        "eta_seconds": 65.0,
+        "val_loss": 1.5,
+        "loss": 1.25,
+        "lr": 2e-4,
+        "tokens_per_second": 12345.6,
+        "rss_bytes": 3 * 1024**3,
+        "grad_norm": 1.0,
+    }
+
+    assert format_metrics(metrics) == ("loss 1.2500  val_loss 1.5000  lr 2.00e-04  12,346 tok/s  3.0 GiB  1m05s left")
+    assert "1.0 GiB VRAM" in format_metrics(metrics | {"vram_peak_bytes": 1024**3})
+    assert "3.0 GiB" not in format_metrics(metrics | {"vram_peak_bytes": 1024**3})
+    assert format_metrics({}) == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5.4, "5s"), (59.7, "1m00s"), (3599, "59m59s"), (7620, "2h07m")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_without_a_terminal_there_is_a_line_every_n_steps(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    recorder = MetricsRecorder(sources=[])
+    display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=4)
+    fit(tmp_path, [recorder, display, At(3, lambda: display.show("[a note] :smile:"))], max_steps=5)
+    lines = stream.getvalue().splitlines()
+
+    assert [line.split("  ")[0] for line in lines] == [
+        "step 1/5",
+        "step 2",
+        "[a note] :smile:",
+        "step 4/5",
+        "step 4",
+        "step 5/5",
+    ]
+    assert "loss" in lines[0]
+    assert "val_loss" in lines[1]
+
+
+def test_a_resumed_run_says_where_it_starts(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=2)
+    stream = io.StringIO()
+    recorder = MetricsRecorder(sources=[])
+    display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=10)
+    last = str(tmp_path / "checkpoints" / "last.ckpt")
+    fit(tmp_path, [recorder, display], max_steps=3, resume=last)
+
+    assert stream.getvalue().startswith("resuming after step 2\n")
+
+
+def crash() -> None:
+    """Fail."""
+    raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_terminal_has_a_live_bar_that_is_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w") as stream:
+        recorder = MetricsRecorder(sources=[])
+        display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=1)
+        if fails:
+            with pytest.raises(RuntimeError, match="crash"):
+                fit(tmp_path, [recorder, display, At(2, crash)], max_steps=3)
+        else:
+            fit(tmp_path, [recorder, display], max_steps=3)
+    written = os.read(reader, 100_000).decode()
+    os.close(reader)
+
+    assert "training" in written
+    assert ("3/3" in written) != fails
+    assert "val_loss" in written or fails
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")  # the cursor is back

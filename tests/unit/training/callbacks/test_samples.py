@@ -1,0 +1,180 @@
+"""Generations from the model in training."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from tiny_run import VOCAB, TinyModel, fit
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nemo_reasoning.training.callbacks.samples import (
+    SAMPLES_FILE,
+    GenerationSamples,
+    SamplePrompt,
+    evaluating,
+    excerpt,
+    greedy_generate,
+)
+
+CPU = torch.device("cpu")
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
+
+
+@pytest.fixture(scope="module")
+def llama() -> LlamaForCausalLM:
+    """Return a random model."""
+    torch.manual_seed(1)
+    config = LlamaConfig(  # type: ignore[no-untyped-call]
+        num_hidden_layers=2,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=64,
+        initializer_range=0.5,
+    )
+    return LlamaForCausalLM(config).eval()  # type: ignore[no-any-return, no-untyped-call]
+
+
+def generate(llama: LlamaForCausalLM, *, eos_ids: set[int], multiple: int = 1) -> list[list[int]]:
+    """Continue `PROMPTS` with ours."""
+    with torch.no_grad():
+        return greedy_generate(
+            lambda ids: llama(input_ids=ids).logits,
+            prompts=PROMPTS,
+            eos_ids=eos_ids,
+            max_new_tokens=12,
+            device=CPU,
+            length_multiple=multiple,
+        )
+
+
+def reference(llama: LlamaForCausalLM, prompt: list[int], eos_id: int) -> list[int]:
+    """Continue one prompt with transformers."""
+    ids = torch.tensor([prompt])
+    output = llama.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=12,
+        eos_token_id=eos_id,
+        pad_token_id=0,
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_a_batch_of_unequal_prompts_continues_as_transformers_does(llama: LlamaForCausalLM, multiple: int) -> None:
+    assert generate(llama, eos_ids=set(), multiple=multiple) == [reference(llama, p, 999) for p in PROMPTS]
+
+
+def test_a_row_ends_with_its_end_token_while_others_go_on(llama: LlamaForCausalLM) -> None:
+    end = generate(llama, eos_ids=set())[0][4]
+    ended = generate(llama, eos_ids={end})
+
+    assert ended[0][-1] == end
+    assert ended == [reference(llama, prompt, end) for prompt in PROMPTS]
+
+
+def test_evaluating_restores_modes_and_random_state() -> None:
+    model = TinyModel().train()
+    model.embed.eval()  # frozen parts may already be in evaluation mode
+    state = torch.random.get_rng_state()
+    with evaluating(model):
+        assert not model.dropout.training
+        assert not torch.is_grad_enabled()
+        torch.rand(3)
+
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (model.training, model.dropout.training, model.embed.training) == (True, True, False)
+    assert torch.is_grad_enabled()
+
+
+def sampler(folder: Path, *, shown: list[str] | None = None, eos_ids: tuple[int, ...] = ()) -> GenerationSamples:
+    """Return a callback that asks two questions every second step."""
+    return GenerationSamples(
+        prompts=[SamplePrompt("on", "What?", [1, 2]), SamplePrompt("off", "Why?", [3])],
+        eos_ids=eos_ids,
+        decode=lambda ids: " ".join(map(str, ids)),
+        max_new_tokens=4,
+        every_n_steps=2,
+        path=folder / SAMPLES_FILE,
+        show=(shown if shown is not None else []).append,
+    )
+
+
+def lines(folder: Path) -> list[dict[str, object]]:
+    """Return what was sampled."""
+    return [json.loads(line) for line in (folder / SAMPLES_FILE).read_text().splitlines()]
+
+
+def test_both_modes_are_sampled_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
+    shown: list[str] = []
+    fit(tmp_path, [sampler(tmp_path, shown=shown)], max_steps=5)
+
+    assert [(line["step"], line["mode"]) for line in lines(tmp_path)] == [
+        (step, mode) for step in (2, 4, 5) for mode in ("on", "off")
+    ]
+    assert lines(tmp_path)[0] | {"completion": ""} == {
+        "step": 2,
+        "mode": "on",
+        "prompt": "What?",
+        "completion": "",
+        "completion_tokens": 4,
+        "finish_reason": "length",
+    }
+    assert shown[0].startswith("step 2, thinking on: What? -> ")
+
+
+def test_an_end_token_is_counted_but_not_part_of_the_text(tmp_path: Path) -> None:
+    fit(tmp_path, [sampler(tmp_path, eos_ids=tuple(range(VOCAB)))], max_steps=2)
+
+    assert {(line["completion"], line["completion_tokens"], line["finish_reason"]) for line in lines(tmp_path)} == {
+        ("", 1, "stop")
+    }
+
+
+def test_training_does_not_notice(tmp_path: Path) -> None:
+    watched = fit(tmp_path / "watched", [sampler(tmp_path)], max_steps=6)
+    alone = fit(tmp_path / "alone", [], max_steps=6)
+
+    assert watched.losses == alone.losses
+
+
+def test_a_resumed_run_replaces_later_samples(tmp_path: Path) -> None:
+    fit(tmp_path, [sampler(tmp_path)], max_steps=4)
+    checkpoint = next((tmp_path / "checkpoints").glob("*step=4*.ckpt"))
+    later = {"step": 6, "completion": "of a killed run"}
+    with (tmp_path / SAMPLES_FILE).open("a") as file:
+        file.write(json.dumps(later) + "\n")
+    fit(tmp_path, [sampler(tmp_path)], max_steps=6, resume=str(checkpoint))
+
+    assert [line["step"] for line in lines(tmp_path)] == [2, 2, 4, 4, 6, 6]
+    assert later not in lines(tmp_path)
+
+
+class SplitPipeline(Callback):
+    """Makes the strategy say what NeMo's says under pipeline parallelism."""
+
+    def setup(self, trainer: Trainer, *_: object, **__: object) -> None:
+        """Set the size."""
+        setattr(trainer.strategy, "pipeline_model_parallel_size", 2)  # noqa: B010  # only NeMo's strategy has it
+
+
+def test_pipeline_parallel_runs_say_once_that_there_are_none(tmp_path: Path) -> None:
+    shown: list[str] = []
+    fit(tmp_path, [SplitPipeline(), sampler(tmp_path, shown=shown)], max_steps=4)
+
+    assert len(shown) == 1
+    assert "pipeline" in shown[0]
+    assert not (tmp_path / SAMPLES_FILE).exists()
+
+
+def test_an_excerpt_keeps_both_ends() -> None:
+    assert excerpt("one\n two") == "one two"
+    long = excerpt("a" * 500 + "b" * 500)
+    assert long.startswith("aaa")
+    assert long.endswith("bbb")
+    assert len(long) < 200

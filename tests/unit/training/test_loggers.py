@@ -1,0 +1,126 @@
+"""Loggers on disk."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nemo_reasoning.config import LoggerBackend
+from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.training.loggers import (
+    METRICS_FILE,
+    JsonlLogger,
+    Record,
+    RecordsOnly,
+    build_loggers,
+    drop_records_after,
+    read_metrics,
+)
+
+
+def write(path: Path, *steps: int) -> None:
+    """Write one line for each step."""
+    path.write_text("".join(json.dumps({"step": step, "loss": step / 10}) + "\n" for step in steps))
+
+
+def steps_in(path: Path) -> list[int]:
+    """Return the steps of all lines."""
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_a_record_is_on_disk_before_the_logger_is_closed(tmp_path: Path) -> None:
+    logger = JsonlLogger(tmp_path / "run" / METRICS_FILE)
+    logger.log_metrics(Record(loss=1.5, lr=0.25), step=3)
+
+    assert logger.path.read_text() == '{"step": 3, "loss": 1.5, "lr": 0.25}\n'
+    logger.finalize("success")
+
+
+def test_what_lightning_writes_of_its_own_accord_is_left_out(tmp_path: Path) -> None:
+    logger = JsonlLogger(tmp_path / METRICS_FILE)
+    logger.log_metrics({"loss": 1.5}, step=2)
+
+    assert not logger.path.exists()
+
+
+def test_numbers_json_lacks_become_null(tmp_path: Path) -> None:
+    logger = JsonlLogger(tmp_path / METRICS_FILE)
+    logger.log_metrics(Record(loss=math.nan, grad_norm=math.inf), step=1)
+    logger.finalize("success")
+
+    assert json.loads(logger.path.read_text()) == {"step": 1, "loss": None, "grad_norm": None}
+
+
+def test_resuming_drops_later_records_and_appends_to_the_rest(tmp_path: Path) -> None:
+    logger = JsonlLogger(tmp_path / METRICS_FILE)
+    for step in range(1, 6):
+        logger.log_metrics(Record(loss=1.0), step=step)
+    logger.resume_from(3)
+    logger.log_metrics(Record(loss=2.0), step=4)
+    logger.finalize("success")
+
+    assert steps_in(logger.path) == [1, 2, 3, 4]
+    assert read_metrics(logger.path)[-1]["loss"] == 2.0
+
+
+def test_a_half_written_line_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    write(path, 1, 2)
+    with path.open("a") as file:
+        file.write('{"step": 2, "lo')
+
+    assert [record["step"] for record in read_metrics(path)] == [1, 2]
+    drop_records_after(path, step=9)
+    assert steps_in(path) == [1, 2]
+
+
+def test_starting_over_empties_the_file(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    write(path, 0, 1, 2)
+    drop_records_after(path, step=0)
+    drop_records_after(tmp_path / "absent.jsonl", step=0)
+
+    assert path.read_text() == ""
+    assert not (tmp_path / "absent.jsonl").exists()
+
+
+def test_lines_of_one_step_are_read_as_one(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    path.write_text('{"step": 2, "loss": 1}\n{"step": 1, "loss": 3}\n{"step": 2, "val_loss": 2}\n')
+
+    assert read_metrics(path) == [{"step": 1, "loss": 3}, {"step": 2, "loss": 1, "val_loss": 2}]
+
+
+def test_tensorboard_gets_records_and_nothing_else(tmp_path: Path) -> None:
+    jsonl, tensorboard = build_loggers(
+        backend=LoggerBackend.tensorboard, folder=tmp_path, run_name="run", project="tests"
+    )
+    tensorboard.log_metrics({"val_loss": 9.0}, step=3)
+    tensorboard.log_metrics(Record(val_loss=1.25), step=4)
+    tensorboard.save()
+    tensorboard.finalize("success")
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(4, 1.25)]
+    assert isinstance(jsonl, JsonlLogger)
+
+
+def test_no_backend_leaves_the_file_alone(tmp_path: Path) -> None:
+    loggers = build_loggers(backend=LoggerBackend.none, folder=tmp_path, run_name="run", project="tests")
+
+    assert [type(logger) for logger in loggers] == [JsonlLogger]
+
+
+@pytest.mark.parametrize("backend", [LoggerBackend.wandb, LoggerBackend.mlflow])
+def test_a_missing_package_is_named_with_its_remedy(backend: LoggerBackend, tmp_path: Path) -> None:
+    def build() -> object:
+        return build_loggers(backend=backend, folder=tmp_path, run_name="run", project="tests")[1]
+
+    if importlib.util.find_spec(backend.value):
+        assert isinstance(build(), RecordsOnly)
+    else:
+        with pytest.raises(ConfigError, match=f"pip install {backend.value}"):
+            build()
