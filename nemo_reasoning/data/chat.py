@@ -103,19 +103,20 @@ class ChatFormatter:
         """Prove on a sample that what the template renders can be trained on and prompted with.
 
         Raises:
-            TemplateError: The beginning-of-text token is missing or doubled, the end of a turn is not
-                a target, or a prompt does not begin as the trained dialogue did.
+            TemplateError: The sample is refused or not marked, the beginning-of-text token is missing or
+                doubled, the end of a turn is not a target, or a prompt does not begin as the trained
+                dialogue did.
         """
         asked = (Message("system", THINK_SYSTEM["on"]), Message("user", "What is 2 + 2?"))
-        encoded = self.encode((*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4."))))
-        ids, targets = encoded.ids.tolist(), encoded.loss_mask.nonzero()[0]
-        begin = self.tokenizer.bos_token_id
-        wanted = self.tokenizer("a")["input_ids"][0] == begin
-        if begin is not None and (ids[:2] == [begin, begin] or (wanted and ids[0] != begin)):
+        try:
+            encoded = self.encode((*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4."))))
+            prompt = self.prompt_ids(asked)
+        except (RowError, jinja2.TemplateError) as error:
             raise TemplateError(
-                f"the chat template must write the beginning-of-text token {self.tokenizer.bos_token} exactly once, "
-                f"first of all; it renders {self.tokenizer.decode(ids[:8])!r}"
-            )
+                f"the chat template cannot render a system, a user and an assistant turn: {error}"
+            ) from error
+        ids, targets = encoded.ids.tolist(), encoded.loss_mask.nonzero()[0]
+        self._check_begin(ids)
         last = self.tokenizer.added_tokens_decoder.get(ids[targets[-1]])
         if last is None or not last.special:
             raise TemplateError(
@@ -123,11 +124,19 @@ class ChatFormatter:
                 f"{self.tokenizer.decode(ids[targets[-1]])!r}, no end-of-turn token: the model would never learn to "
                 "stop; put the end-of-turn token before {% endgeneration %}"
             )
-        prompt = self.prompt_ids(asked)
         if prompt != ids[: targets[0]]:
             raise TemplateError(
                 f"with add_generation_prompt the chat template renders {self.tokenizer.decode(prompt[-8:])!r} before "
                 f"the answer, but training has {self.tokenizer.decode(ids[: targets[0]][-8:])!r}; make them equal"
+            )
+
+    def _check_begin(self, ids: list[int]) -> None:
+        begin = self.tokenizer.bos_token_id
+        wanted = self.tokenizer("a")["input_ids"][0] == begin
+        if begin is not None and (ids[:2] == [begin, begin] or (wanted and ids[0] != begin)):
+            raise TemplateError(
+                f"the chat template must write the beginning-of-text token {self.tokenizer.bos_token} exactly once, "
+                f"first of all; it renders {self.tokenizer.decode(ids[:8])!r}"
             )
 
     def _unusable(self, messages: Sequence[Message]) -> RowError | None:
