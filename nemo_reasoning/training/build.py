@@ -97,6 +97,11 @@ def build_lora(peft: PeftSettings) -> LoRA:
     )
 
 
+def warmup_steps(optim: OptimSettings, max_steps: int) -> int:
+    """Return the steps in which the learning rate rises to `optim.lr`."""
+    return round(optim.warmup_ratio * max_steps)
+
+
 def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> nl.MegatronOptimizerModule:
     """Return Adam with a linear warm-up and a cosine over `max_steps`."""
     config = OptimizerConfig(
@@ -111,7 +116,7 @@ def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> 
     )
     schedule = nl.lr_scheduler.CosineAnnealingScheduler(
         max_steps=max_steps,
-        warmup_steps=round(optim.warmup_ratio * max_steps),
+        warmup_steps=warmup_steps(optim, max_steps),
         constant_steps=0,
         min_lr=optim.lr * optim.min_lr_ratio,
     )

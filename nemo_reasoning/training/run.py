@@ -60,14 +60,12 @@ def _finetune(settings: SftSettings, inputs: TrainingInputs, *, active: Backend,
 
     from nemo_reasoning.training import build
     from nemo_reasoning.training.callbacks.order import attach
-    from nemo_reasoning.training.callbacks.validation import ValidationLoss
     from nemo_reasoning.training.loggers import build_loggers
 
     data = _build_data(settings, inputs)
     model = build.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
     trainer = build.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
-    callbacks = [ValidationLoss(data), *_build_callbacks(settings, inputs, config=model.config, out=out, stream=stream)]
-    attach(trainer, callbacks)
+    attach(trainer, _build_callbacks(settings, inputs, data=data, config=model.config, out=out, stream=stream))
     loggers = build_loggers(
         backend=settings.logger.backend, folder=out, run_name=settings.name, project=settings.logger.project
     )
@@ -115,14 +113,16 @@ def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
 
 
 def _build_callbacks(
-    settings: SftSettings, inputs: TrainingInputs, *, config: Any, out: Path, stream: TextIO
+    settings: SftSettings, inputs: TrainingInputs, *, data: Any, config: Any, out: Path, stream: TextIO
 ) -> list[Any]:
     """Return our callbacks in the order they run; `attach` explains it."""
+    from nemo_reasoning.training.build import warmup_steps
     from nemo_reasoning.training.callbacks.memory import MemoryMonitor
     from nemo_reasoning.training.callbacks.preemption import SigtermSave
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
     from nemo_reasoning.training.callbacks.recorder import MetricSource, MetricsRecorder
-    from nemo_reasoning.training.determinism import StepSeed
+    from nemo_reasoning.training.callbacks.validation import ValidationLoss
+    from nemo_reasoning.training.determinism import RunLength, StepSeed
 
     chosen = settings.callbacks
     sources: list[MetricSource] = []
@@ -132,7 +132,15 @@ def _build_callbacks(
         sources.append(_throughput(settings, inputs, config))
     recorder = MetricsRecorder(sources=sources)
     display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
-    callbacks = [StepSeed(settings.trainer.seed), *sources, recorder, display, SigtermSave(show=display.show)]
+    callbacks = [
+        StepSeed(settings.trainer.seed),
+        RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
+        ValidationLoss(data),
+        *sources,
+        recorder,
+        display,
+        SigtermSave(show=display.show),
+    ]
     if chosen.samples_interval:
         callbacks.append(_samples(chosen, inputs, out=out, show=display.show))
     return callbacks
