@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.config import DataSource, SftSettings
@@ -106,3 +107,8 @@ def plan_table(plan: RunPlan) -> Table:
     for number, stage in enumerate(plan.stages, start=1):
         table.add_row(f"stage {number}", stage)
     return table
+
+
+def print_plan(settings: SftSettings) -> None:
+    """Print the plan of a run."""
+    Console().print(plan_table(plan_run(settings)))

@@ -7,7 +7,6 @@ import pytest
 from chats import END_OF_TURN, TEMPLATES, dialogue, formatter, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.schema import Message, with_thinking
@@ -69,7 +68,9 @@ def test_a_prompt_is_what_training_has_before_the_answer(template: str, turns: l
     _assert_prompt_is_prefix(formatter(template), dialogue(*turns, *turns[::-1], system=system))
 
 
-KNOWN = st.characters(codec="utf-8", min_codepoint=0x20, max_codepoint=0x1FAFF) | st.sampled_from("\n\r\t ")  # to SmolLM2
+KNOWN = st.characters(codec="utf-8", min_codepoint=0x20, max_codepoint=0x1FAFF) | st.sampled_from(
+    "\n\r\t "
+)  # to SmolLM2
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,9 +88,18 @@ def _assert_prompt_is_prefix(formatter: ChatFormatter, messages: list[Message]) 
     assert formatter.tokenizer.decode(learnt).removesuffix(end).strip() == messages[-1].content.strip()
 
 
+@each_template
+def test_a_loaded_formatter_knows_the_end_of_a_turn(tmp_path: Path, template: str) -> None:
+    tokenizer(template).save_pretrained(tmp_path)
+    loaded = ChatFormatter.load(tmp_path, template=load_template(template))
+    assert loaded.tokenizer.convert_ids_to_tokens(loaded.end_of_turn) == END_OF_TURN[template]
+    messages = dialogue("Hi", ANSWER, system="é")
+    assert loaded.encode(messages).ids.tolist() == formatter(template).encode(messages).ids.tolist()
+
+
 @pytest.fixture(scope="module")
 def smollm2(smollm2_hf: Path) -> ChatFormatter:
-    return ChatFormatter(AutoTokenizer.from_pretrained(smollm2_hf), load_template("chatml"))
+    return ChatFormatter.load(smollm2_hf, template=load_template("chatml"))
 
 
 @each_template
@@ -145,6 +155,8 @@ def test_a_template_with_a_date_is_refused(tmp_path: Path, clock: str) -> None:
     path.write_text(clock + load_template("llama3"), encoding="utf-8")
     with pytest.raises(TemplateError, match=r"dated\.jinja uses (strftime_now|date_string)"):
         load_template(str(path))
+    with pytest.raises(TemplateError, match=r"the chat template uses (strftime_now|date_string)"):
+        ChatFormatter(tokenizer("llama3"), path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("begin", ["{% generation %}", "{%- generation -%}", "{%+ generation +%}", "{%generation%}"])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from chats import formatter
-from transformers import AutoTokenizer
 
 from nemo_reasoning.data.chat import TEMPLATES, ChatFormatter, load_template
 from nemo_reasoning.data.schema import Message
@@ -48,7 +47,7 @@ def test_bytes(golden: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("golden", SMOLLM2, ids=_name)
 def test_smollm2(golden: dict[str, Any], smollm2_hf: Path) -> None:
-    _compare(ChatFormatter(AutoTokenizer.from_pretrained(smollm2_hf), load_template("chatml")), golden)
+    _compare(ChatFormatter.load(smollm2_hf, template=load_template("chatml")), golden)
 
 
 def test_every_template_of_the_package_has_goldens() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from chats import TEMPLATES, formatter, tokenizer
 from tiny import llama3_tokenizer
-from transformers import AutoTokenizer
 
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.errors import TemplateError
@@ -51,7 +50,7 @@ def test_the_templates_of_the_package_pass(template: str) -> None:
 
 
 def test_chatml_passes_with_smollm2(smollm2_hf: Path) -> None:
-    ChatFormatter(AutoTokenizer.from_pretrained(smollm2_hf), load_template("chatml")).check()
+    ChatFormatter.load(smollm2_hf, template=load_template("chatml")).check()
 
 
 @pytest.mark.parametrize(("sound", "broken", "message"), LLAMA3_DEFECTS.values(), ids=list(LLAMA3_DEFECTS))
