@@ -69,6 +69,16 @@ def test_a_doubled_beginning_is_found_without_the_tokenizers_help() -> None:
         ChatFormatter(llama3_tokenizer(), doubled).check()
 
 
+def test_an_added_token_that_is_not_special_ends_no_turn() -> None:
+    """Decoding without special tokens would show it, and text may hold it."""
+    added = llama3_tokenizer()
+    added.add_tokens(["<end>"])
+    with pytest.raises(TemplateError, match="'<end>', no end-of-turn token"):
+        ChatFormatter(
+            added, load_template("llama3").replace("'<|eot_id|>' -}}{%- endgen", "'<end>' -}}{%- endgen")
+        ).check()
+
+
 def test_no_beginning_is_asked_for_where_the_tokenizer_has_none() -> None:
     without = llama3_tokenizer()
     without.bos_token = None
