@@ -29,7 +29,7 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
     Raises:
         ModelSourceError: The import failed; the message holds the end of its output.
     """
-    stem = Path(base.name.removeprefix("pypi:")).stem.lower()
+    stem = Path(base.name).name.removesuffix(".gguf").lower()
     return cached_folder(
         cache_dir / "nemo" / f"{stem}-{base.revision[:16]}-{dtype}", lambda out: _import_apart(base.path, out, dtype)
     )
