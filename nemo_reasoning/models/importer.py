@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,9 @@ def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-20:])
-        raise ModelSourceError(f"importing {hf_path} into NeMo failed with exit code {done.returncode}:\n{tail}")
+        killed = done.returncode == -signal.SIGKILL
+        reason = "was killed, most likely for lack of memory" if killed else f"failed with exit code {done.returncode}"
+        raise ModelSourceError(f"importing {hf_path} into NeMo {reason}:\n{tail}")
 
 
 def convert(hf_path: Path, out: Path, dtype: str) -> None:

@@ -64,13 +64,15 @@ def _from_package(source: str, cache_dir: Path) -> BaseModel:
         raise ModelSourceError(
             f"model.source={source}: package {package!r} is not installed; pip install {package.replace('_', '-')}"
         )
-    gguf = Path(spec.origin).parent / file
+    folder = Path(spec.origin).parent
+    gguf = folder / file
     if not gguf.is_file():
-        held = ", ".join(path.name for path in gguf.parent.glob("*.gguf")) or "no GGUF file"
+        held = ", ".join(path.name for path in folder.glob("*.gguf")) or "no GGUF file"
         raise ModelSourceError(f"model.source={source}: {package} holds no {file!r}; it holds {held}")
     revision = file_sha256(gguf)[:16]
-    folder = cache_dir / "hf" / f"{gguf.stem.lower()}-{revision}"
-    return BaseModel(name=source, path=cached_folder(folder, lambda out: _convert_gguf(gguf, out)), revision=revision)
+    converted = cache_dir / "hf" / f"{gguf.stem.lower()}-{revision}"
+    path = cached_folder(converted, lambda out: _convert_gguf(gguf, out))
+    return BaseModel(name=source, path=path, revision=revision)
 
 
 def _convert_gguf(gguf: Path, out: Path) -> None:

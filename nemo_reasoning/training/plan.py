@@ -24,8 +24,8 @@ class RunPlan:
         weight_bytes: Of the base model in training precision, over all devices.
         tokens_per_step: Most input positions of an optimiser step.
         micro_batches: Forward passes of one replica in a step.
-        rows: Training rows, None where only reading the data tells.
-        steps: Optimiser steps, None likewise.
+        rows: Training rows to expect (a hash decides which ones validate), None where only reading the data tells.
+        steps: Optimiser steps; where `rows` decides, as uncertain as these.
         stages: What the command does, in order.
     """
 
@@ -107,7 +107,7 @@ def plan_table(plan: RunPlan) -> Table:
         ("trainable parameters", f"{plan.trainable_parameters:,} ({share:.2%})"),
         ("base weights", f"{plan.weight_bytes / 2**30:.1f} GiB"),
         ("tokens a step, at most", f"{plan.tokens_per_step:,} in {plan.micro_batches} micro-batches a replica"),
-        ("training rows", unknown if plan.rows is None else f"{plan.rows:,}"),
+        ("training rows", unknown if plan.rows is None else f"about {plan.rows:,}"),
         ("steps", unknown if plan.steps is None else f"{plan.steps:,}"),
     ):
         table.add_row(label, value)

@@ -99,7 +99,8 @@ def test_files_have_to_be_named() -> None:
 def test_the_global_batch_is_shared_by_all_replicas() -> None:
     assert problems(trainer__global_batch_size=8, trainer__devices=4) == []
     assert problems(trainer__global_batch_size=20, trainer__devices=4) == [
-        "trainer.global_batch_size=20 is not a multiple of 8 = micro_batch_size 2 x 4 data-parallel replicas; make it one"
+        "trainer.global_batch_size=20 is not a multiple of 8 = micro_batch_size 2 x 4 data-parallel replicas; "
+        "make it one"
     ]
     # The same 4 devices are 2 replicas once two of them share a model.
     assert problems(trainer__global_batch_size=20, trainer__devices=4, trainer__tensor_model_parallel_size=2) == []
@@ -109,7 +110,8 @@ def test_devices_are_split_into_whole_models() -> None:
     layout = {"trainer__devices": 3, "trainer__num_nodes": 2, "trainer__tensor_model_parallel_size": 4}
 
     assert problems(**layout) == [
-        "trainer.devices=3 x num_nodes=2 cannot be split into model-parallel groups of 4 x 1 x 1 = 4; make it a multiple"
+        "trainer.devices=3 x num_nodes=2 cannot be split into model-parallel groups of 4 x 1 x 1 = 4; "
+        "make it a multiple"
     ]
 
 
