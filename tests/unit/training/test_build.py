@@ -179,6 +179,14 @@ def test_random_weights_have_the_shape_nemo_gives_the_model(build: ModuleType, n
     assert ours.vocab_size == listed(name).vocab_size
 
 
+def test_heads_may_be_wider_than_their_share(build: ModuleType) -> None:
+    run = settings()
+    assert run.model.architecture is not None
+    run.model.architecture.head_dim = 96
+
+    assert build.build_model(run, base=None, tokenizer=None).config.kv_channels == 96
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32", torch.float32)])
 def test_the_model_computes_in_the_trainers_precision(build: ModuleType, precision: str, dtype: torch.dtype) -> None:
     run = settings(f"trainer.precision={precision}", "trainer.seq_length=77")
