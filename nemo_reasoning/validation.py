@@ -75,13 +75,14 @@ def _check_ranges(settings: SftSettings) -> list[str]:
         "optim.warmup_ratio": optim.warmup_ratio,
         "optim.beta1": optim.beta1,
         "optim.beta2": optim.beta2,
-        "data.validation_share": data.validation_share,
     }
+    inner = {"data.validation_share": data.validation_share}  # neither split may be empty
     return [
         *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
         *_outside(not_negative, "must be 0 or above", lambda value: 0 <= value < inf),
         *_outside(shares, "must lie between 0 and 1", lambda value: 0 <= value <= 1),
         *_outside(below_one, "must be 0 or above, and below 1", lambda value: 0 <= value < 1),
+        *_outside(inner, "must be above 0, and below 1", lambda value: 0 < value < 1),
     ]
 
 

@@ -46,12 +46,13 @@ ZERO_OR_ABOVE = (
     *("optim.weight_decay", "optim.clip_grad", "trainer.keep_checkpoints", "callbacks.samples_interval", "evaluate"),
 )
 SHARES = ("optim.min_lr_ratio", "data.thinking_off_share", "data.max_quarantined_share")
-BELOW_ONE = ("peft.dropout", "optim.warmup_ratio", "optim.beta1", "optim.beta2", "data.validation_share")
+BELOW_ONE = ("peft.dropout", "optim.warmup_ratio", "optim.beta1", "optim.beta2")
 RANGES = [
     *((key, value, "must be above 0") for key in ABOVE_ZERO for value in (0, -1)),
     *((key, -1, "must be 0 or above") for key in ZERO_OR_ABOVE),
     *((key, value, "must lie between 0 and 1") for key in SHARES for value in (-0.1, 1.1)),
     *((key, value, "must be 0 or above, and below 1") for key in BELOW_ONE for value in (-0.1, 1.0)),
+    *(("data.validation_share", value, "must be above 0, and below 1") for value in (0, 1.0, -0.1)),
     *(("optim.lr", value, "must be above 0") for value in (NAN, INF)),
     ("optim.clip_grad", INF, "must be 0 or above"),
     ("data.thinking_off_share", NAN, "must lie between 0 and 1"),
