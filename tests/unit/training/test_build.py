@@ -48,7 +48,7 @@ def leaves(value: Any) -> Iterator[Any]:
 def trainer_of(build: ModuleType, run: SftSettings, *, max_steps: int = 7) -> Any:
     """Return the trainer of a run on the CPU."""
     backend = Backend(cuda=False, transformer_engine=False)
-    return build.build_trainer(run.trainer, backend=backend, max_steps=max_steps, validation_steps=3)
+    return build.build_trainer(run.trainer, backend=backend, max_steps=max_steps)
 
 
 def test_only_what_every_machine_has_is_recorded(build: ModuleType, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_the_strategy_is_the_settings(build: ModuleType) -> None:
 def test_a_short_run_validates_at_its_end(build: ModuleType, interval: int, expected: int) -> None:
     trainer = trainer_of(build, settings(f"trainer.eval_interval={interval}"), max_steps=9)
 
-    assert (trainer.max_steps, trainer.val_check_interval, trainer.limit_val_batches) == (9, expected, 3)
+    assert (trainer.max_steps, trainer.val_check_interval, trainer.limit_val_batches) == (9, expected, 1.0)
     assert trainer.check_val_every_n_epoch is None
 
 
