@@ -6,7 +6,7 @@ from chats import dialogue
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.dual_mode import fraction, settle, turn_off_probability, turned_off, without_thinking
+from nemo_reasoning.data.dual_mode import fraction, settle, turned_off, without_thinking
 from nemo_reasoning.data.schema import Message, Row, with_thinking
 from nemo_reasoning.errors import RowError
 
@@ -151,19 +151,6 @@ def test_rows_are_turned_off_with_the_given_probability() -> None:
     assert turned_off(rows[0], probability=0.0, seed=1) is rows[0]
     silent = row("question", "It is 4.")
     assert turned_off(silent, probability=1.0, seed=1) is silent
-
-
-@given(on=st.integers(1, 1000), off=st.integers(0, 1000), share=st.floats(0, 1))
-def test_the_probability_reaches_the_share(on: int, off: int, share: float) -> None:
-    probability = turn_off_probability(on=on, off=off, share=share)
-    assert 0 <= probability <= 1
-    reached = (off + probability * on) / (on + off)
-    assert reached == pytest.approx(max(share, off / (on + off)))
-
-
-def test_nothing_is_turned_off_where_nothing_thinks() -> None:
-    assert turn_off_probability(on=0, off=7, share=0.5) == 0
-    assert turn_off_probability(on=0, off=0, share=0.5) == 0
 
 
 @given(text=st.text(), purpose=st.sampled_from(["split", "switch"]), seed=st.integers())

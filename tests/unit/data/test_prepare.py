@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from chats import formatter, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemo_reasoning.artifacts import file_sha256, installed_versions, read_manifest
 from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.dual_mode import turn_off_probability
 from nemo_reasoning.data.prepare import PrepareSettings, prepare, prepare_once
 from nemo_reasoning.data.schema import Row, with_thinking
 from nemo_reasoning.data.sources import RowSource
@@ -170,6 +173,19 @@ def test_the_share_without_thinking_is_reached(run: Prepare, tmp_path: Path, sha
     for line in lines(tmp_path / "out" / "training.jsonl"):
         system, _, answer = (turn["content"] for turn in line["messages"])
         assert system == f"detailed thinking {'on' if '<think>' in answer else 'off'}"
+
+
+@given(on=st.integers(1, 1000), off=st.integers(0, 1000), share=st.floats(0, 1))
+def test_the_probability_reaches_the_share(on: int, off: int, share: float) -> None:
+    probability = turn_off_probability(on=on, off=off, share=share)
+    assert 0 <= probability <= 1
+    reached = (off + probability * on) / (on + off)
+    assert reached == pytest.approx(max(share, off / (on + off)))
+
+
+def test_nothing_is_turned_off_where_nothing_thinks() -> None:
+    assert turn_off_probability(on=0, off=7, share=0.5) == 0
+    assert turn_off_probability(on=0, off=0, share=0.5) == 0
 
 
 def test_a_question_is_in_one_split_only(run: Prepare, tmp_path: Path) -> None:
