@@ -54,7 +54,6 @@ def test_rows_have_the_keys_of_the_nemotron_dataset() -> None:
         assert row["system_prompt"] == f"detailed thinking {row['reasoning']}"
 
 
-@pytest.mark.smoke
 def test_the_steps_and_the_answer_are_right() -> None:
     for row in ROWS:
         trace, final = split_trace(row["output"])

@@ -24,7 +24,6 @@ def stretches(formatter: ChatFormatter, messages: list[Message]) -> list[str]:
     return [formatter.tokenizer.decode(encoded.ids[slice(*run.span())]) for run in re.finditer("x+", marks)]
 
 
-@pytest.mark.smoke
 @each_template
 def test_the_answer_is_learnt_with_the_end_of_its_turn(template: str) -> None:
     [learnt] = stretches(formatter(template), dialogue("What is 6 times 7?", ANSWER, system="Be brief."))
@@ -60,7 +59,6 @@ def test_one_beginning_of_text(template: str, system: str) -> None:
         assert ids.count(begin) == 1 or template == "chatml"
 
 
-@pytest.mark.smoke
 @each_template
 @settings(max_examples=20, deadline=None)
 @given(turns=st.lists(st.text(max_size=8), min_size=1, max_size=3), system=st.text(max_size=8))
@@ -68,9 +66,8 @@ def test_a_prompt_is_what_training_has_before_the_answer(template: str, turns: l
     _assert_prompt_is_prefix(formatter(template), dialogue(*turns, *turns[::-1], system=system))
 
 
-KNOWN = st.characters(codec="utf-8", min_codepoint=0x20, max_codepoint=0x1FAFF) | st.sampled_from(
-    "\n\r\t "
-)  # to SmolLM2
+# SmolLM2 has no tokens for some control characters, nor for the planes beyond emoji.
+KNOWN = st.characters(codec="utf-8", min_codepoint=0x20, max_codepoint=0x1FAFF) | st.sampled_from("\n\r\t ")
 
 
 @settings(max_examples=40, deadline=None)

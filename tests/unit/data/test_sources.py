@@ -55,7 +55,6 @@ def messages(*turns: tuple[str, Any], **columns: Any) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns], **columns}
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     "value",
     [

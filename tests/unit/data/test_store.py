@@ -27,7 +27,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-@pytest.mark.smoke
 @settings(max_examples=40, deadline=None)
 @given(rows=ROWS)
 def test_rows_come_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, rows: list[list[int]]) -> None:
