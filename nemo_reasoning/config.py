@@ -178,6 +178,7 @@ class TrainerSettings:
     tensor_model_parallel_size: int
     pipeline_model_parallel_size: int
     context_parallel_size: int
+    packing: bool
     recompute: Recompute
     keep_checkpoints: int
     seed: int

@@ -159,6 +159,12 @@ def _check_machine(settings: SftSettings) -> list[str]:
             f"trainer.context_parallel_size={settings.trainer.context_parallel_size} needs GPUs with Transformer "
             "Engine; set it to 1"
         )
+    problems += [
+        f"trainer.packing=true with trainer.{name}={getattr(settings.trainer, name)}: packed batches differ in length; "
+        "set trainer.packing=false"
+        for name in ("pipeline_model_parallel_size", "context_parallel_size")
+        if settings.trainer.packing and getattr(settings.trainer, name) > 1
+    ]
     if settings.dry_run and settings.evaluate:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     return problems

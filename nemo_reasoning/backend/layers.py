@@ -21,6 +21,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+from torch.nn.utils.rnn import pad_sequence
 
 from nemo_reasoning.errors import BackendError
 
@@ -72,7 +73,7 @@ class TorchNorm(torch.nn.RMSNorm):
 class TorchAttention(MegatronModule):  # type: ignore[misc]
     """Causal grouped-query attention through `scaled_dot_product_attention`.
 
-    Packed input (`thd`) is split at `cu_seqlens`, so no token attends to another sample.
+    Packed input (`thd`) is taken apart at `cu_seqlens`, so no token attends to another sample.
     """
 
     def __init__(
@@ -126,11 +127,14 @@ class TorchAttention(MegatronModule):  # type: ignore[misc]
         if packed_seq_params is None:
             mixed = self._attend(*(x.permute(1, 2, 0, 3) for x in (query, key, value)))
             return mixed.permute(2, 0, 1, 3).flatten(2)
-        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
-        lengths.append(query.shape[0] - sum(lengths))  # padding behind the last sample
-        samples = zip(*(torch.split(x.transpose(0, 1), lengths, dim=1) for x in (query, key, value)), strict=True)
-        mixed = torch.cat([self._attend(*(x.unsqueeze(0) for x in sample)) for sample in samples], dim=2)
-        return mixed.squeeze(0).transpose(0, 1).flatten(1)
+        lengths, groups = _samples(packed_seq_params, positions=query.shape[0])
+        split = [torch.split(x, lengths) for x in (query, key, value)]
+        attended: dict[int, torch.Tensor] = {}
+        for group in groups:
+            padded = (pad_sequence([x[sample] for sample in group], batch_first=True) for x in split)
+            mixed = self._attend(*(x.transpose(1, 2) for x in padded)).transpose(1, 2)
+            attended.update((sample, row[: lengths[sample]]) for sample, row in zip(group, mixed, strict=True))
+        return torch.cat([attended[sample] for sample in range(len(lengths))]).flatten(1)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Return causal attention of [b, h, s, d] over [b, g, s, d]."""
@@ -143,6 +147,26 @@ class TorchAttention(MegatronModule):  # type: ignore[misc]
             scale=self.softmax_scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
+
+
+def _samples(packed: Any, *, positions: int) -> tuple[list[int], list[list[int]]]:
+    """Return the lengths of the samples, and groups of sample numbers that are attended to at once.
+
+    The samples of a group are padded on the right, which causality hides, and at most doubled by it. All
+    layers of a forward pass share the result, which is kept with the bounds.
+    """
+    if not hasattr(packed, "samples"):
+        lengths = packed.cu_seqlens_q.diff().tolist()
+        lengths.append(positions - sum(lengths))  # padding behind the last sample
+        groups: list[list[int]] = []
+        for sample in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+            if groups and 2 * lengths[sample] >= lengths[groups[-1][0]]:
+                groups[-1].append(sample)
+            else:
+                groups.append([sample])
+        packed.samples = lengths, groups
+    found: tuple[list[int], list[list[int]]] = packed.samples
+    return found
 
 
 class TorchSpecProvider(LocalSpecProvider):  # type: ignore[misc]

@@ -4,8 +4,10 @@ Because nothing is remembered between steps, a run continues exactly where it st
 the number of steps or changing the number of workers changes no earlier batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from heapq import heappop, heappush
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +64,12 @@ class BatchPlan:
 
     @property
     def micro_batches(self) -> int:
-        """Forward passes of one replica in one step."""
+        """Most forward passes of one replica in one step."""
         return self.global_batch_size // (self.micro_batch_size * self.data_parallel_size)
+
+    def micro_batches_of(self, step: int) -> int:
+        """Return the forward passes of one replica in a step."""
+        return self.micro_batches
 
     @property
     def steps_per_pass(self) -> int:
@@ -81,13 +87,17 @@ class BatchPlan:
         epochs, places = np.divmod(numbers, len(self.lengths))
         return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
-    def deal(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of a step as [micro-batch, replica, micro_batch_size]."""
+    def deal(self, step: int) -> Sequence[Sequence[NDArray[np.int64]]]:
+        """Return the rows of a step by micro-batch and replica."""
         rows = self.rows(step)
         lengths = np.where(rows == PADDING_ROW, 0, self.lengths[rows])
         by_length = rows[np.argsort(-lengths, kind="stable")]
         dealt = by_length.reshape(self.micro_batches, self.micro_batch_size, self.data_parallel_size)
-        return dealt.transpose(0, 2, 1)
+        return list(dealt.transpose(0, 2, 1))
+
+    def positions(self, rows: NDArray[np.int64]) -> int:
+        """Return the positions a micro-batch of one replica occupies, padding included."""
+        return self.padded_length(rows) * len(rows)
 
     def padded_length(self, rows: NDArray[np.int64]) -> int:
         """Return the positions each row of a micro-batch occupies."""
@@ -96,15 +106,74 @@ class BatchPlan:
 
     def counts(self, step: int) -> BatchCounts:
         """Return the sizes of a step over all replicas."""
-        dealt = self.deal(step)
-        rows = dealt[dealt != PADDING_ROW]
-        padded = sum(self.padded_length(micro) for rank in dealt for micro in rank)
+        micro_batches = [rows for replicas in self.deal(step) for rows in replicas]
+        rows = np.concatenate(micro_batches)
+        rows = rows[rows != PADDING_ROW]
         return BatchCounts(
             samples=len(rows),
-            tokens=padded * self.micro_batch_size,
+            tokens=sum(self.positions(rows) for rows in micro_batches),
             nonpad_tokens=int(self.lengths[rows].sum()),
             supervised_tokens=int(self.supervised[rows].sum()),
         )
+
+
+class PackedPlan(BatchPlan):
+    """Lays the rows of a micro-batch one behind the other, without padding between them.
+
+    A step takes the same rows as without packing, so its loss and its gradients are the same. They go
+    into as few micro-batches as `micro_batch_size` rows of `seq_length` positions would hold, of equal
+    sizes as far as can be, so the number of micro-batches differs from step to step.
+    """
+
+    def __init__(self, *, seq_length: int, **plan: Any) -> None:
+        """Plan batches.
+
+        Args:
+            seq_length: Most input positions of a row.
+            **plan: As for `BatchPlan`; a micro-batch is padded at its end to a multiple of `pad_to`.
+        """
+        super().__init__(**plan)
+        self.capacity = self.micro_batch_size * seq_length
+
+    @property
+    def micro_batches(self) -> int:
+        """Most forward passes of one replica in one step: a row each."""
+        return self.global_batch_size // self.data_parallel_size
+
+    def micro_batches_of(self, step: int) -> int:
+        """Return the forward passes of one replica in a step."""
+        return len(self.deal(step))
+
+    def deal(self, step: int) -> Sequence[Sequence[NDArray[np.int64]]]:
+        """Return the rows of a step by micro-batch and replica; replicas get about equally many positions."""
+        rows = self.rows(step)
+        rows = rows[rows != PADDING_ROW]
+        lengths, replicas = self.lengths[rows], self.data_parallel_size
+        count = max(1, -(-int(lengths.sum()) // (self.capacity * replicas)))
+        while True:
+            bins = _balanced(lengths, count * replicas)
+            if count >= self.micro_batches or max(lengths[places].sum() for places in bins) <= self.capacity:
+                break
+            count += 1
+        bins.sort(key=lambda places: -lengths[places].sum())
+        dealt = [rows[places] if len(places) else np.array([PADDING_ROW]) for places in bins]
+        return [dealt[start : start + replicas] for start in range(0, len(dealt), replicas)]
+
+    def positions(self, rows: NDArray[np.int64]) -> int:
+        """Return the positions a micro-batch of one replica occupies, padding included."""
+        held = int(self.lengths[rows[rows != PADDING_ROW]].sum())
+        return -(-max(1, held) // self.pad_to) * self.pad_to
+
+
+def _balanced(lengths: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """Deal places to bins, the longest first and each to the bin with least in it (Graham 1969)."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]
+    for place in np.argsort(-lengths, kind="stable"):
+        load, number = heappop(loads)
+        bins[number].append(int(place))
+        heappush(loads, (load + int(lengths[place]), number))
+    return [np.array(places, dtype=np.int64) for places in bins]
 
 
 class PlannedBatches(Sampler[list[int]]):
@@ -119,11 +188,11 @@ class PlannedBatches(Sampler[list[int]]):
         self.plan, self.rank, self.first_step, self.steps = plan, rank, first_step, steps
 
     def __len__(self) -> int:
-        """Return the number of micro-batches of the whole run."""
+        """Return the most micro-batches that the whole run can have."""
         return self.steps * self.plan.micro_batches
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield row numbers, one list a micro-batch."""
         for step in range(self.first_step, self.steps):
-            for micro_batch in self.plan.deal(step)[:, self.rank]:
-                yield micro_batch.tolist()
+            for replicas in self.plan.deal(step):
+                yield replicas[self.rank].tolist()

@@ -1,5 +1,7 @@
 """The Lightning data module NeMo trains from: rows tokenised in advance, in planned batches."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,35 @@ from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PlannedBatches
+from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
 from nemo_reasoning.data.counts import BatchCounts
+from nemo_reasoning.data.schema import IGNORED_LABEL
 from nemo_reasoning.data.store import TokenStore
 
-PAD_MULTIPLE = 8
+PAD_MULTIPLE = 16  # what FP8 kernels ask for
 _Row = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 
 class _PlannedSampler(MegatronDataSampler):  # type: ignore[misc]
-    """NeMo's sampler without its rewrapping of the loader, which would choose other rows."""
+    """NeMo's sampler that takes the planned batches as they are, and tells Megatron how many there are in a step."""
+
+    def __init__(self, plans: dict[str, BatchPlan], **sizes: int) -> None:
+        super().__init__(**sizes)
+        self.plans = plans
 
     def transform_dataloader(self, dataloader: DataLoader[Any], consumed_samples: int = 0) -> DataLoader[Any]:
-        """Return the loader as it is: its batches are planned already."""
+        """Return the loader as it is: NeMo's would choose other rows."""
         return dataloader
+
+    def on_megatron_step_start(self, step: Any) -> Any:
+        """Set the number of micro-batches, which packing makes differ from step to step."""
+        step, trainer = super().on_megatron_step_start(step), step.trainer
+        if trainer.training:
+            count = self.plans["train"].micro_batches_of(trainer.global_step)
+        else:
+            started = trainer._evaluation_loop.batch_progress.current.started
+            count = self.plans["validation"].micro_batches_of(started - 1)
+        return replace(step, num_microbatches=count)
 
 
 class _Rows(Dataset[_Row]):
@@ -47,9 +64,13 @@ class _Rows(Dataset[_Row]):
 class ChatDataModule(pl.LightningDataModule):
     """Serves prepared chat rows; resumes at the trainer's step, whatever interrupted it.
 
-    Batches hold, each [micro_batch_size, positions]: `tokens` and `labels` (the token that follows),
-    int64; `loss_mask`, float32, 1 where the label is a target; `position_ids`, int64. Rows are padded
-    on the right, which causal attention hides, so there is no attention mask.
+    Batches hold, each [rows, positions]: `tokens` and `labels` (the token that follows, `IGNORED_LABEL` where
+    it is no target), int64; `loss_mask`, 1 where the label is a target; `position_ids`, int64. Without
+    packing, rows are padded on the right, which causal attention hides, so there is no attention mask.
+
+    Packed batches are one row of samples laid end to end, with what NeMo's GPTSFTPackedDataset adds:
+    `cu_seqlens` [1, samples + 2], int32, the bounds of the samples and -1; `cu_seqlens_argmin` and `max_seqlen`
+    [1, 1]. The padding behind the last sample counts as one more sample.
     """
 
     def __init__(
@@ -64,6 +85,7 @@ class ChatDataModule(pl.LightningDataModule):
         epochs: float,
         pad_id: int,
         fixed_length: bool,
+        packing: bool,
         seed: int,
     ) -> None:
         """Open prepared data.
@@ -78,31 +100,36 @@ class ChatDataModule(pl.LightningDataModule):
             epochs: Passes over the training rows.
             pad_id: Token that fills short rows.
             fixed_length: Pad every micro-batch to `seq_length`, as pipeline parallelism requires.
+            packing: Lay rows end to end instead of padding each; `micro_batch_size` then says how many
+                rows of `seq_length` a micro-batch has room for.
             seed: Of the shuffling.
         """
         super().__init__()
-        self.seq_length, self.micro_batch_size = seq_length, micro_batch_size
-        self.global_batch_size, self.pad_id = global_batch_size, pad_id
+        self.seq_length, self.micro_batch_size = seq_length, micro_batch_size  # NeMo checks these three
+        self.global_batch_size = global_batch_size
+        self.packing, self.pad_id = packing, pad_id
         self.stores = {split: TokenStore.open(folder / split) for split in ("train", "validation")}
-        shared = {
-            "micro_batch_size": micro_batch_size,
-            "global_batch_size": global_batch_size,
-            "data_parallel_size": data_parallel_size,
-            "pad_to": seq_length if fixed_length else PAD_MULTIPLE,
-        }
         self.plans = {
-            split: BatchPlan(
-                lengths=store.lengths - 1,
-                supervised=store.supervised,
+            split: self._plan(
+                split,
+                seq_length=seq_length,
                 seed=seed if split == "train" else None,
-                **shared,
+                micro_batch_size=micro_batch_size,
+                global_batch_size=global_batch_size,
+                data_parallel_size=data_parallel_size,
+                pad_to=seq_length if fixed_length else PAD_MULTIPLE,
             )
-            for split, store in self.stores.items()
+            for split in self.stores
         }
         self.max_steps = max_steps or max(1, round(epochs * len(self.stores["train"]) / global_batch_size))
         self.data_sampler = _PlannedSampler(
-            seq_len=seq_length, micro_batch_size=micro_batch_size, global_batch_size=global_batch_size
+            self.plans, seq_len=seq_length, micro_batch_size=micro_batch_size, global_batch_size=global_batch_size
         )
+
+    def _plan(self, split: str, *, seq_length: int, **plan: Any) -> BatchPlan:
+        store = self.stores[split]
+        plan |= {"lengths": store.lengths - 1, "supervised": store.supervised}
+        return PackedPlan(seq_length=seq_length, **plan) if self.packing else BatchPlan(**plan)
 
     @property
     def validation_steps(self) -> int:
@@ -126,18 +153,47 @@ class ChatDataModule(pl.LightningDataModule):
         rank = parallel_state.get_data_parallel_rank()
         batches = PlannedBatches(self.plans[split], rank=rank, first_step=first_step, steps=steps)
         rows = _Rows(self.stores[split], self.pad_id)
-        return DataLoader(rows, batch_sampler=batches, collate_fn=lambda micro: self._collate(micro, self.plans[split]))
+        collate = collate_packed if self.packing else collate_padded
+        arrange = partial(collate, pad_id=self.pad_id, pad_to=self.plans[split].pad_to)
+        return DataLoader(rows, batch_sampler=batches, collate_fn=arrange)
 
-    def _collate(self, rows: list[_Row], plan: BatchPlan) -> dict[str, torch.Tensor]:
-        longest = max(len(ids) for ids, _ in rows) - 1
-        positions = -(-longest // plan.pad_to) * plan.pad_to
-        tokens = np.full((len(rows), positions), self.pad_id, dtype=np.int64)
-        labels = np.full_like(tokens, self.pad_id)
-        loss_mask = np.zeros(tokens.shape, dtype=np.float32)
-        for place, (ids, mask) in enumerate(rows):
-            tokens[place, : len(ids) - 1] = ids[:-1]
-            labels[place, : len(ids) - 1] = ids[1:]
-            loss_mask[place, : len(ids) - 1] = mask[1:]
-        position_ids = np.tile(np.arange(positions), (len(rows), 1))
-        arrays = {"tokens": tokens, "labels": labels, "loss_mask": loss_mask, "position_ids": position_ids}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+def collate_padded(rows: list[_Row], *, pad_id: int, pad_to: int) -> dict[str, torch.Tensor]:
+    """Return a batch with one sample a row; `ChatDataModule` says what is in it."""
+    positions = _rounded_up(max(len(ids) for ids, _ in rows) - 1, pad_to)
+    tokens = np.full((len(rows), positions), pad_id, dtype=np.int64)
+    labels = np.full_like(tokens, IGNORED_LABEL)
+    for place, (ids, mask) in enumerate(rows):
+        tokens[place, : len(ids) - 1] = ids[:-1]
+        labels[place, : len(ids) - 1] = np.where(mask[1:], ids[1:], IGNORED_LABEL)
+    position_ids = np.tile(np.arange(positions), (len(rows), 1))
+    arrays = {"tokens": tokens, "labels": labels, "position_ids": position_ids}
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {**batch, "loss_mask": (batch["labels"] != IGNORED_LABEL).float()}
+
+
+def collate_packed(rows: list[_Row], *, pad_id: int, pad_to: int) -> dict[str, torch.Tensor]:
+    """Return a batch with all samples in one row; `ChatDataModule` says what is in it."""
+    lengths = [len(ids) - 1 for ids, _ in rows]
+    padding = _rounded_up(sum(lengths), pad_to) - sum(lengths)
+    pad = np.full(padding, pad_id)
+    tokens = np.concatenate([*(ids[:-1] for ids, _ in rows), pad]).astype(np.int64)
+    labels = [np.where(mask[1:], ids[1:], IGNORED_LABEL) for ids, mask in rows]
+    labels = np.concatenate([*labels, np.full(padding, IGNORED_LABEL)]).astype(np.int64)
+    samples = lengths + [padding] * (padding > 0)
+    position_ids = np.concatenate([np.arange(length) for length in samples])
+    bounds = np.concatenate([[0], np.cumsum(samples), [-1]])
+    arrays = {"tokens": tokens, "labels": labels, "position_ids": position_ids}
+    batch = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
+    return {
+        **batch,
+        "loss_mask": (batch["labels"] != IGNORED_LABEL).long(),
+        "attention_mask": torch.ones(1, dtype=torch.int64),
+        "cu_seqlens": torch.from_numpy(bounds.astype(np.int32))[None],
+        "cu_seqlens_argmin": torch.tensor([[len(bounds) - 1]]),
+        "max_seqlen": torch.tensor([[max(samples)]], dtype=torch.int32),
+    }
+
+
+def _rounded_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

@@ -8,6 +8,7 @@ Role = Literal["system", "user", "assistant"]
 
 THINK_SYSTEM: dict[Mode, str] = {"on": "detailed thinking on", "off": "detailed thinking off"}
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+IGNORED_LABEL = -100  # of a position that is not supervised, as everywhere in PyTorch
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,10 @@ import torch
 
 
 @contextmanager
-def load_nemo_model(checkpoint: Path) -> Iterator[Callable[..., torch.Tensor]]:
-    """Load a NeMo checkpoint, or an adapter with its base, for the length of the block; call inside `backend`.
+def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
+    """Hold NeMo's model of a checkpoint, float32 and in evaluation mode, for the length of the block.
 
-    Args:
-        checkpoint: Folder of a full checkpoint, or of an adapter checkpoint that names its base.
-
-    Yields:
-        A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
-        float32. Keyword arguments go to NeMo's model.
+    Arguments and place are those of `load_nemo_model`.
     """
     import nemo.lightning as nl
     from nemo.collections.llm.inference.base import _setup_trainer_and_restore_model
@@ -34,16 +29,30 @@ def load_nemo_model(checkpoint: Path) -> Iterator[Callable[..., torch.Tensor]]:
         enable_progress_bar=False,
     )
     _setup_trainer_and_restore_model(path=checkpoint, trainer=trainer, model=model)
-    model.eval()
-
-    @torch.no_grad()
-    def logits(ids: torch.Tensor, *, position_ids: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        if position_ids is None:
-            position_ids = torch.arange(ids.shape[1]).expand_as(ids)
-        output: torch.Tensor = model(ids, position_ids, **kwargs)
-        return output.float()
-
     try:
-        yield logits
+        yield model.eval()
     finally:
         teardown(trainer, model)
+
+
+@contextmanager
+def load_nemo_model(checkpoint: Path) -> Iterator[Callable[..., torch.Tensor]]:
+    """Load a NeMo checkpoint, or an adapter with its base, for the length of the block; call inside `backend`.
+
+    Args:
+        checkpoint: Folder of a full checkpoint, or of an adapter checkpoint that names its base.
+
+    Yields:
+        A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
+        float32. Keyword arguments go to NeMo's model.
+    """
+    with open_nemo_model(checkpoint) as model:
+
+        @torch.no_grad()
+        def logits(ids: torch.Tensor, *, position_ids: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+            if position_ids is None:
+                position_ids = torch.arange(ids.shape[1]).expand_as(ids)
+            output: torch.Tensor = model(ids, position_ids, **kwargs)
+            return output.float()
+
+        yield logits

@@ -108,6 +108,7 @@ def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
         epochs=trainer.epochs,
         pad_id=inputs.formatter.end_of_turn,
         fixed_length=trainer.pipeline_model_parallel_size > 1,
+        packing=trainer.packing,
         seed=trainer.seed,
     )
 
@@ -121,6 +122,7 @@ def _build_callbacks(
     from nemo_reasoning.training.callbacks.preemption import SigtermSave
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
     from nemo_reasoning.training.callbacks.recorder import MetricSource, MetricsRecorder
+    from nemo_reasoning.training.callbacks.supervised_loss import SupervisedLoss
     from nemo_reasoning.training.callbacks.validation import ValidationLoss
     from nemo_reasoning.training.determinism import RunLength, StepSeed
 
@@ -135,6 +137,7 @@ def _build_callbacks(
     callbacks = [
         StepSeed(settings.trainer.seed),
         RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
+        SupervisedLoss(),
         ValidationLoss(data),
         *sources,
         recorder,

@@ -136,7 +136,8 @@ def test_tensor_parallelism_divides_heads_and_kv_groups() -> None:
 
 
 def test_pipeline_parallelism_divides_the_layers() -> None:
-    assert problems("hardware=cpu", trainer__devices=4, trainer__pipeline_model_parallel_size=4) == [
+    pipeline = {"trainer__devices": 4, "trainer__pipeline_model_parallel_size": 4, "trainer__packing": False}
+    assert problems("hardware=cpu", **pipeline) == [
         "trainer.pipeline_model_parallel_size=4 does not divide the 30 layers of smollm2_135m; "
         "choose one of 1, 2, 3, 5, 6, 10, 15, 30"
     ]
@@ -156,12 +157,20 @@ def test_random_weights_need_a_shape() -> None:
     ("hardware", "switch"), [("cpu", "cuda=null"), ("gpu_80gb", "cuda=false"), ("gpu_80gb", "transformer_engine=false")]
 )
 def test_context_parallelism_needs_transformer_engine(hardware: str, switch: str) -> None:
-    context = {"trainer__devices": 2, "trainer__context_parallel_size": 2}
+    context = {"trainer__devices": 2, "trainer__context_parallel_size": 2, "trainer__packing": False}
 
     assert problems(f"hardware={hardware}", f"backend.{switch}", **context) == [
         "trainer.context_parallel_size=2 needs GPUs with Transformer Engine; set it to 1"
     ]
     assert problems("hardware=gpu_80gb", **context) == []
+
+
+@pytest.mark.parametrize("name", ["pipeline_model_parallel_size", "context_parallel_size"])
+def test_packed_batches_differ_in_length(name: str) -> None:
+    [problem] = problems("hardware=gpu_80gb", **{"trainer__devices": 2, f"trainer__{name}": 2})
+    assert problem == (
+        f"trainer.packing=true with trainer.{name}=2: packed batches differ in length; set trainer.packing=false"
+    )
 
 
 def test_a_cpu_has_no_cuda() -> None:

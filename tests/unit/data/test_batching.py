@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PlannedBatches
+from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
 from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
 
@@ -73,15 +73,15 @@ def test_passes_and_seeds_are_shuffled_differently() -> None:
 
 @given(case=TRAINING, steps=st.lists(st.integers(0, 200), max_size=6))
 def test_a_batch_depends_on_nothing_but_its_step(case: Case, steps: list[int]) -> None:
-    once = {step: case.plan().deal(step).tolist() for step in steps}
+    once = {step: np.array(case.plan().deal(step)).tolist() for step in steps}
     plan = case.plan()
-    assert {step: plan.deal(step).tolist() for step in reversed(steps)} == once
+    assert {step: np.array(plan.deal(step)).tolist() for step in reversed(steps)} == once
 
 
 @given(case=TRAINING | VALIDATION, step=st.integers(0, 20))
 def test_replicas_share_out_the_global_batch(case: Case, step: int) -> None:
     plan = case.plan()
-    dealt = plan.deal(step)
+    dealt = np.array(plan.deal(step))
     assert dealt.shape == (case.accumulation, case.replicas, case.micro_batch_size)
     assert sorted(dealt.flatten()) == sorted(plan.rows(step))
     assert plan.micro_batches == case.accumulation
@@ -161,3 +161,48 @@ def test_a_batch_that_cannot_be_dealt_is_refused(global_batch_size: int) -> None
     sizes = {"micro_batch_size": 2, "data_parallel_size": 2, "global_batch_size": global_batch_size}
     with pytest.raises(ConfigError, match=f"global_batch_size={global_batch_size} .* micro_batch_size=2 x 2"):
         BatchPlan(lengths=ones, supervised=ones, **sizes, pad_to=1, seed=0)
+
+
+def packed(case: Case) -> PackedPlan:
+    """Return the plan of a case with packing; its rows have at most 30 positions."""
+    lengths = np.asarray(case.lengths, dtype=np.int64)
+    return PackedPlan(
+        seq_length=30,
+        lengths=lengths,
+        supervised=lengths // 2,
+        micro_batch_size=case.micro_batch_size,
+        global_batch_size=case.global_batch_size,
+        data_parallel_size=case.replicas,
+        pad_to=case.pad_to,
+        seed=case.seed,
+    )
+
+
+@given(case=TRAINING | VALIDATION, step=st.integers(0, 20))
+def test_packing_takes_the_same_rows_within_the_room_there_is(case: Case, step: int) -> None:
+    plan = packed(case)
+    dealt = plan.deal(step)
+    rows = [row for replicas in dealt for micro_batch in replicas for row in micro_batch]
+    assert sorted(row for row in rows if row != PADDING_ROW) == sorted(
+        row for row in case.plan().rows(step) if row != PADDING_ROW
+    )
+    assert {len(replicas) for replicas in dealt} == {case.replicas}
+    assert len(dealt) == plan.micro_batches_of(step) <= plan.micro_batches
+    for replicas in dealt:
+        for micro_batch in replicas:
+            held = case.plan().lengths[micro_batch[micro_batch != PADDING_ROW]].sum()
+            assert held <= plan.capacity
+            assert plan.positions(micro_batch) >= held
+            assert plan.positions(micro_batch) % case.pad_to == 0
+
+
+def test_packing_needs_fewer_micro_batches_and_gives_replicas_equal_shares() -> None:
+    case = Case(
+        [7, 3, 9, 29, 2, 11, 5, 8, 1, 4, 17, 6], micro_batch_size=2, replicas=2, accumulation=3, pad_to=1, seed=1
+    )
+    dealt = packed(case).deal(0)
+    loads = [[int(case.plan().lengths[rows].sum()) for rows in replicas] for replicas in dealt]
+    assert loads == [[51, 51]]
+    counts, padded = packed(case).counts(0), case.plan().counts(0)
+    assert counts.tokens == counts.nonpad_tokens == padded.nonpad_tokens < padded.tokens
+    assert counts.supervised_tokens == padded.supervised_tokens

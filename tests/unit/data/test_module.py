@@ -6,6 +6,7 @@ The module under test imports NeMo, which takes seconds, so nothing here does so
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from nemo_reasoning.data.schema import IGNORED_LABEL
 from nemo_reasoning.data.store import Encoded, TokenStore
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def module(folder: Path, **changes: Any) -> "ChatDataModule":
     from nemo_reasoning.data.module import ChatDataModule
 
     arguments = {"micro_batch_size": 2, "global_batch_size": 4, "data_parallel_size": 1, "seq_length": 32, "seed": 3}
-    arguments |= {"max_steps": 6, "epochs": 1.0, "pad_id": PAD, "fixed_length": False}
+    arguments |= {"max_steps": 6, "epochs": 1.0, "pad_id": PAD, "fixed_length": False, "packing": False}
     return ChatDataModule(folder, **arguments | changes)
 
 
@@ -114,8 +116,12 @@ def _check_row(row: dict[str, list[Any]]) -> None:
     positions = TRAIN[row["tokens"][0] // 100] - 1  # the last token is predicted, and predicts nothing
     first, padding = row["tokens"][0], len(row["tokens"]) - positions
     assert row["tokens"] == [*range(first, first + positions), *[PAD] * padding]
-    assert row["labels"] == [*range(first + 1, first + 1 + positions), *[PAD] * padding]
-    assert row["loss_mask"] == [*(float(label % 3 != 0) for label in row["labels"][:positions]), *[0.0] * padding]
+    following = range(first + 1, first + 1 + positions)
+    assert row["labels"] == [
+        *(label if label % 3 else IGNORED_LABEL for label in following),
+        *[IGNORED_LABEL] * padding,
+    ]
+    assert row["loss_mask"] == [float(label != IGNORED_LABEL) for label in row["labels"]]
 
 
 def _training_batches(data: "ChatDataModule") -> Iterator[dict[str, torch.Tensor]]:
@@ -135,7 +141,7 @@ def test_rows_are_padded_as_far_as_planned(folder: Path, fixed_length: bool) -> 
         assert counts.supervised_tokens == sum(int(batch["loss_mask"].sum()) for batch in micro)
         assert counts.samples == 4
     widths = {batch["tokens"].shape[1] for batch in batches}
-    assert widths == {32} if fixed_length else widths <= {8, 16, 24, 32}
+    assert widths == {32} if fixed_length else widths <= {16, 32}
 
 
 def test_replicas_share_out_each_step(folder: Path, rank: Any) -> None:
@@ -185,3 +191,42 @@ def test_nemo_leaves_the_loader_as_it_is(folder: Path) -> None:
     data = module(folder)
     loader = data.val_dataloader()
     assert data.data_sampler.transform_dataloader(loader, consumed_samples=8) is loader
+
+
+def test_packed_rows_lie_end_to_end(folder: Path) -> None:
+    from nemo_reasoning.data.module import collate_packed
+
+    rows = [TokenStore.open(folder / "train")[row] for row in (0, 1)]
+    batch = collate_packed([(row.ids, row.loss_mask) for row in rows], pad_id=PAD, pad_to=16)
+    assert batch["tokens"].tolist() == [[*range(8), 100, 101, 102, *[PAD] * 5]]
+    following = [*range(1, 9), 101, 102, 103]
+    assert batch["labels"].tolist() == [[label if label % 3 else IGNORED_LABEL for label in following] + [-100] * 5]
+    assert batch["position_ids"].tolist() == [[*range(8), *range(3), *range(5)]]
+    assert batch["cu_seqlens"].tolist() == [[0, 8, 11, 16, -1]]
+    assert (batch["cu_seqlens_argmin"].tolist(), batch["max_seqlen"].tolist()) == ([[4]], [[8]])
+
+
+def test_packed_batches_look_like_those_of_nemos_own_dataset(folder: Path, tmp_path: Path) -> None:
+    from nemo.collections.llm.gpt.data.core import GPTSFTPackedDataset
+
+    from nemo_reasoning.data.module import collate_packed
+
+    rows = [TokenStore.open(folder / "train")[row] for row in (0, 1)]
+    bounds = np.cumsum([0, *(len(row.ids) for row in rows)]).tolist()
+    theirs = GPTSFTPackedDataset.__new__(GPTSFTPackedDataset)
+    theirs.tokenizer, theirs.max_seq_length = SimpleNamespace(eos_id=PAD), 64
+    theirs.pad_to_max_length = theirs.pad_cu_seqlens = theirs.ceil_to_power_2 = False
+    theirs.pad_seq_length_to_mult, theirs.return_cu_seqlen, theirs.answer_only_loss = 16, True, True
+    item = {
+        "input_ids": np.concatenate([row.ids for row in rows]),
+        "seq_boundaries": bounds,
+        "loss_mask": np.concatenate([row.loss_mask for row in rows]),
+    }
+    expected = theirs.collate_fn([item])
+    ours = collate_packed([(row.ids, row.loss_mask) for row in rows], pad_id=PAD, pad_to=16)
+    unused = {"token_count", "cu_seqlens_unpadded", "cu_seqlens_unpadded_argmin"}  # NeMo's model reads none of them
+    assert ours.keys() == expected.keys() - unused
+    for name, tensor in ours.items():
+        assert (tensor.dtype, tensor.shape) == (expected[name].dtype, expected[name].shape), name
+        if name not in ("labels", "loss_mask", "position_ids"):
+            assert tensor.tolist() == expected[name].tolist(), name
