@@ -1,6 +1,9 @@
 """Checks across settings, made before NeMo is imported or a weight is loaded."""
 
-from nemo_reasoning.config import LORA_TARGETS, Accelerator, SftSettings
+from collections.abc import Mapping
+
+from nemo_reasoning.config import LORA_TARGETS, Accelerator, PrepareSettings, SftSettings
+from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ConfigError
 
 PRECISIONS = ("bf16-mixed", "32")
@@ -13,13 +16,30 @@ def validate(settings: SftSettings) -> None:
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
     """
-    problems = [
-        *_check_choices(settings),
-        *_check_ranges(settings),
-        *_check_batches(settings),
-        *_check_model(settings),
-        *_check_machine(settings),
-    ]
+    _refuse(
+        [
+            *_check_choices(settings),
+            *_check_ranges(settings),
+            *_check_data(settings.data),
+            *_check_batches(settings),
+            *_check_model(settings),
+            *_check_machine(settings),
+        ]
+    )
+
+
+def validate_prepare(settings: PrepareSettings) -> None:
+    """Refuse settings that cannot prepare data.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    sizes = _not_positive({"seq_length": settings.seq_length})
+    shown = [f"preview={settings.preview}: must not be below 0"] if settings.preview < 0 else []
+    _refuse([*sizes, *shown, *_check_data(settings.data)])
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise ConfigError("\n".join(f"- {problem}" for problem in problems))
 
@@ -57,15 +77,46 @@ def _check_ranges(settings: SftSettings) -> list[str]:
         "peft.dropout": settings.peft.dropout,
         "optim.min_lr_ratio": settings.optim.min_lr_ratio,
         "optim.warmup_ratio": settings.optim.warmup_ratio,
-        "data.thinking_off_share": settings.data.thinking_off_share,
-        "data.validation_share": settings.data.validation_share,
-        "data.max_quarantined_share": settings.data.max_quarantined_share,
     }
     if settings.trainer.max_steps is not None:
         positive["trainer.max_steps"] = settings.trainer.max_steps
-    return [f"{key}={value}: must be above 0" for key, value in positive.items() if value <= 0] + [
-        f"{key}={value}: must lie between 0 and 1" for key, value in shares.items() if not 0 <= value <= 1
-    ]
+    return _not_positive(positive) + _no_shares(shares)
+
+
+def _not_positive(values: Mapping[str, float]) -> list[str]:
+    return [f"{key}={value}: must be above 0" for key, value in values.items() if value <= 0]
+
+
+def _no_shares(values: Mapping[str, float]) -> list[str]:
+    return [f"{key}={value}: must lie between 0 and 1" for key, value in values.items() if not 0 <= value <= 1]
+
+
+def _check_data(data: DataSettings) -> list[str]:
+    filters = data.filters
+    optional = {
+        "data.rows": data.rows,
+        "data.workers": data.workers,
+        "data.filters.max_tokens": filters.max_tokens,
+        "data.filters.max_completion_tokens": filters.max_completion_tokens,
+        **{f"data.subsets.{name}": rows for name, rows in data.subsets.items()},
+    }
+    sizes = {
+        "data.block_kb": data.block_kb,
+        "data.shard_mb": data.shard_mb,
+        "data.packing_window": data.packing_window,
+        "data.filters.overlap_words": filters.overlap_words,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+    shares = {
+        "data.thinking_off_share": data.thinking_off_share,
+        "data.validation_share": data.validation_share,
+        "data.max_quarantined_share": data.max_quarantined_share,
+        "data.filters.language_confidence": filters.language_confidence,
+        "data.filters.near_duplicates": filters.near_duplicates or 0,
+    }
+    empty = data.source is DataSource.nemotron and not data.subsets
+    asked = ["data.subsets={}: name at least one, such as data.subsets={math: 1000}"] if empty else []
+    return _not_positive(sizes) + _no_shares(shares) + asked
 
 
 def _check_batches(settings: SftSettings) -> list[str]:

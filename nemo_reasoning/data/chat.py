@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nemo_reasoning.data.schema import THINK_SYSTEM, Message, with_thinking
 from nemo_reasoning.data.store import Encoded
@@ -69,6 +69,11 @@ class ChatFormatter:
         special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
+    @classmethod
+    def load(cls, folder: Path, *, template: str) -> "ChatFormatter":
+        """Return a formatter with the tokenizer of a Hugging Face directory."""
+        return cls(AutoTokenizer.from_pretrained(folder), template)
+
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Return the dialogue as text."""
         text: str = self._apply(_turns(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
@@ -92,7 +97,7 @@ class ChatFormatter:
 
     def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         """Return what `encode` returns or raises for each dialogue; several at once are much faster."""
-        results: list[Encoded | RowError | None] = [self._unusable(messages) for messages in dialogues]
+        results: list[Encoded | RowError | None] = [self.unusable(messages) for messages in dialogues]
         usable = [number for number, error in enumerate(results) if error is None]
         encoded = self._tokenise([dialogues[number] for number in usable])
         for number, result in zip(usable, encoded, strict=True):
@@ -130,7 +135,8 @@ class ChatFormatter:
                 f"the answer, but training has {self.tokenizer.decode(ids[: targets[0]][-8:])!r}; make them equal"
             )
 
-    def _unusable(self, messages: Sequence[Message]) -> RowError | None:
+    def unusable(self, messages: Sequence[Message]) -> RowError | None:
+        """Return why a dialogue cannot be trained on, before it is rendered; None if it can."""
         if not any(message.role == "assistant" and message.target for message in messages):
             return RowError("no supervised token: the dialogue has no assistant turn to learn")
         for message in messages:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from nemo_reasoning.config import DataSource, SftSettings
+from nemo_reasoning.config import SftSettings
+from nemo_reasoning.config_data import DataSource
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
 
