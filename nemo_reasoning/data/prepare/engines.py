@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from nemo_reasoning.config_data import Engine
@@ -15,6 +17,9 @@ from nemo_reasoning.errors import DataError
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 _WAITING = 4  # finished or queued inputs of each worker
+
+# Tokenising needs no torch, whose import takes five times as long and as much memory as all the rest.
+WITHOUT_TORCH = {"USE_TORCH": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 
 _function: Callable[[Any], Any]
 
@@ -40,8 +45,8 @@ def run(
 
 
 def _in_processes(function: Callable[[Input], Output], inputs: Sequence[Input], workers: int) -> Iterator[Output]:
+    start_server()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nemo_reasoning.data.prepare.worker"])
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(pickle.dumps(function),)) as pool:
         waiting: deque[Future[Any]] = deque()
         try:
@@ -61,8 +66,31 @@ def _in_processes(function: Callable[[Input], Output], inputs: Sequence[Input], 
                 future.cancel()
 
 
+def start_server() -> None:
+    """Start the process that workers are forked from, if it does not run; it imports what they need meanwhile."""
+    multiprocessing.set_forkserver_preload(["nemo_reasoning.data.prepare.worker"])
+    with patched_environment(WITHOUT_TORCH):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def patched_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _start(function: bytes) -> None:
     global _function
+    os.environ.update(WITHOUT_TORCH)
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _function = pickle.loads(function)

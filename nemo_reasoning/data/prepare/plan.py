@@ -21,7 +21,7 @@ from nemo_reasoning.data.sources import decode_row, parse_row
 from nemo_reasoning.errors import RowError
 
 _FORMAT = 1  # of the folder; raised when the same settings would give another result
-_PROVEN_ROWS, _PROVEN_PLACES, _PROVEN_BYTES = 256, 4, 128 * 2**10
+_PROVEN_ROWS, _PROVEN_PLACES, _PROVEN_BYTES = 256, 4, 512 * 2**10
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 

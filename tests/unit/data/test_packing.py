@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_reasoning.data.packing import PackingPlan, pack, pack_in_order
@@ -26,6 +26,7 @@ def _check(plan: PackingPlan, lengths: np.ndarray) -> None:
     assert all(0 < lengths[plan[number]].sum() <= CAPACITY for number in range(len(plan)))
 
 
+@settings(deadline=None)
 @given(LENGTHS)
 def test_every_row_is_in_one_bin_and_no_more_bins_than_first_fit_decreasing(lengths: np.ndarray) -> None:
     plan = pack(lengths, CAPACITY)
@@ -33,6 +34,7 @@ def test_every_row_is_in_one_bin_and_no_more_bins_than_first_fit_decreasing(leng
     assert len(plan) <= _first_fit_decreasing(lengths)
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 50))
 def test_order_is_kept_but_for_the_window(lengths: np.ndarray, window: int) -> None:
     plan = pack_in_order(lengths, CAPACITY, window=window)

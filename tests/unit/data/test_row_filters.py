@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import data_settings, formatter
 
@@ -142,6 +142,7 @@ TEXT = st.text(max_size=20)
 PIECES = st.lists(st.one_of(st.sampled_from([THINK_OPEN, THINK_CLOSE, "\n", "It is 4."]), TEXT), max_size=6)
 
 
+@settings(deadline=None)
 @given(
     output=PIECES.map("".join),
     reasoning=st.sampled_from([None, "on", "off"]),

@@ -4,7 +4,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import data_settings
 
@@ -21,6 +21,7 @@ def scratch(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("lines") / "rows.jsonl"
 
 
+@settings(deadline=None)
 @given(lines=LINES, ended=st.booleans(), size=st.integers(1, 30))
 def test_spans_of_any_size_own_every_line_once(scratch: Path, lines: list[bytes], ended: bool, size: int) -> None:
     content = b"\n".join(lines) + (b"\n" if ended else b"")
