@@ -40,8 +40,13 @@ def run(
     """
     if engine is Engine.ray:
         return _on_ray(function, inputs, workers)
-    count = min(workers or len(os.sched_getaffinity(0)), len(inputs))
+    count = min(workers or _cores(), len(inputs))
     return map(function, inputs) if count <= 1 else _in_processes(function, inputs, count)
+
+
+def _cores() -> int:
+    """Return the cores this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_processes(function: Callable[[Input], Output], inputs: Sequence[Input], workers: int) -> Iterator[Output]:

@@ -40,6 +40,8 @@ def find_subsets(data: DataSettings) -> list[Subset]:
     Raises:
         DataError: A subset is unknown, or nothing matches a path.
     """
+    if missing := [path for path in data.filters.overlap_files if not Path(path).is_file()]:
+        raise DataError(f"data.filters.overlap_files: no such file: {', '.join(missing)}")
     if data.source is DataSource.nemotron:
         root = _root(data)
         return [

@@ -35,7 +35,7 @@ class Overlap:
         """Read problems from JSON Lines: columns `problem`, `question`, `prompt` or `input`, whichever is text.
 
         Raises:
-            DataError: A file does not exist, or a line holds no problem.
+            DataError: A line holds no problem.
         """
         return cls((problem for path in paths for problem in _problems(Path(path))), words=words)
 
@@ -57,8 +57,6 @@ def _words(text: str) -> list[str]:
 
 
 def _problems(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        raise DataError(f"data.filters.overlap_files: no such file: {path}")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():

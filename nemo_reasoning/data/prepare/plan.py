@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nemo_reasoning.artifacts import fingerprint, write_text
+from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.data.chat import ChatFormatter
@@ -57,6 +57,7 @@ class Preparation:
             "rows": describe_inputs(list(subsets), self.data),
             "tokenizer": fingerprint(self.formatter.tokenizer.backend_tokenizer.to_str()),
             "template": fingerprint(self.formatter.template),
+            "overlap_files": {path: file_sha256(Path(path)) for path in self.data.filters.overlap_files},
         }
 
     def each(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
@@ -125,16 +126,12 @@ def _choose_tokenizer(preparation: Preparation, subsets: list[Subset], work: Pat
     """Return the file for the fast path, if it proves itself, and what the manifest says about it."""
     if not preparation.data.fast_tokenizer:
         return None, "tokenizers, as data.fast_tokenizer=false asks for"
-    try:
-        import tokie
-    except ModuleNotFoundError:
-        return None, "tokenizers; tokie is not installed"
     formatter, path = preparation.formatter, work / "tokenizer.json"
     write_text(path, formatter.tokenizer.backend_tokenizer.to_str())
     try:
         encoder = FastEncoder(formatter, tokenizer_json=path)
-    except (ValueError, RuntimeError, tokie.TokieError) as error:
-        return None, f"tokenizers; tokie cannot read this tokenizer: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the fast path, the manifest says it
+        return None, f"tokenizers; tokie cannot be used: {error}"
     sample = _sample(subsets)
     if (found := prove(encoder, sample)) is not None:
         preparation.tell(f"data: tokenising with tokenizers, because tokie {found}")

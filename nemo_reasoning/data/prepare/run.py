@@ -146,7 +146,7 @@ def _run(preparation: Preparation, plan: Plan, inputs: dict[str, Any], work: Pat
 
 def _select(preparation: Preparation, plan: Plan, quarantine: Path) -> Selection:
     with quarantine.open("w", encoding="utf-8") as lines:
-        selection = Selection(preparation.data, quarantine=lines, origins=plan.origins)
+        selection = Selection(preparation.data, quarantine=lines, origins=plan.origins, tell=preparation.tell)
         selection.run(plan.units, lambda units: preparation.each(plan.make_shard, units))
     for name, count in selection.shortfalls().items():
         preparation.tell(f"data: {name} has {count} rows fewer than asked for: there are no more")

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from nemo_reasoning.errors import DataError
 
 EXACT, NEAR = "exact_duplicates", "near_duplicates"
 _EARLIEST_COMPLAINT = 10_000  # rows
+_SECONDS_OF_SILENCE = 15
 
 
 @dataclass
@@ -85,9 +87,19 @@ class Selection:
         encoded_again: Rows tokenised by the reference because an audit of the fast path failed.
     """
 
-    def __init__(self, data: DataSettings, *, quarantine: TextIO, origins: dict[str, str]) -> None:
-        """Take the settings, where unusable rows are listed, and the names of files to use for others there."""
-        self.data, self._quarantine, self._origins = data, quarantine, origins
+    def __init__(
+        self, data: DataSettings, *, quarantine: TextIO, origins: dict[str, str], tell: Callable[[str], None]
+    ) -> None:
+        """Take the settings.
+
+        Args:
+            data: Settings of conf/data.
+            quarantine: Where unusable rows are listed.
+            origins: Names of files to use for others in that list.
+            tell: Called with a line of text now and then.
+        """
+        self.data, self._quarantine, self._origins, self._tell = data, quarantine, origins, tell
+        self._told = time.monotonic()
         self.taken: list[Taken] = []
         self.licenses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.encoded_again = 0
@@ -111,6 +123,7 @@ class Selection:
             for unit, folder in zip(wave, make_shards(wave), strict=True):
                 self._take(unit, folder)
                 self._check_quarantine(least=_EARLIEST_COMPLAINT)
+                self._tell_progress()
         self._check_quarantine(least=0)
 
     def outcomes(self) -> dict[str, dict[str, int]]:
@@ -121,6 +134,16 @@ class Selection:
         """Return how many rows each subset has too few."""
         missing = {name: progress.missing for name, progress in self._subsets.items()}
         return {name: int(count) for name, count in missing.items() if 0 < count < math.inf}
+
+    def _tell_progress(self) -> None:
+        if time.monotonic() < self._told + _SECONDS_OF_SILENCE:
+            return
+        self._told = time.monotonic()
+        kept = (
+            f"{name} {progress.outcomes[KEPT]:,} of {progress.subset.rows or 'all'}"
+            for name, progress in self._subsets.items()
+        )
+        self._tell(f"data: rows kept so far: {', '.join(kept)}")
 
     def _take(self, unit: Unit, folder: Path) -> None:
         """Keep the rows of a shard that are new, up to as many as are missing; later ones count as not read."""

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import jinja2
 import numpy as np
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.dual_mode import fraction
@@ -53,10 +52,16 @@ class FastEncoder:
     """
 
     def __init__(self, reference: ChatFormatter, *, tokenizer_json: Path) -> None:
-        """Take the reference, and the file its tokenizer was saved to."""
-        import tokie
+        """Take the reference, and the file its tokenizer was saved to.
 
-        self.reference, self.encoded_again = reference, 0
+        Raises:
+            ImportError: tokie is not installed, or transformers is too old.
+            Exception: tokie cannot read the file.
+        """
+        import tokie
+        from transformers.utils.chat_template_utils import render_jinja_template  # not in the oldest releases
+
+        self.reference, self.encoded_again, self._render = reference, 0, render_jinja_template
         self._tokie: Any = tokie.Tokenizer.from_json(str(tokenizer_json))
         self._short = lru_cache(maxsize=256)(self._ids)
 
@@ -81,7 +86,7 @@ class FastEncoder:
         if error := self.reference.unusable(messages):
             return error
         try:
-            rendered, spans = render_jinja_template(
+            rendered, spans = self._render(
                 [[message.to_dict() for message in messages]],
                 chat_template=self.reference.template,
                 return_assistant_tokens_mask=True,
