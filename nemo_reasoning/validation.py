@@ -1,13 +1,15 @@
 """Checks across settings, made before NeMo is imported or a weight is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import gcd, inf, prod
 
-from nemo_reasoning.config import LORA_TARGETS, Accelerator, PrepareSettings, SftSettings
+from nemo_reasoning.config import LORA_TARGETS, Accelerator, Init, PrepareSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ConfigError
 
 PRECISIONS = ("bf16-mixed", "32")
 DTYPES = ("float32", "bfloat16")
+_PARALLEL = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
 
 
 def validate(settings: SftSettings) -> None:
@@ -34,9 +36,13 @@ def validate_prepare(settings: PrepareSettings) -> None:
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
     """
-    sizes = _not_positive({"seq_length": settings.seq_length})
-    shown = [f"preview={settings.preview}: must not be below 0"] if settings.preview < 0 else []
-    _refuse([*sizes, *shown, *_check_data(settings.data)])
+    _refuse(
+        [
+            *_outside({"seq_length": settings.seq_length}, "must be above 0", lambda value: value > 0),
+            *_outside({"preview": settings.preview}, "must be 0 or above", lambda value: value >= 0),
+            *_check_data(settings.data),
+        ]
+    )
 
 
 def _refuse(problems: list[str]) -> None:
@@ -50,6 +56,8 @@ def _check_choices(settings: SftSettings) -> list[str]:
         problems.append(f"trainer.precision={settings.trainer.precision}: choose one of {', '.join(PRECISIONS)}")
     if settings.model.dtype not in DTYPES:
         problems.append(f"model.dtype={settings.model.dtype}: choose one of {', '.join(DTYPES)}")
+    if not settings.data.messages:
+        problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
     unknown = sorted(set(settings.peft.target_modules) - set(LORA_TARGETS))
     if unknown or not settings.peft.target_modules:
         problems.append(f"peft.target_modules={unknown or '[]'}: choose from {', '.join(LORA_TARGETS)}")
@@ -57,109 +65,145 @@ def _check_choices(settings: SftSettings) -> list[str]:
 
 
 def _check_ranges(settings: SftSettings) -> list[str]:
+    peft, optim = settings.peft, settings.optim
+    trainer, callbacks = settings.trainer, settings.callbacks
     positive = {
-        "peft.dim": settings.peft.dim,
-        "peft.alpha": settings.peft.alpha,
-        "optim.lr": settings.optim.lr,
-        "trainer.epochs": settings.trainer.epochs,
-        "trainer.seq_length": settings.trainer.seq_length,
-        "trainer.micro_batch_size": settings.trainer.micro_batch_size,
-        "trainer.global_batch_size": settings.trainer.global_batch_size,
-        "trainer.eval_interval": settings.trainer.eval_interval,
-        "trainer.devices": settings.trainer.devices,
-        "trainer.num_nodes": settings.trainer.num_nodes,
-        "trainer.tensor_model_parallel_size": settings.trainer.tensor_model_parallel_size,
-        "trainer.pipeline_model_parallel_size": settings.trainer.pipeline_model_parallel_size,
-        "trainer.context_parallel_size": settings.trainer.context_parallel_size,
-        "callbacks.progress_interval": settings.callbacks.progress_interval,
+        "peft.dim": peft.dim,
+        "peft.alpha": peft.alpha,
+        "optim.lr": optim.lr,
+        "trainer.epochs": trainer.epochs,
+        "trainer.max_steps": trainer.max_steps,
+        "trainer.seq_length": trainer.seq_length,
+        "trainer.global_batch_size": trainer.global_batch_size,
+        "trainer.eval_interval": trainer.eval_interval,
+        "callbacks.progress_interval": callbacks.progress_interval,
+        "callbacks.samples_max_new_tokens": callbacks.samples_max_new_tokens,
+        **_layout(trainer),
     }
-    shares = {
-        "peft.dropout": settings.peft.dropout,
-        "optim.min_lr_ratio": settings.optim.min_lr_ratio,
-        "optim.warmup_ratio": settings.optim.warmup_ratio,
+    not_negative = {
+        "optim.weight_decay": optim.weight_decay,
+        "optim.clip_grad": optim.clip_grad,
+        "trainer.keep_checkpoints": trainer.keep_checkpoints,
+        "callbacks.samples_interval": callbacks.samples_interval,
+        "evaluate": settings.evaluate,
     }
-    if settings.trainer.max_steps is not None:
-        positive["trainer.max_steps"] = settings.trainer.max_steps
-    return _not_positive(positive) + _no_shares(shares)
+    shares = {"optim.min_lr_ratio": optim.min_lr_ratio}
+    below_one = {
+        "peft.dropout": peft.dropout,
+        "optim.warmup_ratio": optim.warmup_ratio,
+        "optim.beta1": optim.beta1,
+        "optim.beta2": optim.beta2,
+    }
+    return [
+        *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
+        *_outside(not_negative, "must be 0 or above", lambda value: 0 <= value < inf),
+        *_outside(shares, "must lie between 0 and 1", lambda value: 0 <= value <= 1),
+        *_outside(below_one, "must be 0 or above, and below 1", lambda value: 0 <= value < 1),
+    ]
 
 
-def _not_positive(values: Mapping[str, float]) -> list[str]:
-    return [f"{key}={value}: must be above 0" for key, value in values.items() if value <= 0]
+def _layout(trainer: TrainerSettings) -> dict[str, int]:
+    """Return the settings that share the work out to devices."""
+    names = ("micro_batch_size", "devices", "num_nodes", *_PARALLEL)
+    return {f"trainer.{name}": getattr(trainer, name) for name in names}
 
 
-def _no_shares(values: Mapping[str, float]) -> list[str]:
-    return [f"{key}={value}: must lie between 0 and 1" for key, value in values.items() if not 0 <= value <= 1]
+def _outside(values: Mapping[str, float | None], rule: str, holds: Callable[[float], bool]) -> list[str]:
+    return [f"{key}={value}: {rule}" for key, value in values.items() if value is not None and not holds(value)]
 
 
 def _check_data(data: DataSettings) -> list[str]:
     filters = data.filters
-    optional = {
+    positive = {
         "data.rows": data.rows,
         "data.workers": data.workers,
-        "data.filters.max_tokens": filters.max_tokens,
-        "data.filters.max_completion_tokens": filters.max_completion_tokens,
-        **{f"data.subsets.{name}": rows for name, rows in data.subsets.items()},
-    }
-    sizes = {
         "data.block_kb": data.block_kb,
         "data.shard_mb": data.shard_mb,
         "data.packing_window": data.packing_window,
+        "data.filters.max_tokens": filters.max_tokens,
+        "data.filters.max_completion_tokens": filters.max_completion_tokens,
         "data.filters.overlap_words": filters.overlap_words,
-        **{key: value for key, value in optional.items() if value is not None},
+        **{f"data.subsets.{name}": rows for name, rows in data.subsets.items()},
     }
     shares = {
         "data.thinking_off_share": data.thinking_off_share,
-        "data.validation_share": data.validation_share,
         "data.max_quarantined_share": data.max_quarantined_share,
         "data.filters.language_confidence": filters.language_confidence,
-        "data.filters.near_duplicates": filters.near_duplicates or 0,
+        "data.filters.near_duplicates": filters.near_duplicates,
     }
-    empty = data.source is DataSource.nemotron and not data.subsets
-    asked = ["data.subsets={}: name at least one, such as data.subsets={math: 1000}"] if empty else []
-    return _not_positive(sizes) + _no_shares(shares) + asked
+    inner = {"data.validation_share": data.validation_share}  # neither split may be empty
+    return [
+        *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
+        *_outside(shares, "must lie between 0 and 1", lambda value: 0 <= value <= 1),
+        *_outside(inner, "must be above 0, and below 1", lambda value: 0 < value < 1),
+        *_check_source(data),
+    ]
+
+
+def _check_source(data: DataSettings) -> list[str]:
+    if data.source is DataSource.builtin and data.rows is None:
+        return ["data.rows=null: the built-in problems never end; give a number of rows"]
+    if data.source is DataSource.jsonl and not data.paths:
+        return ["data.paths=[]: name at least one file, as in data.paths=[rows.jsonl]"]
+    if data.source is DataSource.nemotron and not data.subsets:
+        return ["data.subsets={}: name at least one, as in data.subsets={math: 1000}"]
+    return []
 
 
 def _check_batches(settings: SftSettings) -> list[str]:
     trainer = settings.trainer
-    parallel = trainer.tensor_model_parallel_size * trainer.pipeline_model_parallel_size * trainer.context_parallel_size
-    processes = trainer.devices * trainer.num_nodes
-    if parallel < 1 or processes % parallel:
-        return [f"{processes} devices cannot be split into model-parallel groups of {parallel}"]
-    together = trainer.micro_batch_size * trainer.data_parallel_size
-    if together > 0 and trainer.global_batch_size % together:
+    if min(trainer.global_batch_size, *_layout(trainer).values()) <= 0:
+        return []  # reported with the ranges
+    sizes = [getattr(trainer, name) for name in _PARALLEL]
+    processes, parallel = trainer.devices * trainer.num_nodes, prod(sizes)
+    if processes % parallel:
         return [
-            f"trainer.global_batch_size={trainer.global_batch_size} is not a multiple of micro_batch_size "
-            f"{trainer.micro_batch_size} x {trainer.data_parallel_size} data-parallel replicas = {together}"
+            f"trainer.devices={trainer.devices} x num_nodes={trainer.num_nodes} cannot be split into model-parallel "
+            f"groups of {' x '.join(str(size) for size in sizes)} = {parallel}; make it a multiple"
+        ]
+    together = trainer.micro_batch_size * trainer.data_parallel_size
+    if trainer.global_batch_size % together:
+        return [
+            f"trainer.global_batch_size={trainer.global_batch_size} is not a multiple of {together} = micro_batch_size "
+            f"{trainer.micro_batch_size} x {trainer.data_parallel_size} data-parallel replicas; make it one"
         ]
     return []
 
 
 def _check_model(settings: SftSettings) -> list[str]:
-    shape, trainer = settings.model.architecture, settings.trainer
+    shape, trainer, name = settings.model.architecture, settings.trainer, settings.model.name
     if shape is None:
+        if settings.model.init is Init.random:
+            return ["model.init=random needs model.architecture, which is null; choose a listed model"]
         return []
     problems = []
     if trainer.seq_length > shape.max_seq_length:
         problems.append(
-            f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of "
-            f"{settings.model.name}; lower it"
+            f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of {name}; lower it"
         )
-    tensor, pipeline = trainer.tensor_model_parallel_size, trainer.pipeline_model_parallel_size
-    for label, count in (("attention heads", shape.num_attention_heads), ("KV groups", shape.num_query_groups)):
-        if tensor > 0 and count % tensor:
-            problems.append(f"trainer.tensor_model_parallel_size={tensor} does not divide the {count} {label}")
-    if pipeline > 0 and shape.num_layers % pipeline:
-        problems.append(
-            f"trainer.pipeline_model_parallel_size={pipeline} does not divide the {shape.num_layers} layers"
-        )
+    heads, groups, layers = shape.num_attention_heads, shape.num_query_groups, shape.num_layers
+    for key, parts, divisible in (
+        ("tensor_model_parallel_size", f"{heads} attention heads and {groups} KV groups", gcd(heads, groups)),
+        ("pipeline_model_parallel_size", f"{layers} layers", layers),
+    ):
+        size = getattr(trainer, key)
+        if size > 0 and divisible % size:
+            choices = ", ".join(str(number) for number in range(1, divisible + 1) if divisible % number == 0)
+            problems.append(f"trainer.{key}={size} does not divide the {parts} of {name}; choose one of {choices}")
     return problems
 
 
 def _check_machine(settings: SftSettings) -> list[str]:
-    on_cpu = settings.hardware.accelerator is Accelerator.cpu or settings.backend.cuda is False
-    problems = []
-    if on_cpu and settings.trainer.context_parallel_size > 1:
-        problems.append("trainer.context_parallel_size above 1 needs GPUs with Transformer Engine; set it to 1")
+    problems, wanted = [], settings.backend
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    without_te = on_cpu or wanted.cuda is False or wanted.transformer_engine is False
+    if on_cpu and wanted.cuda:
+        problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
+    if without_te and settings.trainer.context_parallel_size > 1:
+        problems.append(
+            f"trainer.context_parallel_size={settings.trainer.context_parallel_size} needs GPUs with Transformer "
+            "Engine; set it to 1"
+        )
     if settings.dry_run and settings.evaluate:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     return problems

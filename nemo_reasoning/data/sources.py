@@ -78,13 +78,21 @@ def stated_mode(value: dict[str, Any]) -> frozenset[Mode]:
 
 
 def read_turns(value: dict[str, Any]) -> list[Message]:
-    """Return all turns of a row, at least one, with the `system_prompt` column above a system turn in `input`.
+    """Return all turns of a row, at least one, with the `system_prompt` column above the system turn it may have.
 
     Raises:
         RowError: The row has none of the known schemas, or a value of the wrong type.
     """
-    if "messages" in value:
-        return _listed(value["messages"], "messages")
+    turns = _listed(value["messages"], "messages") if "messages" in value else _answered(value)
+    system = value.get("system_prompt")
+    if system is not None:
+        own = turns.pop(0).content if turns[0].role == "system" else ""
+        switch = _message("system", system).content.strip()
+        turns.insert(0, Message("system", f"{switch}\n\n{own}".strip()))
+    return turns
+
+
+def _answered(value: dict[str, Any]) -> list[Message]:
     if "prompt" in value and ("response" in value or "answer" in value):
         return _columns(value)
     if "input" not in value or "output" not in value:
@@ -93,12 +101,7 @@ def read_turns(value: dict[str, Any]) -> list[Message]:
     given = value["input"]
     turns = _templated(given) if isinstance(given, str) else _listed(given, "input")
     answer = _message("assistant", value["output"])
-    turns.append(Message("assistant", answer.content.strip().removesuffix(_END_OF_TURN)))
-    system = _text(value, "system_prompt").strip()
-    if system:
-        own = turns.pop(0).content if turns[0].role == "system" else ""
-        turns.insert(0, _message("system", f"{system}\n\n{own}".strip()))
-    return turns
+    return [*turns, Message("assistant", answer.content.strip().removesuffix(_END_OF_TURN))]
 
 
 def _columns(value: dict[str, Any]) -> list[Message]:
@@ -108,9 +111,7 @@ def _columns(value: dict[str, Any]) -> list[Message]:
     if trace not in (None, "", "on", "off"):
         thinking = _message("assistant", trace).content.strip().removeprefix(THINK_OPEN).removesuffix(THINK_CLOSE)
         answer = Message("assistant", with_thinking(thinking, answer.content))
-    system = _text(value, "system_prompt").strip()
-    before = [_message("system", system)] if system else []
-    return [*before, _message("user", value["prompt"]), answer]
+    return [_message("user", value["prompt"]), answer]
 
 
 def _templated(text: str) -> list[Message]:

@@ -65,14 +65,15 @@ def decode(model: Any, jobs: Sequence[Job], *, stop_ids: Collection[int]) -> lis
     added: list[list[int]] = [[] for _ in jobs]
     rows = list(range(len(jobs)))
     while True:
-        logits = model(
+        hidden = model.get_decoder()(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        ).last_hidden_state[:, -1]
+        # Two dimensions: with three, the product would copy the head's weights once a row.
+        logits = model.get_output_embeddings()(hidden)
         for row, token in zip(rows, _pick(logits, [jobs[row].choose for row in rows]), strict=True):
             added[row].append(token)
         going = [

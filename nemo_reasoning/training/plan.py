@@ -1,14 +1,16 @@
 """What a run would do, from its settings alone: no weights, no NeMo, no GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config import SftSettings
-from nemo_reasoning.config_data import DataSource
+from nemo_reasoning.config import Architecture, SftSettings
+from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
+from nemo_reasoning.validation import validate
 
 _BYTES = {"bf16-mixed": 2, "32": 4}
 
@@ -23,8 +25,8 @@ class RunPlan:
         weight_bytes: Of the base model in training precision, over all devices.
         tokens_per_step: Most input positions of an optimiser step.
         micro_batches: Forward passes of one replica in a step.
-        rows: Training rows, None where only reading the data tells.
-        steps: Optimiser steps, None likewise.
+        rows: Training rows to expect (a hash decides which ones validate), None where only reading the data tells.
+        steps: Optimiser steps; where `rows` decides, as uncertain as these.
         stages: What the command does, in order.
     """
 
@@ -43,15 +45,9 @@ def plan_run(settings: SftSettings) -> RunPlan:
 
     Raises:
         ModelSourceError: The model's shape is unknown because its source is not a local directory.
+        ConfigError: The settings do not suit the shape read from that directory.
     """
-    shape = settings.model.architecture
-    if shape is None:
-        if not Path(settings.model.source).is_dir():
-            raise ModelSourceError(
-                f"model.source={settings.model.source} is not a local directory, so its shape is unknown before the "
-                "download; choose a listed model, or download it first"
-            )
-        shape = architecture_from_hf(Path(settings.model.source))
+    shape = settings.model.architecture or _local_architecture(settings)
     trainer, parameters = settings.trainer, count_parameters(shape)
     rows = _training_rows(settings)
     steps = trainer.max_steps
@@ -69,6 +65,18 @@ def plan_run(settings: SftSettings) -> RunPlan:
     )
 
 
+def _local_architecture(settings: SftSettings) -> Architecture:
+    directory = Path(settings.model.source).expanduser()
+    if not directory.is_dir():
+        raise ModelSourceError(
+            f"model.source={settings.model.source} is not a local directory, so its shape is unknown before the "
+            "download; choose a listed model, or download it first"
+        )
+    shape = architecture_from_hf(directory)
+    validate(replace(settings, model=replace(settings.model, architecture=shape)))
+    return shape
+
+
 def _training_rows(settings: SftSettings) -> int | None:
     if settings.data.source is not DataSource.builtin or settings.data.rows is None:
         return None
@@ -76,8 +84,7 @@ def _training_rows(settings: SftSettings) -> int | None:
 
 
 def _stages(settings: SftSettings) -> tuple[str, ...]:
-    out, trainer = settings.output_dir, settings.trainer
-    source = "built-in problems" if settings.data.source is DataSource.builtin else ", ".join(settings.data.paths)
+    out, trainer, source = settings.output_dir, settings.trainer, _source(settings.data)
     base = "random weights" if settings.model.init.value == "random" else settings.model.source
     measure = [f"measure {settings.evaluate} held-out problems in both modes"] if settings.evaluate else []
     return (
@@ -90,6 +97,14 @@ def _stages(settings: SftSettings) -> tuple[str, ...]:
     )
 
 
+def _source(data: DataSettings) -> str:
+    if data.source is DataSource.builtin:
+        return "built-in problems"
+    if data.source is DataSource.nemotron:
+        return f"{', '.join(data.subsets)} of {data.root}"
+    return ", ".join(data.paths)
+
+
 def plan_table(plan: RunPlan) -> Table:
     """Return the plan as a table for the terminal."""
     table = Table(title="Plan (dry run: nothing was loaded)", show_header=False)
@@ -100,10 +115,15 @@ def plan_table(plan: RunPlan) -> Table:
         ("trainable parameters", f"{plan.trainable_parameters:,} ({share:.2%})"),
         ("base weights", f"{plan.weight_bytes / 2**30:.1f} GiB"),
         ("tokens a step, at most", f"{plan.tokens_per_step:,} in {plan.micro_batches} micro-batches a replica"),
-        ("training rows", unknown if plan.rows is None else f"{plan.rows:,}"),
+        ("training rows", unknown if plan.rows is None else f"about {plan.rows:,}"),
         ("steps", unknown if plan.steps is None else f"{plan.steps:,}"),
     ):
         table.add_row(label, value)
     for number, stage in enumerate(plan.stages, start=1):
         table.add_row(f"stage {number}", stage)
     return table
+
+
+def print_plan(settings: SftSettings) -> None:
+    """Print the plan of a run."""
+    Console().print(plan_table(plan_run(settings)))

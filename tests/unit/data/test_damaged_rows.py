@@ -13,7 +13,14 @@ GOOD = [nemotron_row(number) for number in range(40)]
 USER = {"role": "user", "content": "Why?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 DAMAGED = {
-    "not JSON": [b'{"input": nonsense}', b'{"input": "cut', b"\0\0\0", b'{"input": "a\0b", "output": "c"}'],
+    "not JSON": [
+        b'{"input": nonsense}',
+        b'{"input": "cut',
+        b"\0\0\0",
+        b'{"input": "a\0b", "output": "c"}',
+        b"[" * 100_000,
+        b"9" * 5000,
+    ],
     "not UTF-8": [b'{"input": "\xff", "output": "b"}'],
     "not an object": [b"[1, 2]", b"3"],
     "wrong type": [
