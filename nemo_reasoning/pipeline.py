@@ -4,14 +4,12 @@ import os
 import time
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 
-from nemo_reasoning.config import DataSource, Init, SftSettings
+from nemo_reasoning.config import Init, SftSettings
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare import prepare_once
-from nemo_reasoning.data.sources import RowSource
+from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.evaluation.report import Stage, evaluation_path, record_run, write_report
 from nemo_reasoning.evaluation.runner import evaluate
 from nemo_reasoning.evaluation.table import report_table
@@ -71,36 +69,23 @@ def _base_model(settings: SftSettings) -> BaseModel:
 def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: Console) -> TrainingInputs:
     random = settings.model.init is Init.random
     formatter = ChatFormatter.load(base.path, template=load_template("chatml" if random else settings.model.template))
-    with FileLock(folder / ".prepare.lock"):
-        manifest = prepare_once(
-            _source(settings),
-            formatter=formatter,
-            settings={
-                "seq_length": settings.trainer.seq_length,
-                "validation_share": settings.data.validation_share,
-                "thinking_off_share": settings.data.thinking_off_share,
-                "max_quarantined_share": settings.data.max_quarantined_share,
-                "seed": settings.data.seed,
-            },
-            tokenizer_revision=base.revision,
-            out=folder / "data",
-        )
+    manifest = prepare_data(
+        settings.data,
+        formatter=formatter,
+        seq_length=settings.trainer.seq_length,
+        out=folder / "data",
+        tell=console.print,
+    )
     counts = manifest["counts"]
     console.print(
-        f"data: {counts['train']['rows']} training and {counts['validation']['rows']} validation rows "
-        f"({counts['too_long']} too long, {sum(counts['quarantined'].values())} quarantined) in {folder / 'data'}"
+        f"data: {counts['train']['rows']} training and {counts['validation']['rows']} validation rows, "
+        f"of {counts['read']} read ({counts['quarantined']} quarantined), in {folder / 'data'}"
     )
     checkpoint = None
     if not random:
         checkpoint = import_base(base, dtype=settings.model.dtype, cache_dir=Path(settings.cache_dir).expanduser())
         console.print(f"base model: {base.name}")
     return TrainingInputs(base=checkpoint, tokenizer=base.path, formatter=formatter, data=folder / "data")
-
-
-def _source(settings: SftSettings) -> RowSource:
-    data = settings.data
-    paths = () if data.source is DataSource.builtin else tuple(Path(path) for path in data.paths)
-    return RowSource(paths=paths, rows=data.rows, seed=data.seed)
 
 
 def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, folder: Path, console: Console) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from math import gcd, inf, prod
 
-from nemo_reasoning.config import LORA_TARGETS, Accelerator, DataSource, Init, SftSettings, TrainerSettings
+from nemo_reasoning.config import LORA_TARGETS, Accelerator, Init, PrepareSettings, SftSettings, TrainerSettings
+from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ConfigError
 
 PRECISIONS = ("bf16-mixed", "32")
@@ -17,14 +18,34 @@ def validate(settings: SftSettings) -> None:
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
     """
-    problems = [
-        *_check_choices(settings),
-        *_check_ranges(settings),
-        *_check_data(settings),
-        *_check_batches(settings),
-        *_check_model(settings),
-        *_check_machine(settings),
-    ]
+    _refuse(
+        [
+            *_check_choices(settings),
+            *_check_ranges(settings),
+            *_check_data(settings.data),
+            *_check_batches(settings),
+            *_check_model(settings),
+            *_check_machine(settings),
+        ]
+    )
+
+
+def validate_prepare(settings: PrepareSettings) -> None:
+    """Refuse settings that cannot prepare data.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    _refuse(
+        [
+            *_outside({"seq_length": settings.seq_length}, "must be above 0", lambda value: value > 0),
+            *_outside({"preview": settings.preview}, "must be 0 or above", lambda value: value >= 0),
+            *_check_data(settings.data),
+        ]
+    )
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise ConfigError("\n".join(f"- {problem}" for problem in problems))
 
@@ -35,6 +56,8 @@ def _check_choices(settings: SftSettings) -> list[str]:
         problems.append(f"trainer.precision={settings.trainer.precision}: choose one of {', '.join(PRECISIONS)}")
     if settings.model.dtype not in DTYPES:
         problems.append(f"model.dtype={settings.model.dtype}: choose one of {', '.join(DTYPES)}")
+    if not settings.data.messages:
+        problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
     unknown = sorted(set(settings.peft.target_modules) - set(LORA_TARGETS))
     if unknown or not settings.peft.target_modules:
         problems.append(f"peft.target_modules={unknown or '[]'}: choose from {', '.join(LORA_TARGETS)}")
@@ -42,13 +65,12 @@ def _check_choices(settings: SftSettings) -> list[str]:
 
 
 def _check_ranges(settings: SftSettings) -> list[str]:
-    peft, optim, data = settings.peft, settings.optim, settings.data
+    peft, optim = settings.peft, settings.optim
     trainer, callbacks = settings.trainer, settings.callbacks
     positive = {
         "peft.dim": peft.dim,
         "peft.alpha": peft.alpha,
         "optim.lr": optim.lr,
-        "data.rows": data.rows,
         "trainer.epochs": trainer.epochs,
         "trainer.max_steps": trainer.max_steps,
         "trainer.seq_length": trainer.seq_length,
@@ -65,24 +87,18 @@ def _check_ranges(settings: SftSettings) -> list[str]:
         "callbacks.samples_interval": callbacks.samples_interval,
         "evaluate": settings.evaluate,
     }
-    shares = {
-        "optim.min_lr_ratio": optim.min_lr_ratio,
-        "data.thinking_off_share": data.thinking_off_share,
-        "data.max_quarantined_share": data.max_quarantined_share,
-    }
+    shares = {"optim.min_lr_ratio": optim.min_lr_ratio}
     below_one = {
         "peft.dropout": peft.dropout,
         "optim.warmup_ratio": optim.warmup_ratio,
         "optim.beta1": optim.beta1,
         "optim.beta2": optim.beta2,
     }
-    inner = {"data.validation_share": data.validation_share}  # neither split may be empty
     return [
         *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
         *_outside(not_negative, "must be 0 or above", lambda value: 0 <= value < inf),
         *_outside(shares, "must lie between 0 and 1", lambda value: 0 <= value <= 1),
         *_outside(below_one, "must be 0 or above, and below 1", lambda value: 0 <= value < 1),
-        *_outside(inner, "must be above 0, and below 1", lambda value: 0 < value < 1),
     ]
 
 
@@ -96,12 +112,41 @@ def _outside(values: Mapping[str, float | None], rule: str, holds: Callable[[flo
     return [f"{key}={value}: {rule}" for key, value in values.items() if value is not None and not holds(value)]
 
 
-def _check_data(settings: SftSettings) -> list[str]:
-    data = settings.data
+def _check_data(data: DataSettings) -> list[str]:
+    filters = data.filters
+    positive = {
+        "data.rows": data.rows,
+        "data.workers": data.workers,
+        "data.block_kb": data.block_kb,
+        "data.shard_mb": data.shard_mb,
+        "data.packing_window": data.packing_window,
+        "data.filters.max_tokens": filters.max_tokens,
+        "data.filters.max_completion_tokens": filters.max_completion_tokens,
+        "data.filters.overlap_words": filters.overlap_words,
+        **{f"data.subsets.{name}": rows for name, rows in data.subsets.items()},
+    }
+    shares = {
+        "data.thinking_off_share": data.thinking_off_share,
+        "data.max_quarantined_share": data.max_quarantined_share,
+        "data.filters.language_confidence": filters.language_confidence,
+        "data.filters.near_duplicates": filters.near_duplicates,
+    }
+    inner = {"data.validation_share": data.validation_share}  # neither split may be empty
+    return [
+        *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
+        *_outside(shares, "must lie between 0 and 1", lambda value: 0 <= value <= 1),
+        *_outside(inner, "must be above 0, and below 1", lambda value: 0 < value < 1),
+        *_check_source(data),
+    ]
+
+
+def _check_source(data: DataSettings) -> list[str]:
     if data.source is DataSource.builtin and data.rows is None:
         return ["data.rows=null: the built-in problems never end; give a number of rows"]
     if data.source is DataSource.jsonl and not data.paths:
         return ["data.paths=[]: name at least one file, as in data.paths=[rows.jsonl]"]
+    if data.source is DataSource.nemotron and not data.subsets:
+        return ["data.subsets={}: name at least one, as in data.subsets={math: 1000}"]
     return []
 
 

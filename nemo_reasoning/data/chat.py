@@ -96,7 +96,7 @@ class ChatFormatter:
 
     def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         """Return what `encode` returns or raises for each dialogue; several at once are much faster."""
-        results: list[Encoded | RowError | None] = [self._unusable(messages) for messages in dialogues]
+        results: list[Encoded | RowError | None] = [self.unusable(messages) for messages in dialogues]
         usable = [number for number, error in enumerate(results) if error is None]
         encoded = self._tokenise([dialogues[number] for number in usable])
         for number, result in zip(usable, encoded, strict=True):
@@ -157,7 +157,8 @@ class ChatFormatter:
                 f"the chat template cannot render a system, a user and an assistant turn: {error}"
             ) from error
 
-    def _unusable(self, messages: Sequence[Message]) -> RowError | None:
+    def unusable(self, messages: Sequence[Message]) -> RowError | None:
+        """Return why a dialogue cannot be trained on, before it is rendered; None if it can."""
         if not any(message.role == "assistant" and message.target for message in messages):
             return RowError("no supervised token: the dialogue has no assistant turn to learn")
         for message in messages:

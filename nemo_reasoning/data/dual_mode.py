@@ -36,7 +36,7 @@ def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[
         RowError: "reason: detail" of what makes the dialogue unusable.
     """
     has_system = bool(turns) and turns[0].role == "system"
-    instructions, switched = _instructions(turns[0].content if has_system else "")
+    instructions, switched = split_switch(turns[0].content if has_system else "")
     spoken = turns[1:] if has_system else turns
     _check_order(spoken)
     parts = [_split(turn.content) for turn in spoken[1::2]]
@@ -53,8 +53,8 @@ def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[
     return tuple(messages), mode
 
 
-def _instructions(system: str) -> tuple[str, frozenset[Mode]]:
-    """Return a system turn without its lines that are a switch, and the modes they name."""
+def split_switch(system: str) -> tuple[str, frozenset[Mode]]:
+    """Return the text of a system turn without its lines that are a switch, and the modes they name."""
     lines = system.split("\n")
     stated = frozenset(_SWITCH[line.strip()] for line in lines if line.strip() in _SWITCH)
     return "\n".join(line for line in lines if line.strip() not in _SWITCH).strip(), stated
@@ -84,7 +84,7 @@ def _split(content: str) -> tuple[str | None, str]:
 
 def without_thinking(row: Row) -> Row:
     """Return a row with the switch off and all traces removed; every assistant turn is a target."""
-    instructions, _ = _instructions(row.messages[0].content)
+    instructions, _ = split_switch(row.messages[0].content)
     messages = [Message("system", system_prompt("off", instructions))]
     for turn in row.messages[1:]:
         messages.append(Message("assistant", split_trace(turn.content)[1]) if turn.role == "assistant" else turn)
@@ -97,11 +97,6 @@ def turned_off(row: Row, *, probability: float, seed: int) -> Row:
         return row
     text = "\n".join(message.content for message in row.messages)
     return without_thinking(row) if fraction(text, purpose="switch", seed=seed) < probability else row
-
-
-def turn_off_probability(*, on: int, off: int, share: float) -> float:
-    """Return the share of the `on` thinking rows to turn off, so that `share` of all rows do not think."""
-    return min(1.0, max(0.0, (share * (on + off) - off) / on)) if on else 0.0
 
 
 def fraction(text: str, *, purpose: str, seed: int) -> float:

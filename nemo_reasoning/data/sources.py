@@ -1,93 +1,36 @@
-"""Read rows of chats, from JSON Lines in any of the schemas in use or from the built-in problems.
+"""Understand a row of chats, in any of the schemas in use.
 
-Accepted are `messages` rows, and both generations of the Llama-Nemotron post-training rows: `input`
-as a list of turns with `output` and `reasoning`, or `input` as one Llama-3-templated string.
+Accepted are `messages` rows, both generations of the Llama-Nemotron post-training rows (`input` as a
+list of turns with `output` and `reasoning`, or as one Llama-3-templated string), and rows of `prompt`,
+`reasoning` or `thinking`, and `response` or `answer`.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any, cast
 
-from nemo_reasoning.artifacts import file_sha256
-from nemo_reasoning.data.builtin import training_rows
 from nemo_reasoning.data.dual_mode import settle
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN, Message, Mode, Rejected, Role, Row
-from nemo_reasoning.errors import DataError, RowError
+from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN, Message, Mode, Role, Row, with_thinking
+from nemo_reasoning.errors import RowError
 
 _BEGIN, _END_OF_TURN = "<|begin_of_text|>", "<|eot_id|>"
 _HEADER, _HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 
 
-@dataclass(frozen=True)
-class RowSource:
-    """Rows that can be read as often as needed, without ever holding more than one.
+def decode_row(line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line.
 
-    Attributes:
-        paths: JSON Lines files; empty for the built-in problems.
-        rows: Most rows to read; None reads all there are, which the built-in problems do not allow.
-        seed: Of the built-in problems.
+    Raises:
+        RowError: "reason: detail" of why there is none.
     """
-
-    paths: tuple[Path, ...]
-    rows: int | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            DataError: A file does not exist, or the built-in problems were asked for without a number.
-        """
-        missing = [str(path) for path in self.paths if not path.is_file()]
-        if missing:
-            raise DataError(f"data.paths: no such file: {', '.join(missing)}")
-        if not self.paths and self.rows is None:
-            raise DataError("data.rows=null: the built-in problems never end; give a number of rows")
-
-    def __iter__(self) -> Iterator[Row | Rejected]:
-        """Yield each row, an unusable one as `Rejected`."""
-        if self.paths:
-            yield from islice(read_rows(self.paths), self.rows)
-            return
-        for number, value in enumerate(training_rows(count=self.rows or 0, seed=self.seed, off_share=0), start=1):
-            yield parse_row(value, origin=f"builtin:{number}")
-
-    def inputs(self) -> dict[str, Any]:
-        """Return what a manifest records: the files with their SHA-256, or the built-in problems' seed."""
-        if self.paths:
-            return {"files": {str(path): file_sha256(path) for path in self.paths}, "rows": self.rows}
-        return {"builtin": {"rows": self.rows, "seed": self.seed}}
-
-
-def read_rows(paths: Sequence[Path]) -> Iterator[Row | Rejected]:
-    """Yield every row of some JSON Lines files, one at a time; unusable ones as `Rejected`.
-
-    Lines of nothing but white space are no rows.
-    """
-    for path in paths:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _read_line(line, f"{path}:{number}")
-
-
-def _read_line(line: bytes, origin: str) -> Row | Rejected:
     try:
-        return parse_row(_decoded(line), origin=origin)
-    except RowError as error:
-        return Rejected.at(origin, error)
-
-
-def _decoded(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))
+        value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RowError(f"not UTF-8: {error}") from error
     except (ValueError, RecursionError) as error:  # besides bad JSON: endless digits, endless nesting
         raise RowError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RowError(f"not an object: {type(value).__name__}")
+    return value
 
 
 def parse_row(value: Any, *, origin: str) -> Row:
@@ -102,7 +45,16 @@ def parse_row(value: Any, *, origin: str) -> Row:
     """
     if not isinstance(value, dict):
         raise RowError(f"not an object: {type(value).__name__}")
-    messages, mode = settle(_turns(value), stated=_stated(value))
+    return make_row(value, read_turns(value), stated=stated_mode(value), origin=origin)
+
+
+def make_row(value: dict[str, Any], turns: list[Message], *, stated: frozenset[Mode], origin: str) -> Row:
+    """Return the row made of turns, with the rest of what `value` says about it.
+
+    Raises:
+        RowError: "reason: detail" of what makes the dialogue unusable.
+    """
+    messages, mode = settle(turns, stated=stated)
     return Row(messages, mode, category=_text(value, "category"), license=_text(value, "license"), origin=origin)
 
 
@@ -111,17 +63,26 @@ def _text(value: dict[str, Any], key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _stated(value: dict[str, Any]) -> frozenset[Mode]:
+def stated_mode(value: dict[str, Any]) -> frozenset[Mode]:
+    """Return what the `reasoning` column says about the mode, if that is what it holds.
+
+    Raises:
+        RowError: It names no mode.
+    """
     stated = value.get("reasoning")
-    if stated is None:
+    if stated is None or ("prompt" in value and stated not in ("on", "off")):
         return frozenset()
     if stated not in ("on", "off"):
         raise RowError(f"unknown reasoning: {stated!r} is neither 'on' nor 'off'")
     return frozenset([cast(Mode, stated)])
 
 
-def _turns(value: dict[str, Any]) -> list[Message]:
-    """Return all turns, with the `system_prompt` column above the system turn that the row may have."""
+def read_turns(value: dict[str, Any]) -> list[Message]:
+    """Return all turns of a row, at least one, with the `system_prompt` column above the system turn it may have.
+
+    Raises:
+        RowError: The row has none of the known schemas, or a value of the wrong type.
+    """
     turns = _listed(value["messages"], "messages") if "messages" in value else _answered(value)
     system = value.get("system_prompt")
     if system is not None:
@@ -132,12 +93,25 @@ def _turns(value: dict[str, Any]) -> list[Message]:
 
 
 def _answered(value: dict[str, Any]) -> list[Message]:
+    if "prompt" in value and ("response" in value or "answer" in value):
+        return _columns(value)
     if "input" not in value or "output" not in value:
-        raise RowError(f"missing keys: found {sorted(value)}, wanted messages, or input and output")
+        wanted = "messages, input and output, or prompt and response"
+        raise RowError(f"missing keys: found {sorted(value)}, wanted {wanted}")
     given = value["input"]
     turns = _templated(given) if isinstance(given, str) else _listed(given, "input")
     answer = _message("assistant", value["output"])
     return [*turns, Message("assistant", answer.content.strip().removesuffix(_END_OF_TURN))]
+
+
+def _columns(value: dict[str, Any]) -> list[Message]:
+    """Return the turns of a row with one column for the question, the trace and the answer each."""
+    answer = _message("assistant", value["response"] if "response" in value else value["answer"])
+    trace = value["thinking"] if "thinking" in value else value.get("reasoning")
+    if trace not in (None, "", "on", "off"):
+        thinking = _message("assistant", trace).content.strip().removeprefix(THINK_OPEN).removesuffix(THINK_CLOSE)
+        answer = Message("assistant", with_thinking(thinking, answer.content))
+    return [_message("user", value["prompt"]), answer]
 
 
 def _templated(text: str) -> list[Message]:

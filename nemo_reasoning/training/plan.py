@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config import Architecture, DataSource, SftSettings
+from nemo_reasoning.config import Architecture, SftSettings
+from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
 from nemo_reasoning.validation import validate
@@ -83,8 +84,7 @@ def _training_rows(settings: SftSettings) -> int | None:
 
 
 def _stages(settings: SftSettings) -> tuple[str, ...]:
-    out, trainer = settings.output_dir, settings.trainer
-    source = "built-in problems" if settings.data.source is DataSource.builtin else ", ".join(settings.data.paths)
+    out, trainer, source = settings.output_dir, settings.trainer, _source(settings.data)
     base = "random weights" if settings.model.init.value == "random" else settings.model.source
     measure = [f"measure {settings.evaluate} held-out problems in both modes"] if settings.evaluate else []
     return (
@@ -95,6 +95,14 @@ def _stages(settings: SftSettings) -> tuple[str, ...]:
         f"validate and save every {trainer.eval_interval} steps -> {out}/checkpoints",
         *([f"export the adapter, measure again, report -> {out}/report.html"] if measure else []),
     )
+
+
+def _source(data: DataSettings) -> str:
+    if data.source is DataSource.builtin:
+        return "built-in problems"
+    if data.source is DataSource.nemotron:
+        return f"{', '.join(data.subsets)} of {data.root}"
+    return ", ".join(data.paths)
 
 
 def plan_table(plan: RunPlan) -> Table:

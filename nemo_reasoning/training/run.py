@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from nemo_reasoning.backend.runtime import Backend, backend
 from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare import MESSAGES
+from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
 
@@ -176,7 +176,7 @@ def _samples(chosen: CallbackSettings, inputs: TrainingInputs, *, out: Path, sho
 
 def sample_prompts(data: Path, formatter: ChatFormatter) -> list[SamplePrompt]:
     """Return the first question of the validation rows, once in each mode."""
-    with (data / MESSAGES["validation"]).open(encoding="utf-8") as lines:
+    with (data / SPLITS["validation"]).open(encoding="utf-8") as lines:
         turns = json.loads(next(lines))["messages"]
     question = next(turn["content"] for turn in turns if turn["role"] == "user")
     prompts = []

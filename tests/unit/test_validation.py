@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from composing import change, sft_settings
 
-from nemo_reasoning.config import LORA_TARGETS, DataSource, Init
+from nemo_reasoning.config import LORA_TARGETS, Init
+from nemo_reasoning.config_data import DataSource
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.validation import validate
 

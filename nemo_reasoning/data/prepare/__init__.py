@@ -1,0 +1,1 @@
+"""From files of rows, here or on a hub, to tokenised, filtered and ordered splits on disk."""

@@ -1,0 +1,163 @@
+"""What is prepared and how: plain files, units of work, and the tokenisation that proved itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
+from nemo_reasoning.config import settings_to_dict
+from nemo_reasoning.config_data import DataSettings, DataSource
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.prepare import engines
+from nemo_reasoning.data.prepare.files import Span, file_size, owned_lines
+from nemo_reasoning.data.prepare.inputs import Subset, describe_inputs, write_builtin
+from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
+from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
+from nemo_reasoning.data.prepare.unpack import PACKED, Unpack
+from nemo_reasoning.data.prepare.worker import MakeShard
+from nemo_reasoning.data.schema import Message
+from nemo_reasoning.data.sources import decode_row, parse_row
+from nemo_reasoning.errors import RowError
+
+_FORMAT = 1  # of the folder; raised when the same settings would give another result
+_PROVEN_ROWS, _PROVEN_PLACES, _PROVEN_BYTES = 256, 4, 512 * 2**10
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is prepared, and where to.
+
+    Attributes:
+        data: Settings of conf/data.
+        formatter: Tokenizer and chat template.
+        seq_length: Most tokens of a row, and the size of a packed bin.
+        out: Folder to write.
+        tell: Called with a line of text at each stage.
+    """
+
+    data: DataSettings
+    formatter: ChatFormatter
+    seq_length: int
+    out: Path
+    tell: Callable[[str], None]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What shapes the result; engine and workers do not."""
+        settings = settings_to_dict(self.data)
+        del settings["engine"], settings["workers"]
+        return {**settings, "seq_length": self.seq_length, "format": _FORMAT}
+
+    def inputs(self, subsets: Sequence[Subset]) -> dict[str, Any]:
+        """Return what identifies rows, tokenizer and template."""
+        return {
+            "rows": describe_inputs(list(subsets), self.data),
+            "tokenizer": fingerprint(self.formatter.tokenizer.backend_tokenizer.to_str()),
+            "template": fingerprint(self.formatter.template),
+            "overlap_files": {path: file_sha256(Path(path)) for path in self.data.filters.overlap_files},
+        }
+
+    def each(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
+        """Yield a function's results, computed by the workers."""
+        return engines.run(function, inputs, engine=self.data.engine, workers=self.data.workers)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the workers do.
+
+    Attributes:
+        units: Each subset with its units of work.
+        make_shard: Turns a unit into a shard.
+        origins: The file that a plain file was made from.
+        backend: What tokenises, in words.
+    """
+
+    units: list[tuple[Subset, Iterator[Unit]]]
+    make_shard: MakeShard
+    origins: dict[str, str]
+    backend: str
+
+
+def make_plan(preparation: Preparation, subsets: Sequence[Subset], work: Path) -> Plan:
+    """Unpack and index what needs it, prove the tokenisation, and plan the units.
+
+    Args:
+        preparation: What is prepared.
+        subsets: From `find_subsets`.
+        work: Folder for intermediate files; what is finished there is used.
+    """
+    data, origins = preparation.data, dict[str, str]()
+    plain = [_plain(preparation, subset, work, origins) for subset in subsets]
+    units = [(subset, plan_units(subset, data, _index(preparation, subset, work))) for subset in plain]
+    tokenizer_json, backend = _choose_tokenizer(preparation, plain, work)
+    make = MakeShard(data, preparation.formatter, preparation.seq_length, tokenizer_json, _made(work / "shards"))
+    return Plan(units, make, origins, backend)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _plain(preparation: Preparation, subset: Subset, work: Path, origins: dict[str, str]) -> Subset:
+    """Return a subset of plain JSON Lines files, noting in `origins` what they were made from."""
+    if preparation.data.source is DataSource.builtin:
+        path = str(write_builtin(preparation.data, work / "builtin.jsonl"))
+        origins[path] = "builtin"
+        return replace(subset, files=(path,))
+    packed = [file for file in subset.files if file.endswith(PACKED)]
+    unpacked = map(str, preparation.each(Unpack(_made(work / "unpacked")), packed))
+    plain = dict(zip(packed, unpacked, strict=True))
+    origins.update({path: file for file, path in plain.items()})
+    return replace(subset, files=tuple(plain.get(file, file) for file in subset.files))
+
+
+def _index(preparation: Preparation, subset: Subset, work: Path) -> list[Path]:
+    spans = index_spans(subset, preparation.data)
+    jobs = [(number, subset.files.index(span.address), span) for number, span in enumerate(spans)]
+    return list(preparation.each(IndexRows(_made(work / f"index-{subset.name}"), preparation.data.seed), jobs))
+
+
+def _choose_tokenizer(preparation: Preparation, subsets: list[Subset], work: Path) -> tuple[Path | None, str]:
+    """Return the file for the fast path, if it proves itself, and what the manifest says about it."""
+    if not preparation.data.fast_tokenizer:
+        return None, "tokenizers, as data.fast_tokenizer=false asks for"
+    formatter, path = preparation.formatter, work / "tokenizer.json"
+    write_text(path, formatter.tokenizer.backend_tokenizer.to_str())
+    try:
+        encoder = FastEncoder(formatter, tokenizer_json=path)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the fast path, the manifest says it
+        return None, f"tokenizers; tokie cannot be used: {error}"
+    sample = _sample(subsets)
+    if (found := prove(encoder, sample)) is not None:
+        preparation.tell(f"data: tokenising with tokenizers, because tokie {found}")
+        return None, f"tokenizers; tokie {found}"
+    return path, f"tokie, equal to tokenizers on {len(sample)} rows"
+
+
+def _sample(subsets: Sequence[Subset]) -> list[tuple[Message, ...]]:
+    """Return dialogues from a few places of every file, as many from each."""
+    spans = [span for subset in subsets for file in subset.files for span in _places(file)]
+    share, sample = -(-_PROVEN_ROWS // max(1, len(spans))), list[tuple[Message, ...]]()
+    for span in spans:
+        usable = (messages for line in owned_lines(span) if (messages := _dialogue(line.content)) is not None)
+        sample += [messages for messages, _ in zip(usable, range(share), strict=False)]
+    return sample[:_PROVEN_ROWS]
+
+
+def _places(file: str) -> list[Span]:
+    size = file_size(file)
+    starts = sorted({size * part // _PROVEN_PLACES for part in range(_PROVEN_PLACES)})
+    return [Span(file, size, start, min(size, start + _PROVEN_BYTES)) for start in starts if start < size]
+
+
+def _dialogue(line: bytes) -> tuple[Message, ...] | None:
+    """Return the dialogue in a line, None where the line is no usable row: the workers deal with those."""
+    try:
+        return parse_row(decode_row(line), origin="sample").messages
+    except RowError:
+        return None

@@ -1,0 +1,153 @@
+"""The way from files of rows to a prepared folder; running it again continues, or finds it done."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest
+from nemo_reasoning.config_data import DataSettings, Engine, Sampling
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.disk import disk_errors
+from nemo_reasoning.data.prepare.inputs import find_subsets
+from nemo_reasoning.data.prepare.output import write_output
+from nemo_reasoning.data.prepare.plan import Plan, Preparation, make_plan
+from nemo_reasoning.data.prepare.preview import Sample, in_turn, samples_of
+from nemo_reasoning.data.prepare.select import Selection
+from nemo_reasoning.errors import DataError
+
+QUARANTINE = "quarantine.jsonl"
+
+
+def prepare_data(
+    data: DataSettings,
+    *,
+    formatter: ChatFormatter,
+    seq_length: int,
+    out: Path,
+    tell: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Prepare a folder, or find that it holds the same rows already.
+
+    It gets the token stores `train` and `validation` with their packing plans, both splits as messages,
+    `quarantine.jsonl`, `report.html`, `lengths.png` and `manifest.json`. It appears complete or not at
+    all; what is finished of a killed run lies in ".<name>.work-*" beside it and is used by the next one.
+    The bytes written depend neither on the engine, nor on the number of workers, nor on interruptions.
+
+    Args:
+        data: Settings of conf/data.
+        formatter: Tokenizer and chat template.
+        seq_length: Most tokens of a row, and the size of a packed bin.
+        out: Folder to write.
+        tell: Called with a line of text at each stage.
+
+    Returns:
+        The manifest. The outcomes of each subset add up to its rows read.
+
+    Raises:
+        DataError: Rows cannot be read, too many are unusable, a split is empty, or the disk is full.
+        TemplateError: The template does not suit the tokenizer.
+    """
+    formatter.check()
+    preparation = Preparation(data, formatter, seq_length, out, tell)
+    subsets = find_subsets(data)
+    inputs = preparation.inputs(subsets)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.parent / f".{out.name}.lock"):
+        work = out.parent / f".{out.name}.work-{fingerprint([inputs, preparation.settings])}"
+        manifest = _prepared(out, inputs=inputs, settings=preparation.settings)
+        if manifest is None:
+            _remove_work(out, but=work)
+            work.mkdir(exist_ok=True)
+            manifest = _run(preparation, make_plan(preparation, subsets, work), inputs, work)
+        _remove_work(out)
+    return manifest
+
+
+def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: int, count: int) -> list[Sample]:
+    """Return some rows as they would be trained on, reading little and writing nothing that stays.
+
+    Args:
+        data: Settings of conf/data.
+        formatter: Tokenizer and chat template.
+        seq_length: Most tokens of a row.
+        count: How many; the subsets take turns.
+
+    Raises:
+        DataError: Rows cannot be read, or none is left.
+        TemplateError: The template does not suit the tokenizer.
+    """
+    formatter.check()
+    sampling = Sampling.head if data.sampling is Sampling.head else Sampling.block
+    data = replace(data, sampling=sampling, engine=Engine.local, workers=1)
+    subsets = [replace(subset, rows=count) for subset in find_subsets(data)]
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = make_plan(Preparation(data, formatter, seq_length, Path(scratch), print), subsets, Path(scratch))
+        return in_turn(
+            [
+                islice(
+                    (
+                        sample
+                        for unit in units
+                        for sample in samples_of(plan.make_shard.build(unit)[0], unit.subset, formatter)
+                    ),
+                    count,
+                )
+                for _, units in plan.units
+            ],
+            count,
+        )
+
+
+def _prepared(out: Path, *, inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a folder that holds what is asked for."""
+    if not (out / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(out)
+    return manifest if (manifest["inputs"], manifest["settings"]) == (inputs, settings) else None
+
+
+def _remove_work(out: Path, *, but: Path | None = None) -> None:
+    """Remove what runs left unfinished, but for one of them."""
+    for work in out.parent.glob(f".{out.name}.work-*"):
+        if work != but:
+            shutil.rmtree(work)
+
+
+def _run(preparation: Preparation, plan: Plan, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Make the shards that are missing and write the folder from them."""
+    out = preparation.out
+    listed = out.with_name(f"{out.name}.{QUARANTINE}")
+    listed.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=work, prefix="result.") as scratch:
+        partial = Path(scratch) / out.name
+        partial.mkdir()
+        try:
+            selection = _select(preparation, plan, partial / QUARANTINE)
+            with disk_errors(out):
+                manifest = write_output(
+                    partial, preparation=preparation, selection=selection, inputs=inputs, backend=plan.backend
+                )
+        except DataError as error:
+            if not (partial / QUARANTINE).stat().st_size:
+                raise
+            (partial / QUARANTINE).replace(listed)
+            raise DataError(f"{error}. The unusable rows are listed in {listed}") from error
+        if out.exists():
+            out.rename(Path(scratch) / "replaced")
+        partial.rename(out)
+    return manifest
+
+
+def _select(preparation: Preparation, plan: Plan, quarantine: Path) -> Selection:
+    with quarantine.open("w", encoding="utf-8") as lines:
+        selection = Selection(preparation.data, quarantine=lines, origins=plan.origins, tell=preparation.tell)
+        selection.run(plan.units, lambda units: preparation.each(plan.make_shard, units))
+    for name, count in selection.shortfalls().items():
+        preparation.tell(f"data: {name} has {count} rows fewer than asked for: there are no more")
+    return selection

@@ -1,0 +1,214 @@
+"""Decide which rows of the shards are kept, taking shards in a fixed order."""
+
+import json
+import math
+import pickle
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_reasoning.config_data import DataSettings
+from nemo_reasoning.data.prepare.duplicates import NearlySeen, Seen
+from nemo_reasoning.data.prepare.inputs import Subset
+from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED, Shard
+from nemo_reasoning.data.prepare.units import Unit
+from nemo_reasoning.data.prepare.worker import SIGNATURES
+from nemo_reasoning.errors import DataError
+
+EXACT, NEAR = "exact_duplicates", "near_duplicates"
+_EARLIEST_COMPLAINT = 10_000  # rows
+_SECONDS_OF_SILENCE = 15
+
+
+@dataclass
+class Taken:
+    """Rows of one shard that are kept.
+
+    Attributes:
+        subset: Their subset.
+        folder: The shard.
+        indices: Which of its rows, rising, [n], int64.
+        rows: Facts on them, [n], of dtype ROW.
+        lengths: Their tokens, [n], int64.
+    """
+
+    subset: str
+    folder: Path
+    indices: NDArray[np.int64]
+    rows: NDArray[np.void]
+    lengths: NDArray[np.int64]
+
+
+@dataclass
+class _Progress:
+    """A subset on its way."""
+
+    subset: Subset
+    units: Iterator[Unit]
+    lines: dict[str, int] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    units_taken: int = 0
+    exhausted: bool = False
+
+    @property
+    def missing(self) -> float:
+        wanted = math.inf if self.subset.rows is None else self.subset.rows
+        return wanted - self.outcomes[KEPT]
+
+    def next_units(self) -> list[Unit]:
+        """Return about as many units as the missing rows need, judging by those taken."""
+        if self.exhausted or self.missing <= 0:
+            return []
+        count = None
+        if self.subset.rows is not None:
+            count = 1
+            if self.outcomes[KEPT]:
+                count = math.ceil(self.missing * self.units_taken / self.outcomes[KEPT])
+            elif self.units_taken:
+                count = self.units_taken
+        units = list(islice(self.units, count))
+        self.exhausted = count is None or len(units) < count
+        return units
+
+
+class Selection:
+    """Takes rows until every subset has as many as it wants.
+
+    Attributes:
+        taken: Kept rows, shard by shard, in the order they were taken.
+        licenses: Kept rows of each licence, by subset.
+        encoded_again: Rows tokenised by the reference because an audit of the fast path failed.
+    """
+
+    def __init__(
+        self, data: DataSettings, *, quarantine: TextIO, origins: dict[str, str], tell: Callable[[str], None]
+    ) -> None:
+        """Take the settings.
+
+        Args:
+            data: Settings of conf/data.
+            quarantine: Where unusable rows are listed.
+            origins: Names of files to use for others in that list.
+            tell: Called with a line of text now and then.
+        """
+        self.data, self._quarantine, self._origins, self._tell = data, quarantine, origins, tell
+        self._told = time.monotonic()
+        self.taken: list[Taken] = []
+        self.licenses: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.encoded_again = 0
+        self._exact = Seen()
+        near = data.filters.near_duplicates
+        self._near = None if near is None else NearlySeen(near)
+        self._subsets: dict[str, _Progress] = {}
+
+    def run(
+        self,
+        plans: Iterable[tuple[Subset, Iterator[Unit]]],
+        make_shards: Callable[[list[Unit]], Iterable[Path]],
+    ) -> None:
+        """Make and take shards, in waves: a look at each subset first, then as many as it seems to need.
+
+        Raises:
+            DataError: More rows are unusable than data.max_quarantined_share allows.
+        """
+        self._subsets = {subset.name: _Progress(subset, units) for subset, units in plans}
+        while wave := [unit for progress in self._subsets.values() for unit in progress.next_units()]:
+            for unit, folder in zip(wave, make_shards(wave), strict=True):
+                self._take(unit, folder)
+                self._check_quarantine(least=_EARLIEST_COMPLAINT)
+                self._tell_progress()
+        self._check_quarantine(least=0)
+
+    def outcomes(self) -> dict[str, dict[str, int]]:
+        """Return what became of the rows of each subset; the values of one add up to its rows read."""
+        return {name: dict(sorted(progress.outcomes.items())) for name, progress in self._subsets.items()}
+
+    def shortfalls(self) -> dict[str, int]:
+        """Return how many rows each subset has too few."""
+        missing = {name: progress.missing for name, progress in self._subsets.items()}
+        return {name: int(count) for name, count in missing.items() if 0 < count < math.inf}
+
+    def _tell_progress(self) -> None:
+        if time.monotonic() < self._told + _SECONDS_OF_SILENCE:
+            return
+        self._told = time.monotonic()
+        kept = (
+            f"{name} {progress.outcomes[KEPT]:,} of {progress.subset.rows or 'all'}"
+            for name, progress in self._subsets.items()
+        )
+        self._tell(f"data: rows kept so far: {', '.join(kept)}")
+
+    def _take(self, unit: Unit, folder: Path) -> None:
+        """Keep the rows of a shard that are new, up to as many as are missing; later ones count as not read."""
+        progress, shard = self._subsets[unit.subset], Shard.open(folder)
+        names, outcomes = [*shard.names, EXACT, NEAR], np.array(shard.outcomes)
+        places = shard.rows["place"]
+        new = self._not_seen(shard)
+        outcomes[places[~new]] = names.index(EXACT)
+        kept, last = list[int](), len(outcomes)
+        signatures = self._signatures(folder) if len(places) else []
+        for number in np.flatnonzero(new):
+            if len(kept) >= progress.missing:
+                last = int(places[number])
+                break
+            if self._near is not None and not self._near.add(signatures[number]):
+                outcomes[places[number]] = names.index(NEAR)
+            else:
+                kept.append(int(number))
+        totals = np.bincount(outcomes[:last], minlength=len(names))
+        progress.units_taken += 1
+        self.encoded_again += shard.encoded_again
+        progress.outcomes.update({name: int(total) for name, total in zip(names, totals, strict=True) if total})
+        self._list_unusable(unit, shard, progress, last)
+        self._keep(unit.subset, folder, shard, np.array(kept, dtype=np.int64))
+
+    def _not_seen(self, shard: Shard) -> NDArray[np.bool_]:
+        if self.data.filters.exact_duplicates:
+            return self._exact.new(shard.rows["content"])
+        return np.ones(len(shard.rows), dtype=np.bool_)
+
+    def _signatures(self, folder: Path) -> list[Any]:
+        if self._near is None:
+            return []
+        signatures: list[Any] = pickle.loads((folder / SIGNATURES).read_bytes())
+        return signatures
+
+    def _keep(self, subset: str, folder: Path, shard: Shard, indices: NDArray[np.int64]) -> None:
+        if not len(indices):
+            return
+        rows = np.array(shard.rows[indices])
+        self._exact.add(rows["content"])
+        self.licenses[subset].update(shard.licenses[number] for number in rows["license"])
+        self.taken.append(Taken(subset, folder, indices, rows, np.diff(shard.token_ends)[indices]))
+
+    def _list_unusable(self, unit: Unit, shard: Shard, progress: _Progress, end: int) -> None:
+        """Write unusable rows with their line in the file, where the file is read from its beginning."""
+        for found in shard.quarantine:
+            facts: dict[str, Any] = dict(found)
+            if facts.pop("place") < end:
+                address = facts["file"]
+                facts["file"] = self._origins.get(address, address)
+                facts["line"] = progress.lines[address] + facts["line"] + 1 if unit.sequential else None
+                self._quarantine.write(json.dumps(facts, ensure_ascii=False, sort_keys=True) + "\n")
+        if unit.sequential:
+            progress.lines[unit.spans[0].address] += shard.lines
+
+    def _check_quarantine(self, *, least: int) -> None:
+        outcomes: Counter[str] = sum((progress.outcomes for progress in self._subsets.values()), Counter())
+        unusable = Counter({name: count for name, count in outcomes.items() if name.startswith(QUARANTINED)})
+        read, share = outcomes.total(), self.data.max_quarantined_share
+        if unusable.total() > share * max(read, least):
+            reasons = ", ".join(
+                f"{count} x {name.removeprefix('quarantined: ')}" for name, count in unusable.most_common()
+            )
+            raise DataError(
+                f"{unusable.total()} of {read} rows are unusable ({reasons}), more than "
+                f"data.max_quarantined_share={share}; repair the rows or raise the share"
+            )

@@ -1,0 +1,154 @@
+"""What a worker leaves behind: the rows of one unit, complete under its name or not there at all."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_reasoning.data.disk import disk_errors, save_array
+from nemo_reasoning.data.schema import Message
+from nemo_reasoning.data.store import Encoded
+
+KEPT, QUARANTINED = "kept", "quarantined: "
+ROW = np.dtype(
+    [
+        ("place", "u4"),  # among the rows the shard read
+        ("content", "u8"),  # hash of what is said, before the switch is touched
+        ("order", "u8"),  # random, from content and seed
+        ("completion", "u4"),  # supervised tokens
+        ("thinking", "?"),
+        ("turned_off", "?"),
+        ("validation", "?"),
+        ("license", "u2"),  # index into the shard's licences
+    ]
+)
+_ARRAYS = ("tokens", "loss_mask", "token_ends", "messages", "message_ends", "rows", "outcomes")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of a unit.
+
+    Attributes:
+        tokens: Ids of all kept rows, one behind the other, int32.
+        loss_mask: As many booleans.
+        token_ends: Where each row's tokens begin, and the last one's end, [rows + 1], int64.
+        messages: Lines of messages JSONL, one behind the other, uint8; empty if not asked for.
+        message_ends: Likewise for the lines.
+        rows: Facts on each kept row, [rows], of dtype ROW.
+        outcomes: What became of each row read, as an index into `names`, [rows read], uint8.
+        names: Outcomes; the first is `KEPT`, others are filters or, with a colon, reasons for the quarantine.
+        licenses: Licences that occur.
+        quarantine: Unusable rows: place, file, line in the span, byte, reason and detail.
+        lines: Lines read, empty ones included.
+        encoded_again: Rows tokenised by the reference because an audit of the fast path failed.
+    """
+
+    tokens: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+    token_ends: NDArray[np.int64]
+    messages: NDArray[np.uint8]
+    message_ends: NDArray[np.int64]
+    rows: NDArray[np.void]
+    outcomes: NDArray[np.uint8]
+    names: list[str]
+    licenses: list[str]
+    quarantine: list[dict[str, Any]]
+    lines: int
+    encoded_again: int
+
+    @classmethod
+    def open(cls, folder: Path) -> "Shard":
+        """Map the arrays of a finished shard."""
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        return cls(**arrays, **json.loads((folder / "shard.json").read_text(encoding="utf-8")))
+
+    def save(self, folder: Path, *, extra: dict[str, bytes]) -> None:
+        """Write everything into a folder that appears complete.
+
+        Raises:
+            DataError: The disk is full; nothing is left behind.
+        """
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            with disk_errors(folder):
+                self._write(partial, extra)
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(self, folder: Path, extra: dict[str, bytes]) -> None:
+        for name in _ARRAYS:
+            save_array(folder / f"{name}.npy", getattr(self, name))
+        for name, content in extra.items():
+            (folder / name).write_bytes(content)
+        facts = {name: getattr(self, name) for name in ("names", "licenses", "quarantine", "lines", "encoded_again")}
+        (folder / "shard.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+
+
+@dataclass
+class ShardBuilder:
+    """Collects a shard row by row."""
+
+    lines: int = 0
+    encoded_again: int = 0
+    _encoded: list[Encoded] = field(default_factory=list)
+    _messages: list[bytes] = field(default_factory=list)
+    _rows: list[tuple[Any, ...]] = field(default_factory=list)
+    _outcomes: list[int] = field(default_factory=list)
+    _names: dict[str, int] = field(default_factory=lambda: {KEPT: 0})
+    _licenses: dict[str, int] = field(default_factory=dict)
+    _quarantine: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def places(self) -> int:
+        """Rows read so far."""
+        return len(self._outcomes)
+
+    def keep(self, encoded: Encoded, messages: Sequence[Message] | None, *, license: str, **facts: Any) -> None:
+        """Add a kept row; `facts` are fields of ROW, `messages` its line, if lines are wanted."""
+        facts |= {"place": self.places, "completion": int(encoded.loss_mask.sum())}
+        facts["license"] = self._licenses.setdefault(license, len(self._licenses))
+        self._rows.append(tuple(facts[name] for name in ROW.names or ()))
+        self._encoded.append(encoded)
+        if messages is not None:
+            line = {"messages": [message.to_dict() for message in messages]}
+            self._messages.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._outcomes.append(0)
+
+    def leave_out(self, name: str) -> None:
+        """Count a row that a filter leaves out."""
+        self._outcomes.append(self._names.setdefault(name, len(self._names)))
+
+    def quarantine(self, reason: str, **facts: Any) -> None:
+        """Count and list an unusable row."""
+        self._quarantine.append({"place": self.places, "reason": reason, **facts})
+        self.leave_out(f"{QUARANTINED}{reason}")
+
+    def finish(self) -> Shard:
+        """Return the shard."""
+        lengths = [len(encoded.ids) for encoded in self._encoded]
+        return Shard(
+            tokens=np.concatenate([np.empty(0, np.int32), *(encoded.ids for encoded in self._encoded)]),
+            loss_mask=np.concatenate([np.empty(0, np.bool_), *(encoded.loss_mask for encoded in self._encoded)]),
+            token_ends=_ends(lengths),
+            messages=np.frombuffer(b"".join(self._messages), np.uint8),
+            message_ends=_ends([len(line) for line in self._messages]),
+            rows=np.array(self._rows, dtype=ROW),
+            outcomes=np.array(self._outcomes, dtype=np.uint8),
+            names=list(self._names),
+            licenses=list(self._licenses),
+            quarantine=self._quarantine,
+            lines=self.lines,
+            encoded_again=self.encoded_again,
+        )
+
+
+def _ends(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, dtype=np.int64))])

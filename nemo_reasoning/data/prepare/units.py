@@ -1,0 +1,156 @@
+"""Cut the rows of a subset into units of work, in the order in which they are taken.
+
+The order is a function of the files and the seed alone, so neither workers nor restarts change it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_reasoning.artifacts import atomic_path
+from nemo_reasoning.config_data import DataSettings, Sampling
+from nemo_reasoning.data.disk import disk_errors, save_array
+from nemo_reasoning.data.dual_mode import fraction
+from nemo_reasoning.data.prepare.files import Span, file_size, is_remote, owned_lines
+from nemo_reasoning.data.prepare.inputs import Subset
+from nemo_reasoning.errors import DataError
+
+_TYPICAL_ROW = 4096  # bytes; only sizes the units
+_INDEX = np.dtype([("key", "f8"), ("file", "i4"), ("start", "i8"), ("length", "i4")])
+_INDEX_SPAN = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker turns into one shard.
+
+    Attributes:
+        subset: Name of the subset.
+        number: Place among the units of the subset.
+        spans: Where the rows lie, in the order they are read.
+        sequential: Whether the units of the subset read each file from its beginning, so that lines can be numbered.
+    """
+
+    subset: str
+    number: int
+    spans: tuple[Span, ...]
+    sequential: bool
+
+    @property
+    def name(self) -> str:
+        """A file name that no other unit has."""
+        return f"{self.subset}-{self.number:07d}"
+
+
+def plan_units(subset: Subset, data: DataSettings, index: Sequence[Path]) -> Iterator[Unit]:
+    """Yield the units of a subset in the order they are taken.
+
+    Args:
+        subset: Plain JSON Lines files.
+        data: Sampling, sizes and seed.
+        index: What `IndexRows` wrote, for reservoir sampling; empty for the others.
+    """
+    sequential = subset.rows is None or data.sampling is Sampling.head
+    if sequential:
+        groups: Iterator[tuple[Span, ...]] = ((span,) for span in _cut(subset, data.shard_mb * 2**20))
+    elif data.sampling is Sampling.block:
+        groups = _blocks(subset, data)
+    else:
+        groups = _reservoir(subset, index, rows_at_once=_unit_bytes(subset, data) // _TYPICAL_ROW)
+    for number, spans in enumerate(groups):
+        yield Unit(subset.name, number, spans, sequential)
+
+
+def index_spans(subset: Subset, data: DataSettings) -> list[Span]:
+    """Return what has to be indexed before reservoir sampling; nothing for the other kinds.
+
+    Raises:
+        DataError: The files are remote, so that all of them would have to be fetched.
+    """
+    if subset.rows is None or data.sampling is not Sampling.reservoir:
+        return []
+    if remote := [file for file in subset.files if is_remote(file)]:
+        raise DataError(
+            f"data.sampling=reservoir would fetch all of {remote[0]}; choose block or head, or download it first"
+        )
+    return _cut(subset, _INDEX_SPAN)
+
+
+@dataclass(frozen=True)
+class IndexRows:
+    """Notes where each row of a span lies, with a random key that depends on its bytes and the seed."""
+
+    folder: Path
+    seed: int
+
+    def __call__(self, job: tuple[int, int, Span]) -> Path:
+        """Write the index of (number, file, span) and return its path."""
+        number, file, span = job
+        path = self.folder / f"{number:06d}.npy"
+        if path.exists():
+            return path
+        rows = [
+            (
+                fraction(line.content.decode("latin-1"), purpose="sample", seed=self.seed),
+                file,
+                line.offset,
+                len(line.content),
+            )
+            for line in owned_lines(span)
+            if line.content.strip()
+        ]
+        with disk_errors(path), atomic_path(path) as partial:
+            save_array(partial, np.sort(np.array(rows, dtype=_INDEX), order=["key", "start"]))
+        return path
+
+
+def _cut(subset: Subset, size: int) -> list[Span]:
+    """Return stretches of `size` bytes of every file, in order."""
+    spans = []
+    for address in subset.files:
+        whole = file_size(address)
+        spans += [Span(address, whole, start, min(whole, start + size)) for start in range(0, whole, size)]
+    return spans
+
+
+def _unit_bytes(subset: Subset, data: DataSettings) -> int:
+    """Return the input of a unit: small for small samples, so that little is read for nothing."""
+    wanted = (subset.rows or 0) * _TYPICAL_ROW // 8
+    return min(data.shard_mb * 2**20, max(data.block_kb * 2**10, wanted))
+
+
+def _blocks(subset: Subset, data: DataSettings) -> Iterator[tuple[Span, ...]]:
+    """Yield groups of blocks in random order."""
+    blocks = _cut(subset, data.block_kb * 2**10)
+    seed = int(fraction(subset.name, purpose="blocks", seed=data.seed) * 2**53)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(blocks))
+    together = max(1, _unit_bytes(subset, data) // (data.block_kb * 2**10))
+    for first in range(0, len(order), together):
+        yield tuple(blocks[place] for place in order[first : first + together])
+
+
+def _reservoir(subset: Subset, index: Sequence[Path], *, rows_at_once: int) -> Iterator[tuple[Span, ...]]:
+    """Yield rows by rising key: the first n are a uniform sample, whatever n turns out to be."""
+    parts: list[NDArray[np.void]] = [np.load(path, mmap_mode="r") for path in index]
+    sizes = [file_size(file) for file in subset.files]
+    steps = max(1, math.ceil(sum(map(len, parts)) / max(1, rows_at_once)))
+    edges = np.linspace(0, 1, steps + 1)
+    for low, high in zip(edges, edges[1:], strict=False):
+        cuts = [np.searchsorted(part["key"], [low, high]) for part in parts]
+        rows = np.sort(
+            np.concatenate([part[first:last] for part, (first, last) in zip(parts, cuts, strict=True)]),
+            order=["key", "file", "start"],
+        )
+        yield tuple(
+            Span(
+                subset.files[row["file"]],
+                sizes[row["file"]],
+                int(row["start"]),
+                int(row["start"]) + max(1, int(row["length"])),
+            )
+            for row in rows
+        )

@@ -1,0 +1,161 @@
+"""Read, filter, switch and tokenise the rows of one unit."""
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning.config_data import DataSettings
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.dual_mode import fraction, turned_off
+from nemo_reasoning.data.prepare.duplicates import signature
+from nemo_reasoning.data.prepare.files import Line, Span, owned_lines
+from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
+from nemo_reasoning.data.prepare.shards import Shard, ShardBuilder
+from nemo_reasoning.data.prepare.tokenise import Encoder, FastEncoder
+from nemo_reasoning.data.prepare.units import Unit
+from nemo_reasoning.data.prepare.unpack import DAMAGED
+from nemo_reasoning.data.schema import Row
+from nemo_reasoning.data.sources import decode_row
+from nemo_reasoning.data.store import Encoded
+from nemo_reasoning.errors import RowError
+
+SIGNATURES = "signatures.pickle"
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A line on its way: a row that passed its filters, or what became of it instead."""
+
+    span: Span
+    line: Line
+    row: Row | FilteredOut | RowError
+
+
+@dataclass(frozen=True)
+class MakeShard:
+    """Turns units into shards; a finished one is left as it is.
+
+    Attributes:
+        data: Settings.
+        formatter: The reference tokenisation.
+        seq_length: Most tokens of a row.
+        tokenizer_json: Its tokenizer, for the fast path; None to do without.
+        folder: Where shards go.
+    """
+
+    data: DataSettings
+    formatter: ChatFormatter
+    seq_length: int
+    tokenizer_json: Path | None
+    folder: Path
+
+    def __call__(self, unit: Unit) -> Path:
+        """Write the shard of a unit and return its folder."""
+        folder = self.folder / unit.name
+        if not folder.exists():
+            shard, signatures = self.build(unit)
+            shard.save(folder, extra={SIGNATURES: pickle.dumps(signatures)} if signatures else {})
+        return folder
+
+    def build(self, unit: Unit) -> tuple[Shard, list[Any]]:
+        """Return the shard of a unit, and the MinHash signatures of its rows where they are asked for."""
+        builder, signatures = ShardBuilder(), list[Any]()
+        lines, before = self._lines(unit, builder), self._encoded_again
+        while batch := list(islice(lines, _ROWS_AT_ONCE)):
+            self._add(batch, builder, signatures)
+        builder.encoded_again = self._encoded_again - before
+        return builder.finish(), signatures
+
+    def _lines(self, unit: Unit, builder: ShardBuilder) -> Iterator[_Read]:
+        for span in unit.spans:
+            for line in owned_lines(span):
+                builder.lines += 1
+                if line.content.strip():
+                    yield _Read(span, line, self._row(span, line))
+
+    def _row(self, span: Span, line: Line) -> Row | FilteredOut | RowError:
+        try:
+            if not line.whole:
+                raise RowError(f"line too long: more than {len(line.content)} bytes")
+            if line.content.startswith(DAMAGED):
+                raise RowError(f"damaged archive: {line.content.removeprefix(DAMAGED).decode()}")
+            return self._filters.read(decode_row(line.content), origin=f"{span.address}:{line.offset}")
+        except (FilteredOut, RowError) as error:
+            return error
+
+    def _add(self, batch: list[_Read], builder: ShardBuilder, signatures: list[Any]) -> None:
+        """Switch, tokenise and file a batch, in order."""
+        share, seed = self.data.thinking_off_share, self.data.seed
+        rows = [read.row for read in batch if isinstance(read.row, Row)]
+        switched = [turned_off(row, probability=share, seed=seed) for row in rows]
+        encoded = self._encoder.encode_all([row.messages for row in switched])
+        columns = iter(zip(rows, switched, encoded, strict=True))
+        for read in batch:
+            result: FilteredOut | RowError | Encoded
+            if isinstance(read.row, Row):
+                row, written, result = next(columns)
+            else:
+                result = read.row
+            if isinstance(result, Encoded) and (reason := self._too_long(result)):
+                result = reason
+            if isinstance(result, FilteredOut):
+                builder.leave_out(str(result))
+            elif isinstance(result, RowError):
+                _quarantine(builder, read, result)
+            else:
+                self._keep(builder, row, written, result, signatures)
+
+    def _keep(self, builder: ShardBuilder, row: Row, written: Row, encoded: Encoded, signatures: list[Any]) -> None:
+        said = "\n".join(message.content for message in row.messages if message.role != "system")
+        content = _hash(said.encode())
+        seed = self.data.seed
+        builder.keep(
+            encoded,
+            written.messages if self.data.messages else None,
+            license=row.license,
+            content=content,
+            order=_hash(f"{seed}:{content}".encode()),
+            thinking=written.mode == "on",
+            turned_off=written is not row,
+            validation=fraction(row.question, purpose="split", seed=seed) < self.data.validation_share,
+        )
+        if self.data.filters.near_duplicates is not None:
+            signatures.append(signature(said))
+
+    def _too_long(self, encoded: Encoded) -> FilteredOut | None:
+        try:
+            self._filters.check_tokens(encoded)
+        except FilteredOut as reason:
+            return reason
+        return None
+
+    @property
+    def _encoded_again(self) -> int:
+        return self._encoder.encoded_again if isinstance(self._encoder, FastEncoder) else 0
+
+    @cached_property
+    def _filters(self) -> Filters:
+        return Filters(self.data.filters, seq_length=self.seq_length)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        if self.tokenizer_json is None:
+            return self.formatter
+        return FastEncoder(self.formatter, tokenizer_json=self.tokenizer_json)
+
+
+def _quarantine(builder: ShardBuilder, read: _Read, error: RowError) -> None:
+    reason, _, detail = str(error).partition(": ")
+    builder.quarantine(
+        reason, detail=detail[:200], file=read.span.address, line=read.line.number, byte=read.line.offset
+    )
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

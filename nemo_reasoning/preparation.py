@@ -1,0 +1,70 @@
+"""What recipes/prepare_data.py does."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from nemo_reasoning.config import PrepareSettings
+from nemo_reasoning.config_data import Engine
+from nemo_reasoning.data.prepare.engines import WITHOUT_TORCH, start_server
+from nemo_reasoning.models.source import fetch_tokenizer
+
+if TYPE_CHECKING:
+    from nemo_reasoning.data.chat import ChatFormatter
+
+
+def run_command(settings: PrepareSettings, console: Console) -> None:
+    """Show some rows, or prepare all and print a summary.
+
+    Args:
+        settings: The command's, validated.
+        console: Where to print.
+    """
+    if settings.data.engine is Engine.local and settings.data.workers != 1 and not settings.preview:
+        start_server()
+    model, cache_dir = settings.model, Path(settings.cache_dir).expanduser()
+    tokenizer = fetch_tokenizer(model.source, revision=model.revision, cache_dir=cache_dir)
+    os.environ.update(WITHOUT_TORCH)  # from here on, so these modules are imported here
+    from nemo_reasoning.data.chat import ChatFormatter, load_template
+
+    formatter = ChatFormatter.load(tokenizer, template=load_template(model.template))
+    if settings.preview:
+        _preview(settings, formatter, console)
+    else:
+        _prepare(settings, formatter, console)
+
+
+def _preview(settings: PrepareSettings, formatter: "ChatFormatter", console: Console) -> None:
+    from nemo_reasoning.data.prepare.preview import show, write_page
+    from nemo_reasoning.data.prepare.run import preview_data
+
+    out = Path(settings.output_dir)
+    samples = preview_data(settings.data, formatter=formatter, seq_length=settings.seq_length, count=settings.preview)
+    show(samples, console)
+    page = out.with_name(f"{out.name}.preview.html")
+    write_page(samples, page)
+    console.print(f"the same as a page: {page}")
+
+
+def _prepare(settings: PrepareSettings, formatter: "ChatFormatter", console: Console) -> None:
+    from nemo_reasoning.data.prepare.run import prepare_data
+
+    out = Path(settings.output_dir)
+    manifest = prepare_data(
+        settings.data, formatter=formatter, seq_length=settings.seq_length, out=out, tell=console.print
+    )
+    counts = manifest["counts"]
+    console.print(_table(counts))
+    console.print(f"tokenised with {counts['tokenizer']}; report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _table(counts: dict[str, dict[str, dict[str, int]]]) -> Table:
+    """Return where every row went."""
+    table = Table("outcome", *counts["outcomes"])
+    names = sorted({name for outcomes in counts["outcomes"].values() for name in outcomes})
+    for name in names:
+        table.add_row(name, *(f"{outcomes.get(name, 0):,}" for outcomes in counts["outcomes"].values()))
+    return table

@@ -1,0 +1,60 @@
+import io
+from pathlib import Path
+
+from prepared_rows import corpus, data_settings, formatter, nemotron_row, prepared, write_lines
+from rich.console import Console
+
+from nemo_reasoning.data.prepare.preview import show, write_page
+from nemo_reasoning.data.prepare.run import preview_data
+
+
+def test_preview_marks_what_is_trained_on_in_terminal_and_page(tmp_path: Path) -> None:
+    corpus(tmp_path / "hub/SFT/math/a.jsonl", 40)
+    write_lines(
+        tmp_path / "hub/SFT/code/a.jsonl",
+        [
+            nemotron_row(number, output=f"print('<b>{number}</b>')", reasoning="off", system_prompt="")
+            for number in range(3)
+        ],
+    )
+    data = data_settings(
+        "data=local",
+        f"data.root={tmp_path / 'hub'}",
+        "data.subsets={math: 30, code: 3}",
+        "data.fast_tokenizer=false",
+        "data.filters.languages=[]",
+        "data.sampling=reservoir",
+    )
+    samples = preview_data(data, formatter=formatter(), seq_length=2048, count=5)
+    assert [sample.subset for sample in samples[:4]] == ["code", "math", "code", "math"]
+    for sample in samples:
+        (before, _), (answer, _), (after, _) = sample.pieces
+        assert [supervised for _, supervised in sample.pieces] == [False, True, False]
+        assert before.endswith("<|im_start|>assistant\n")
+        assert answer.endswith("<|im_end|>")
+        assert after == "\n"
+        assert sample.supervised == len(answer.removesuffix("<|im_end|>").encode()) + 1
+    shown = io.StringIO()
+    show(samples, Console(file=shown, force_terminal=True, color_system="standard", width=200))
+    assert "\x1b[30;42mprint(" in shown.getvalue()
+    write_page(samples, tmp_path / "preview.html")
+    page = (tmp_path / "preview.html").read_text()
+    assert "<mark>print(&#39;&lt;b&gt;" in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "preview.html"]
+
+
+def test_the_report_shows_every_outcome_and_licence(tmp_path: Path) -> None:
+    path = corpus(tmp_path / "rows.jsonl", 100)
+    manifest = prepared(
+        tmp_path / "out",
+        "data=jsonl",
+        f"data.paths=[{path}]",
+        "data.fast_tokenizer=false",
+        "data.filters.generators=[DeepSeek-R1]",
+    )
+    page = (tmp_path / "out" / "report.html").read_text()
+    dropped = manifest["counts"]["outcomes"]["rows"]["generators"]
+    assert f'<td>generators</td><td class="number">{dropped}</td>' in page
+    assert all(license in page for license in ("CC-BY-4.0", "Apache-2.0", "MIT"))
+    assert (tmp_path / "out" / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert "data:image/png;base64," in page

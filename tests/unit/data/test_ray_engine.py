@@ -1,0 +1,51 @@
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prepared_rows import corpus, digests, prepared
+
+from nemo_reasoning.config_data import Engine
+from nemo_reasoning.data.prepare import engines
+from nemo_reasoning.errors import DataError
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def dying(number: int) -> int:
+    if number == 3 and multiprocessing.parent_process() is not None:
+        os._exit(9)
+    return number
+
+
+def test_results_keep_their_order() -> None:
+    inputs = list(range(50))
+    expected = [square(number) for number in inputs]
+    for workers in (1, 3):
+        assert list(engines.run(square, inputs, engine=Engine.local, workers=workers)) == expected
+
+
+def test_a_worker_that_dies_is_named() -> None:
+    with pytest.raises(DataError, match=r"a worker was killed.*fewer data\.workers"):
+        list(engines.run(dying, range(8), engine=Engine.local, workers=2))
+
+
+@pytest.fixture
+def ray_address() -> Iterator[None]:
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_address")
+def test_ray_writes_the_same_bytes_as_processes(tmp_path: Path) -> None:
+    path = corpus(tmp_path / "rows.jsonl", 3000)
+    chosen = ("data=jsonl", f"data.paths=[{path}]", "data.rows=2000", "data.shard_mb=1", "data.fast_tokenizer=false")
+    for engine in ("local", "ray"):
+        prepared(tmp_path / engine / "out", *chosen, f"data.engine={engine}", "data.workers=2")
+    assert digests(tmp_path / "local" / "out") == digests(tmp_path / "ray" / "out")
