@@ -57,15 +57,14 @@ class Filters:
         self._check_content(row)
         return row
 
-    def check_tokens(self, encoded: Encoded) -> None:
-        """Check the limits on tokens.
-
-        Raises:
-            FilteredOut: The row has too many.
-        """
-        _drop_if(len(encoded.ids) > self.longest, "max_tokens")
+    def too_long(self, encoded: Encoded) -> FilteredOut | None:
+        """Return the limit on tokens that a row exceeds, if it does."""
+        if len(encoded.ids) > self.longest:
+            return FilteredOut("max_tokens")
         limit = self.settings.max_completion_tokens
-        _drop_if(limit is not None and int(encoded.loss_mask.sum()) > limit, "max_completion_tokens")
+        if limit is not None and int(encoded.loss_mask.sum()) > limit:
+            return FilteredOut("max_completion_tokens")
+        return None
 
     def _check_origin(self, value: dict[str, Any]) -> None:
         model, chosen = self.settings.used_in_training, self.settings

@@ -91,25 +91,22 @@ class MakeShard:
 
     def _add(self, batch: list[_Read], builder: ShardBuilder, signatures: list[Any]) -> None:
         """Switch, tokenise and file a batch, in order."""
-        share, seed = self.data.thinking_off_share, self.data.seed
         rows = [read.row for read in batch if isinstance(read.row, Row)]
+        share, seed = self.data.thinking_off_share, self.data.seed
         switched = [turned_off(row, probability=share, seed=seed) for row in rows]
-        encoded = self._encoder.encode_all([row.messages for row in switched])
-        columns = iter(zip(rows, switched, encoded, strict=True))
+        encoded = iter(self._encoder.encode_all([row.messages for row in switched]))
+        written = iter(switched)
         for read in batch:
-            result: FilteredOut | RowError | Encoded
-            if isinstance(read.row, Row):
-                row, written, result = next(columns)
+            if not isinstance(read.row, Row):
+                _leave_out(builder, read, read.row)
+                continue
+            row, result = next(written), next(encoded)
+            if isinstance(result, RowError):
+                _leave_out(builder, read, result)
+            elif (reason := self._filters.too_long(result)) is not None:
+                _leave_out(builder, read, reason)
             else:
-                result = read.row
-            if isinstance(result, Encoded) and (reason := self._too_long(result)):
-                result = reason
-            if isinstance(result, FilteredOut):
-                builder.leave_out(str(result))
-            elif isinstance(result, RowError):
-                _quarantine(builder, read, result)
-            else:
-                self._keep(builder, row, written, result, signatures)
+                self._keep(builder, read.row, row, result, signatures)
 
     def _keep(self, builder: ShardBuilder, row: Row, written: Row, encoded: Encoded, signatures: list[Any]) -> None:
         said = "\n".join(message.content for message in row.messages if message.role != "system")
@@ -128,13 +125,6 @@ class MakeShard:
         if self.data.filters.near_duplicates is not None:
             signatures.append(signature(said))
 
-    def _too_long(self, encoded: Encoded) -> FilteredOut | None:
-        try:
-            self._filters.check_tokens(encoded)
-        except FilteredOut as reason:
-            return reason
-        return None
-
     @property
     def _encoded_again(self) -> int:
         return self._encoder.encoded_again if isinstance(self._encoder, FastEncoder) else 0
@@ -150,8 +140,11 @@ class MakeShard:
         return FastEncoder(self.formatter, tokenizer_json=self.tokenizer_json)
 
 
-def _quarantine(builder: ShardBuilder, read: _Read, error: RowError) -> None:
-    reason, _, detail = str(error).partition(": ")
+def _leave_out(builder: ShardBuilder, read: _Read, why: FilteredOut | RowError) -> None:
+    if isinstance(why, FilteredOut):
+        builder.leave_out(str(why))
+        return
+    reason, _, detail = str(why).partition(": ")
     builder.quarantine(
         reason, detail=detail[:200], file=read.span.address, line=read.line.number, byte=read.line.offset
     )

@@ -129,13 +129,10 @@ def test_overlap_with_evaluation_problems(tmp_path: Path) -> None:
 def test_token_limits() -> None:
     encoded = formatter().encode(filters().read(row(THOUGHT), origin="a:1").messages)
     total, completion = len(encoded.ids), int(encoded.loss_mask.sum())
-    filters(f"max_completion_tokens={completion}", seq_length=total).check_tokens(encoded)
-    with pytest.raises(FilteredOut, match="max_tokens"):
-        filters(seq_length=total - 1).check_tokens(encoded)
-    with pytest.raises(FilteredOut, match="max_tokens"):
-        filters(f"max_tokens={total - 1}").check_tokens(encoded)
-    with pytest.raises(FilteredOut, match="max_completion_tokens"):
-        filters(f"max_completion_tokens={completion - 1}").check_tokens(encoded)
+    assert filters(f"max_completion_tokens={completion}", seq_length=total).too_long(encoded) is None
+    assert str(filters(seq_length=total - 1).too_long(encoded)) == "max_tokens"
+    assert str(filters(f"max_tokens={total - 1}").too_long(encoded)) == "max_tokens"
+    assert str(filters(f"max_completion_tokens={completion - 1}").too_long(encoded)) == "max_completion_tokens"
 
 
 TEXT = st.text(max_size=20)
