@@ -36,15 +36,16 @@ class TagScanner:
         pending: End of the text so far that may be the beginning of a tag.
         position: Characters seen, `pending` included.
         block_start: Where, in characters, the content of the last thinking block begins.
-        tag_start: Where the last whole tag begins.
-        blocks: Thinking blocks closed.
+        tag_end: Where the last whole tag ends.
+        blocks: Where the content of each closed thinking block begins and ends.
     """
 
     def __init__(self, *, thinking: bool) -> None:
         """Start in the answer, or in the thinking if the prompt has opened it already."""
         self.thinking = thinking
         self.pending = ""
-        self.position = self.block_start = self.tag_start = self.blocks = 0
+        self.position = self.block_start = self.tag_end = 0
+        self.blocks: list[tuple[int, int]] = []
 
     def push(self, text: str) -> Iterator[tuple[bool, str]]:
         """Yield (is thinking, text) of each section that `text` adds to; one at least, possibly empty."""
@@ -59,12 +60,11 @@ class TagScanner:
         yield self.thinking, text[used : len(text) - len(self.pending)]
 
     def _turn(self, *, opens: bool, start: int, end: int) -> None:
-        self.tag_start = start
         if opens and not self.thinking:
             self.block_start = end
         if self.thinking and not opens:
-            self.blocks += 1
-        self.thinking = opens
+            self.blocks.append((self.block_start, start))
+        self.tag_end, self.thinking = end, opens
 
     def flush(self) -> tuple[bool, str]:
         """Return (is thinking, text) of what was held back: the text has ended, so it is no tag."""
@@ -147,7 +147,7 @@ class StopFinder:
     def __init__(self, words: Sequence[str]) -> None:
         """Take the strings to stop at, none of them empty; there may be none."""
         self._words = tuple(words)
-        self._held = ""
+        self._held = self._word = ""
         self.found = False
 
     def push(self, text: str) -> str:
@@ -155,10 +155,11 @@ class StopFinder:
         if self.found:
             return ""
         text = self._held + text
-        places = [place for word in self._words if (place := text.find(word)) >= 0]
+        places = [(place, word) for word in self._words if (place := text.find(word)) >= 0]
         if places:
             self.found, self._held = True, ""
-            return text[: min(places)]
+            place, self._word = min(places)
+            return text[:place]
         self._held = partial_suffix(text, self._words) if self._words else ""
         return text[: len(text) - len(self._held)]
 
@@ -166,3 +167,7 @@ class StopFinder:
         """Return what was held back; the text has ended."""
         held, self._held = self._held, ""
         return held
+
+    def before(self, text: str) -> str:
+        """Return a text that ends with what was found, without it and what follows."""
+        return text[: text.rfind(self._word)] if self.found and self._word in text else text

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from nemo_reasoning.inference.parsing import StopFinder, ThinkParser, parse, partial_suffix
 
 TAGS = ["<think>", "</think>", "<thi", "nk>", "<", "/", "</", "think>", "</think", "<<think>>"]
-texts = st.lists(st.one_of(st.sampled_from([*TAGS, " ", "\n", "a", "b c", "é", "\u3000"]), st.text(max_size=4))).map("".join)
+texts = st.lists(st.one_of(st.sampled_from([*TAGS, " ", "\n", "a", "b c", "é", "\u3000"]), st.text(max_size=4))).map(
+    "".join
+)
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
@@ -96,7 +98,8 @@ def test_a_stop_string_ends_the_text_wherever_it_is_cut(text: str, words: list[s
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "held"), [("ab", ["bc"], "b"), ("abab", ["ababc", "b"], "abab"), ("ab", ["x"], ""), ("", ["x"], "")]
+    ("text", "words", "held"),
+    [("ab", ["bc"], "b"), ("abab", ["ababc", "b"], "abab"), ("ab", ["x"], ""), ("", ["x"], "")],
 )
 def test_partial_suffix(text: str, words: list[str], held: str) -> None:
     assert partial_suffix(text, words) == held
