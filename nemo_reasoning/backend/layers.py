@@ -62,6 +62,13 @@ class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
         return shards
 
 
+class TorchNorm(torch.nn.RMSNorm):
+    """The norm behind the last layer, in the dtype of the parameters, as Transformer Engine makes it."""
+
+    def __init__(self, config: Any, hidden_size: int, eps: float) -> None:
+        super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
+
+
 class TorchAttention(MegatronModule):  # type: ignore[misc]
     """Causal grouped-query attention through `scaled_dot_product_attention`.
 

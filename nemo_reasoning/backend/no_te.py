@@ -17,6 +17,14 @@ def _layer_spec() -> Sequence[tuple[Any, str, Any]]:
     return [(base, "HAVE_TE", False), (base, "local_layer_spec", torch_layer_spec)]
 
 
+def _final_norm() -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core.transformer import transformer_block
+
+    from nemo_reasoning.backend.layers import TorchNorm
+
+    return [(transformer_block, "LayerNormImpl", TorchNorm)]
+
+
 def _causal_batches() -> Sequence[tuple[Any, str, Any]]:
     from nemo.collections.llm.gpt.model.base import GPTModel
 
@@ -64,6 +72,7 @@ def _fused_kernels() -> Sequence[tuple[Any, str, Any]]:
 
 NO_TE = (
     Patch("layer-spec", "nemo.collections.llm.gpt.model.base.default_layer_spec", _layer_spec),
+    Patch("final-norm", "megatron.core's transformer_block makes the last norm float32 without TE", _final_norm),
     Patch(
         "causal-batches",
         "nemo.collections.llm.gpt.model.base.gpt_forward_step asserts TE without a mask",

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nemo_reasoning.data.schema import THINK_SYSTEM, Message, with_thinking
 from nemo_reasoning.data.store import Encoded
@@ -32,20 +33,18 @@ def load_template(name: str) -> str:
         known = ", ".join(sorted(template.stem for template in TEMPLATES.glob("*.jinja")))
         raise TemplateError(f"model.template={name} is neither a file nor one of {known}")
     template = path.read_text(encoding="utf-8").removesuffix("\n")
-    _require_mask(template, origin=str(path))
-    if clock := _CLOCK.search(template):
-        raise TemplateError(
-            f"{path} uses {clock[0]}: prompts would differ from day to day, and from those trained on; remove the date"
-        )
+    _check_template(template, origin=str(path))
     return template
 
 
-def _require_mask(template: str, *, origin: str) -> None:
+def _check_template(template: str, *, origin: str) -> None:
     if not _GENERATION.search(template):
         raise TemplateError(
             f"{origin} has no {{% generation %}} block, so no token could be told from the prompt; put "
             "{% generation %} and {% endgeneration %} around what the assistant says, its end-of-turn token included"
         )
+    if clock := _CLOCK.search(template):
+        raise TemplateError(f"{origin} uses {clock[0]}: prompts would differ from day to day; remove the date")
 
 
 class ChatFormatter:
@@ -62,12 +61,17 @@ class ChatFormatter:
         """Take a fast tokenizer and the text of a template with generation blocks.
 
         Raises:
-            TemplateError: The template does not mark the assistant's tokens.
+            TemplateError: The template does not mark the assistant's tokens, or writes the date.
         """
-        _require_mask(template, origin="the chat template")
+        _check_template(template, origin="the chat template")
         self.tokenizer, self.template = tokenizer, template
         special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    @classmethod
+    def load(cls, folder: Path, *, template: str) -> "ChatFormatter":
+        """Return a formatter with the tokenizer of a Hugging Face directory."""
+        return cls(AutoTokenizer.from_pretrained(folder), template)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Return the dialogue as text."""
@@ -103,12 +107,12 @@ class ChatFormatter:
         """Prove on a sample that what the template renders can be trained on and prompted with.
 
         Raises:
-            TemplateError: The beginning-of-text token is missing or doubled, the end of a turn is not
-                a target, or a prompt does not begin as the trained dialogue did.
+            TemplateError: The sample is refused or not marked, the beginning-of-text token is missing or
+                doubled, the end of a turn is not a target, or a prompt does not begin as the trained
+                dialogue did.
         """
-        asked = (Message("system", THINK_SYSTEM["on"]), Message("user", "What is 2 + 2?"))
-        encoded = self.encode((*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4."))))
-        ids, targets = encoded.ids.tolist(), encoded.loss_mask.nonzero()[0]
+        encoded, prompt = self._sample
+        ids, first = encoded.ids.tolist(), int(encoded.loss_mask.argmax())
         begin = self.tokenizer.bos_token_id
         wanted = self.tokenizer("a")["input_ids"][0] == begin
         if begin is not None and (ids[:2] == [begin, begin] or (wanted and ids[0] != begin)):
@@ -116,19 +120,42 @@ class ChatFormatter:
                 f"the chat template must write the beginning-of-text token {self.tokenizer.bos_token} exactly once, "
                 f"first of all; it renders {self.tokenizer.decode(ids[:8])!r}"
             )
-        last = self.tokenizer.added_tokens_decoder.get(ids[targets[-1]])
-        if last is None or not last.special:
-            raise TemplateError(
-                "the last token in the generation block of the chat template is "
-                f"{self.tokenizer.decode(ids[targets[-1]])!r}, no end-of-turn token: the model would never learn to "
-                "stop; put the end-of-turn token before {% endgeneration %}"
-            )
-        prompt = self.prompt_ids(asked)
-        if prompt != ids[: targets[0]]:
+        self.end_of_turn  # noqa: B018 - raises if it is no special token
+        if prompt != ids[:first]:
             raise TemplateError(
                 f"with add_generation_prompt the chat template renders {self.tokenizer.decode(prompt[-8:])!r} before "
-                f"the answer, but training has {self.tokenizer.decode(ids[: targets[0]][-8:])!r}; make them equal"
+                f"the answer, but training has {self.tokenizer.decode(ids[:first][-8:])!r}; make them equal"
             )
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """Id of the token that ends what the assistant says: the last one training targets.
+
+        Raises:
+            TemplateError: It is no special token, so an engine could not stop there.
+        """
+        encoded, _ = self._sample
+        last = int(encoded.ids[encoded.loss_mask][-1])
+        token = self.tokenizer.added_tokens_decoder.get(last)
+        if token is None or not token.special:
+            raise TemplateError(
+                f"the last token in the generation block of the chat template is {self.tokenizer.decode([last])!r}, "
+                "no end-of-turn token: the model would never learn to stop; put the end-of-turn token before "
+                "{% endgeneration %}"
+            )
+        return last
+
+    @cached_property
+    def _sample(self) -> tuple[Encoded, list[int]]:
+        """A dialogue, and the prompt that asks for its answer."""
+        asked = (Message("system", THINK_SYSTEM["on"]), Message("user", "What is 2 + 2?"))
+        answered = (*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4.")))
+        try:
+            return self.encode(answered), self.prompt_ids(asked)
+        except (RowError, jinja2.TemplateError) as error:
+            raise TemplateError(
+                f"the chat template cannot render a system, a user and an assistant turn: {error}"
+            ) from error
 
     def _unusable(self, messages: Sequence[Message]) -> RowError | None:
         if not any(message.role == "assistant" and message.target for message in messages):

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypedDict
 
-from nemo_reasoning.artifacts import write_manifest
+from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest, write_manifest
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.dual_mode import fraction, turn_off_probability, turned_off
 from nemo_reasoning.data.schema import Message, Rejected, Row
@@ -151,6 +151,25 @@ def prepare(
             out.rename(Path(scratch) / "replaced")
         partial.rename(out)
     return manifest
+
+
+def prepare_once(
+    source: RowSource, *, formatter: ChatFormatter, settings: PrepareSettings, tokenizer_revision: str, out: Path
+) -> dict[str, Any]:
+    """Return the manifest of a prepared folder, preparing it unless it holds the same rows already.
+
+    Arguments and errors are those of `prepare`; `tokenizer_revision` identifies the tokenizer's content.
+    """
+    inputs = {
+        **source.inputs(),
+        "tokenizer": tokenizer_revision,
+        "template": fingerprint(formatter.template),
+    }
+    if (out / MANIFEST).is_file():
+        manifest = read_manifest(out)
+        if (manifest["inputs"], manifest["settings"]) == (inputs, dict(settings)):
+            return manifest
+    return prepare(source, formatter=formatter, settings=settings, inputs=inputs, out=out)
 
 
 def _fill(folder: Path, *, source: RowSource, formatter: ChatFormatter, settings: PrepareSettings) -> _Counts:

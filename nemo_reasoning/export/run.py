@@ -22,8 +22,6 @@ from nemo_reasoning.export.merged import DTYPES, write_merged
 from nemo_reasoning.export.nemo_archive import write_nemo_archive
 from nemo_reasoning.export.tokenizer import (
     TEMPLATE_FILE,
-    end_of_turn,
-    load_formatter,
     strip_generation,
     write_tokenizer,
 )
@@ -125,7 +123,7 @@ def export(
     _check_request(formats, name, base_dtype=base_dtype, dtype=dtype)
     if require_verified:
         _require_checks(formats, reference_logits, tokenizer_python)
-    formatter = load_formatter(base.path, template=template)
+    formatter = ChatFormatter.load(base.path, template=template)
     adapter = read_adapter(checkpoint, shape=architecture_from_hf(base.path), peft=peft)
     batches = verify.probe_ids(formatter)
     reference = reference_logits(batches) if reference_logits else None
@@ -212,7 +210,7 @@ def _archive(path: Path, job: _Job) -> dict[str, Any]:
 def _hf_folder(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
     write_tokenizer(job.formatter, out=folder)
     if format_name == "merged":
-        end = end_of_turn(job.formatter)
+        end = job.formatter.end_of_turn
         write_merged(
             job.adapter,
             base=job.base.path,

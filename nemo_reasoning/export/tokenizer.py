@@ -3,28 +3,13 @@
 import re
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.schema import Message
-from nemo_reasoning.errors import ExportError
 
 TEMPLATE_FILE = "chat_template.jinja"
 _TAG = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
-_CLOCK = re.compile(r"strftime_now|date_string")
-
-
-def load_formatter(base: Path, *, template: str) -> ChatFormatter:
-    """Return what training encoded with: the base's tokenizer and the training template.
-
-    Raises:
-        ExportError: The template writes the date, so a prompt would change from day to day.
-    """
-    clock = _CLOCK.search(template)
-    if clock:
-        raise ExportError(f"the chat template uses {clock[0]}, which puts a date into every prompt; remove it")
-    return ChatFormatter(AutoTokenizer.from_pretrained(base), template)
 
 
 def strip_generation(template: str) -> str:
@@ -36,24 +21,6 @@ def strip_generation(template: str) -> str:
     return _TAG.sub(r"{#\1 \2#}", template)
 
 
-def end_of_turn(formatter: ChatFormatter) -> int:
-    """Return the id of the token that ends what the assistant says: the last one training targets.
-
-    Raises:
-        ExportError: It is no special token, so an engine could not stop there.
-    """
-    encoded = formatter.encode([Message("user", "a"), Message("assistant", "b")])
-    last = int(encoded.ids[encoded.loss_mask][-1])
-    token = formatter.tokenizer.added_tokens_decoder.get(last)
-    if token is None or not token.special:
-        text = formatter.tokenizer.decode([last])
-        raise ExportError(
-            f"the chat template ends the assistant's turn with {text!r}, which is "
-            "no special token of the base model; put the end-of-turn token inside the generation block"
-        )
-    return last
-
-
 def write_tokenizer(formatter: ChatFormatter, *, out: Path) -> None:
     """Save tokenizer and chat template to the folder `out`.
 
@@ -63,7 +30,7 @@ def write_tokenizer(formatter: ChatFormatter, *, out: Path) -> None:
     """
     source = formatter.tokenizer
     template = strip_generation(formatter.template)
-    eos = source.convert_ids_to_tokens(end_of_turn(formatter))
+    eos = source.convert_ids_to_tokens(formatter.end_of_turn)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=source.backend_tokenizer,
         bos_token=source.bos_token,

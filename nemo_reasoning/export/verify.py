@@ -17,7 +17,6 @@ from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
 from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.merged import DTYPES
-from nemo_reasoning.export.tokenizer import end_of_turn
 
 ReferenceLogits = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
@@ -196,7 +195,7 @@ def verify_tokenizer(folder: Path, *, formatter: ChatFormatter, python: Path) ->
     expected = tokenizer_probe.observe(
         formatter.tokenizer, template=formatter.template, dialogues=dialogues, texts=list(TEXTS)
     )
-    expected["eos"] = end_of_turn(formatter)
+    expected["eos"] = formatter.end_of_turn
     answer = _ask(python, {"folder": str(folder), "dialogues": dialogues, "texts": list(TEXTS)})
     version = answer["transformers"]
     if int(version.split(".")[0]) < 5:

@@ -25,8 +25,8 @@ from nemo_reasoning.config import (
     SftSettings,
     TrainerSettings,
 )
-
-CHECKPOINT_NAME = "{step}-{val_loss:.4f}"
+from nemo_reasoning.training.callbacks.validation import VALIDATION_LOSS, StepCheckpoint
+from nemo_reasoning.training.checkpoints import CHECKPOINT_NAME
 
 
 def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Any) -> LlamaModel:
@@ -97,6 +97,11 @@ def build_lora(peft: PeftSettings) -> LoRA:
     )
 
 
+def warmup_steps(optim: OptimSettings, max_steps: int) -> int:
+    """Return the steps in which the learning rate rises to `optim.lr`."""
+    return round(optim.warmup_ratio * max_steps)
+
+
 def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> nl.MegatronOptimizerModule:
     """Return Adam with a linear warm-up and a cosine over `max_steps`."""
     config = OptimizerConfig(
@@ -111,21 +116,20 @@ def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> 
     )
     schedule = nl.lr_scheduler.CosineAnnealingScheduler(
         max_steps=max_steps,
-        warmup_steps=round(optim.warmup_ratio * max_steps),
+        warmup_steps=warmup_steps(optim, max_steps),
         constant_steps=0,
         min_lr=optim.lr * optim.min_lr_ratio,
     )
     return nl.MegatronOptimizerModule(config=config, lr_scheduler=schedule)
 
 
-def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int, validation_steps: int) -> nl.Trainer:
+def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int) -> nl.Trainer:
     """Return the trainer with Megatron's strategy.
 
     Args:
         trainer: The settings.
         backend: What is active; decides between CPU and CUDA.
         max_steps: Optimiser steps.
-        validation_steps: Global batches of one validation.
     """
     mixed = nl.MegatronMixedPrecision(precision="bf16-mixed") if trainer.precision == "bf16-mixed" else None
     return nl.Trainer(
@@ -138,7 +142,6 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int,
         max_epochs=-1,
         val_check_interval=min(trainer.eval_interval, max_steps),
         check_val_every_n_epoch=None,
-        limit_val_batches=validation_steps,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         use_distributed_sampler=False,
@@ -170,10 +173,10 @@ def build_log(folder: Path, *, keep: int, loggers: list[Logger]) -> nl.NeMoLogge
         keep: Best checkpoints kept.
         loggers: Where metrics go.
     """
-    checkpoints = nl.ModelCheckpoint(
+    checkpoints = StepCheckpoint(
         dirpath=str(folder / "checkpoints"),
         filename=CHECKPOINT_NAME,
-        monitor="val_loss",
+        monitor=VALIDATION_LOSS,
         mode="min",
         save_top_k=keep,
         save_last=True,

@@ -10,10 +10,10 @@ import pytest
 from tiny import llama3_tokenizer, save_tiny_llama
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.errors import ExportError, VerificationError
+from nemo_reasoning.data.chat import ChatFormatter, load_template
+from nemo_reasoning.errors import TemplateError, VerificationError
 from nemo_reasoning.export import tokenizer_probe, verify
-from nemo_reasoning.export.tokenizer import end_of_turn, load_formatter, strip_generation, write_tokenizer
+from nemo_reasoning.export.tokenizer import strip_generation, write_tokenizer
 from nemo_reasoning.models.source import BaseModel
 
 TEMPLATES = {"chatml": None, "llama3": llama3_tokenizer}
@@ -23,12 +23,12 @@ TEMPLATES = {"chatml": None, "llama3": llama3_tokenizer}
 def test_tokenizer_encodes_as_in_training(tmp_path: Path, name: str) -> None:
     maker = TEMPLATES[name]
     path = save_tiny_llama(tmp_path / "base", tokenizer=maker() if maker else None)
-    formatter = load_formatter(path, template=load_template(name))
+    formatter = ChatFormatter.load(path, template=load_template(name))
     write_tokenizer(formatter, out=tmp_path / "out")
     exported = AutoTokenizer.from_pretrained(tmp_path / "out")  # type: ignore[no-untyped-call]
     assert type(exported) is PreTrainedTokenizerFast
     assert "generation %" not in exported.chat_template
-    assert exported.eos_token_id == end_of_turn(formatter)
+    assert exported.eos_token_id == formatter.end_of_turn
     dialogues = [[message.to_dict() for message in turns] for turns in verify.DIALOGUES]
     seen, expected = (
         tokenizer_probe.observe(tokenizer, template=template, dialogues=dialogues, texts=list(verify.TEXTS))
@@ -58,12 +58,12 @@ def test_stripping_generation_tags_keeps_the_text(base: BaseModel, tag: str) -> 
 
 def test_an_end_of_turn_that_is_no_token_is_refused(base: BaseModel) -> None:
     template = "{% for m in messages %}{% generation %}{{ m.content }}END{% endgeneration %}{% endfor %}"
-    with pytest.raises(ExportError, match="no special token"):
-        end_of_turn(load_formatter(base.path, template=template))
+    with pytest.raises(TemplateError, match="no end-of-turn token"):
+        _ = ChatFormatter.load(base.path, template=template).end_of_turn
 
 
 def test_an_old_interpreter_proves_nothing(base: BaseModel, tmp_path: Path) -> None:
-    formatter = load_formatter(base.path, template=load_template("chatml"))
+    formatter = ChatFormatter.load(base.path, template=load_template("chatml"))
     write_tokenizer(formatter, out=tmp_path)
     with pytest.raises(VerificationError, match="needs 5 or newer"):
         verify.verify_tokenizer(tmp_path, formatter=formatter, python=Path(sys.executable))
@@ -73,7 +73,7 @@ def test_tokenizer_in_the_newest_transformers(base: BaseModel, tmp_path: Path) -
     python = os.environ.get("NEMO_REASONING_TOKENIZER_PYTHON")
     if not python:
         pytest.skip("NEMO_REASONING_TOKENIZER_PYTHON names no interpreter with transformers 5")
-    formatter = load_formatter(base.path, template=load_template("chatml"))
+    formatter = ChatFormatter.load(base.path, template=load_template("chatml"))
     write_tokenizer(formatter, out=tmp_path)
     assert verify.verify_tokenizer(tmp_path, formatter=formatter, python=Path(python))["texts"] == 7
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -117,9 +117,7 @@ def test_a_thousand_samples_keep_their_budget_and_answer(taught_llama: Path, bud
         ask(
             thinking_budget=budget,
             max_new_tokens=2 * budget + 60,
-            temperature=3.0
-            if budget > 16
-            else 1.2,  # the hotter, the longer it thinks and the more seldom it begins to
+            temperature=3.0 if budget > 16 else 1.2,  # hotter: longer, but begins less often
             seed=seed,
             min_thinking=min(budget, 1),
         )

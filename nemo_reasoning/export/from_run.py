@@ -1,0 +1,107 @@
+"""Export the best checkpoint of a run's folder, from what the folder itself says about the run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nemo_reasoning.artifacts import MANIFEST, read_manifest
+from nemo_reasoning.config import Init
+from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.errors import ExportError
+from nemo_reasoning.export import verify
+from nemo_reasoning.export.run import ExportResult, export
+from nemo_reasoning.models.source import BaseModel, fetch_base
+from nemo_reasoning.training.callbacks.quiet import quiet_output
+from nemo_reasoning.training.checkpoints import best_checkpoint
+from nemo_reasoning.training.run_folder import read_settings
+
+EXPORT_FOLDER = "export"
+
+
+def run_base(run: Path) -> BaseModel:
+    """Return the base model of a run.
+
+    Raises:
+        ExportError: The run trained random weights.
+    """
+    settings = read_settings(run)
+    if settings.model.init is Init.random:
+        raise ExportError(f"{run} trained random weights, which only measure speed; there is nothing to export")
+    cache_dir = Path(settings.cache_dir).expanduser()
+    return fetch_base(settings.model.source, revision=settings.model.revision, cache_dir=cache_dir)
+
+
+def export_run(
+    run: Path,
+    *,
+    formats: Sequence[str],
+    out: Path | None = None,
+    dtype: str = "bfloat16",
+    verified: bool = True,
+    tokenizer_python: Path | None = None,
+) -> ExportResult:
+    """Export the best checkpoint of a run; `export` says what is written and what is verified.
+
+    Args:
+        run: Folder that recipes/sft_lora.py wrote.
+        formats: From "hf_peft", "nemo" and "merged".
+        out: Where the formats' folders go; None for `export` in the run's folder.
+        dtype: Of merged weights.
+        verified: Whether to compare logits with the trained model, and to fail where a check cannot run.
+        tokenizer_python: Interpreter of an environment with transformers 5.
+    """
+    settings, checkpoint = read_settings(run), best_checkpoint(run).path
+    return export(
+        checkpoint=checkpoint,
+        base=run_base(run),
+        template=load_template(settings.model.template),
+        peft=settings.peft,
+        formats=formats,
+        out=run / EXPORT_FOLDER if out is None else out,
+        name=settings.name,
+        base_dtype=settings.model.dtype,
+        dtype=dtype,
+        reference_logits=verify.nemo_reference_logits(checkpoint) if verified else None,
+        tokenizer_python=tokenizer_python,
+        require_verified=verified and tokenizer_python is not None,
+    )
+
+
+def export_and_show(run: Path, **options: Any) -> None:
+    """Export a run with `export_run`, quietly; print what each check found and the commands that serve the result."""
+    read_settings(run)  # a folder that is no run gets no log file
+    with quiet_output(run / "log.txt") as terminal:
+        result = export_run(run, **options)
+        console = Console(file=terminal, highlight=False, soft_wrap=True)
+        for name, folder in result.folders.items():
+            console.print(f"\n[bold]{name}[/bold]  {folder}")
+            for check, found in result.checks[name].items():
+                console.print(f"  {check}: {_in_words(found)}", markup=False)
+            for server, command in result.commands[name].items():
+                console.print(f"  {server}: {command}", markup=False)
+
+
+def _in_words(found: Any) -> str:
+    if isinstance(found, str):
+        return found
+    values = (f"{key} {value:.2g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items())
+    return "verified: " + ", ".join(values)
+
+
+def ensure_exported(run: Path, *, tokenizer_python: Path | None = None) -> tuple[Path, Path]:
+    """Return (base model, adapter) of a run as Hugging Face directories, exporting the adapter if necessary."""
+    folder, checkpoint = run / EXPORT_FOLDER, best_checkpoint(run).path
+    base = run_base(run)
+    if not _holds(folder, checkpoint):
+        export_run(run, formats=["hf_peft"], tokenizer_python=tokenizer_python)
+    return base.path, folder / "hf_peft"
+
+
+def _holds(folder: Path, checkpoint: Path) -> bool:
+    """Whether a folder holds the adapter of this very checkpoint."""
+    if not (folder / MANIFEST).is_file() or not (folder / "hf_peft").is_dir():
+        return False
+    recorded = read_manifest(folder)["inputs"]["checkpoint"]
+    return Path(recorded).name == checkpoint.name

@@ -1,0 +1,123 @@
+"""What recipes/sft_lora.py does, stage after stage; a finished stage is not repeated."""
+
+import os
+import time
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+
+from nemo_reasoning.config import DataSource, Init, SftSettings
+from nemo_reasoning.data.builtin import held_out
+from nemo_reasoning.data.chat import ChatFormatter, load_template
+from nemo_reasoning.data.prepare import prepare_once
+from nemo_reasoning.data.sources import RowSource
+from nemo_reasoning.evaluation.report import Stage, evaluation_path, record_run, write_report
+from nemo_reasoning.evaluation.runner import evaluate
+from nemo_reasoning.evaluation.table import report_table
+from nemo_reasoning.export.from_run import ensure_exported
+from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel, fetch_base
+from nemo_reasoning.training.callbacks.quiet import quiet_output
+from nemo_reasoning.training.memory_stats import rss_peak
+from nemo_reasoning.training.run import TrainingInputs, train
+from nemo_reasoning.training.run_folder import open_run
+
+VERIFY_PYTHON = Path(".venv-verify/bin/python")
+
+
+def fine_tune(settings: SftSettings) -> Path:
+    """Prepare data and base model, train, and where `evaluate` asks for it measure before and after.
+
+    Run it again to continue: every stage that is finished is left as it is.
+
+    Args:
+        settings: The run, validated.
+
+    Returns:
+        The run's folder.
+    """
+    began = time.perf_counter()
+    folder = open_run(settings)
+    with quiet_output(folder / "log.txt") as terminal:
+        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        if not _first_process():
+            console.quiet = True
+        base = _base_model(settings)
+        inputs = _prepare(settings, base, folder=folder, console=console)
+        if settings.evaluate and _first_process():
+            _measure("base", settings, inputs, folder=folder, console=console)
+        train(settings, inputs, out=folder, stream=terminal)
+        if settings.evaluate and _first_process():
+            _measure("trained", settings, inputs, folder=folder, console=console)
+            record_run(folder, wall_seconds=time.perf_counter() - began, peak_rss_bytes=rss_peak())
+            console.print(report_table(write_report(folder)))
+            console.print(f"report: {folder / 'report.html'}")
+        console.print(f"run: {folder}")
+    return folder
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0
+
+
+def _base_model(settings: SftSettings) -> BaseModel:
+    """Return the base model's directory; of random weights, the one whose tokenizer they borrow."""
+    random = settings.model.init is Init.random
+    source, revision = (PACKAGED_MODEL, None) if random else (settings.model.source, settings.model.revision)
+    return fetch_base(source, revision=revision, cache_dir=Path(settings.cache_dir).expanduser())
+
+
+def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: Console) -> TrainingInputs:
+    random = settings.model.init is Init.random
+    formatter = ChatFormatter.load(base.path, template=load_template("chatml" if random else settings.model.template))
+    with FileLock(folder / ".prepare.lock"):
+        manifest = prepare_once(
+            _source(settings),
+            formatter=formatter,
+            settings={
+                "seq_length": settings.trainer.seq_length,
+                "validation_share": settings.data.validation_share,
+                "thinking_off_share": settings.data.thinking_off_share,
+                "max_quarantined_share": settings.data.max_quarantined_share,
+                "seed": settings.data.seed,
+            },
+            tokenizer_revision=base.revision,
+            out=folder / "data",
+        )
+    counts = manifest["counts"]
+    console.print(
+        f"data: {counts['train']['rows']} training and {counts['validation']['rows']} validation rows "
+        f"({counts['too_long']} too long, {sum(counts['quarantined'].values())} quarantined) in {folder / 'data'}"
+    )
+    checkpoint = None
+    if not random:
+        checkpoint = import_base(base, dtype=settings.model.dtype, cache_dir=Path(settings.cache_dir).expanduser())
+        console.print(f"base model: {base.name}")
+    return TrainingInputs(base=checkpoint, tokenizer=base.path, formatter=formatter, data=folder / "data")
+
+
+def _source(settings: SftSettings) -> RowSource:
+    data = settings.data
+    paths = () if data.source is DataSource.builtin else tuple(Path(path) for path in data.paths)
+    return RowSource(paths=paths, rows=data.rows, seed=data.seed)
+
+
+def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, folder: Path, console: Console) -> None:
+    """Let the base or the trained model answer held-out problems, unless that has been done."""
+    path = evaluation_path(folder, stage)
+    if path.exists():
+        return
+    from nemo_reasoning.export.tokenizer import strip_generation
+    from nemo_reasoning.inference.hf import HFEngine
+
+    adapter, model = None, inputs.tokenizer
+    if stage == "trained":
+        python = VERIFY_PYTHON if VERIFY_PYTHON.is_file() else None
+        model, adapter = ensure_exported(folder, tokenizer_python=python)
+    console.print(
+        f"measuring {settings.evaluate} held-out problems, {'before' if adapter is None else 'after'} training"
+    )
+    engine = HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))
+    problems = held_out(count=settings.evaluate, seed=settings.data.seed)
+    evaluate(engine, problems, max_new_tokens=settings.trainer.seq_length).save(path)

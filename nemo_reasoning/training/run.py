@@ -1,0 +1,183 @@
+"""Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from nemo_reasoning.backend.runtime import Backend, backend
+from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.prepare import MESSAGES
+from nemo_reasoning.data.schema import Message, Mode, system_prompt
+from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
+
+_MODES: tuple[Mode, ...] = ("on", "off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingInputs:
+    """What a run starts from.
+
+    Attributes:
+        base: NeMo checkpoint of the base model; None for random weights.
+        tokenizer: Hugging Face directory with the tokenizer.
+        formatter: What the rows were formatted with.
+        data: Prepared rows.
+    """
+
+    base: Path | None
+    tokenizer: Path
+    formatter: ChatFormatter
+    data: Path
+
+
+def train(settings: SftSettings, inputs: TrainingInputs, *, out: Path, stream: TextIO) -> None:
+    """Train until the last step; leaves checkpoints, metrics.jsonl and samples.jsonl in `out`.
+
+    Args:
+        settings: The run, validated.
+        inputs: Model and data.
+        out: Folder of the run.
+        stream: Where progress is shown.
+
+    Raises:
+        BackendError: The machine cannot run what was asked.
+        SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
+    """
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    wanted = {
+        "cuda": False if on_cpu else settings.backend.cuda,
+        "transformer_engine": settings.backend.transformer_engine,
+    }
+    with backend(**wanted) as active:
+        _finetune(settings, inputs, active=active, out=out, stream=stream)
+
+
+def _finetune(settings: SftSettings, inputs: TrainingInputs, *, active: Backend, out: Path, stream: TextIO) -> None:
+    from nemo import lightning as nl
+    from nemo.collections import llm
+
+    from nemo_reasoning.training import build
+    from nemo_reasoning.training.callbacks.order import attach
+    from nemo_reasoning.training.loggers import build_loggers
+
+    data = _build_data(settings, inputs)
+    model = build.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
+    trainer = build.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
+    attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream))
+    loggers = build_loggers(
+        backend=settings.logger.backend, folder=out, run_name=settings.name, project=settings.logger.project
+    )
+    restore = nl.RestoreConfig(path=str(inputs.base)) if inputs.base else None
+    llm.finetune(
+        model=model,
+        data=data,
+        trainer=trainer,
+        log=build.build_log(out, keep=settings.trainer.keep_checkpoints, loggers=loggers),
+        resume=nl.AutoResume(
+            restore_config=restore,
+            resume_from_directory=str(out / "checkpoints"),
+            resume_if_exists=True,
+            resume_ignore_no_checkpoint=True,
+        ),
+        optim=build.build_optimizer(settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps),
+        peft=build.build_lora(settings.peft),
+        tokenizer="model",
+    )
+    nl.teardown(trainer, model)
+
+
+def _nemo_tokenizer(inputs: TrainingInputs) -> Any:
+    from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
+
+    return AutoTokenizer(str(inputs.tokenizer))
+
+
+def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
+    from nemo_reasoning.data.module import ChatDataModule
+
+    trainer = settings.trainer
+    return ChatDataModule(
+        inputs.data,
+        seq_length=trainer.seq_length,
+        micro_batch_size=trainer.micro_batch_size,
+        global_batch_size=trainer.global_batch_size,
+        data_parallel_size=trainer.data_parallel_size,
+        max_steps=trainer.max_steps,
+        epochs=trainer.epochs,
+        pad_id=inputs.formatter.end_of_turn,
+        fixed_length=trainer.pipeline_model_parallel_size > 1,
+        seed=trainer.seed,
+    )
+
+
+def _build_callbacks(
+    settings: SftSettings, inputs: TrainingInputs, *, data: Any, out: Path, stream: TextIO
+) -> list[Any]:
+    """Return our callbacks in the order they run; `attach` explains it."""
+    from nemo_reasoning.training.build import warmup_steps
+    from nemo_reasoning.training.callbacks.memory import MemoryMonitor
+    from nemo_reasoning.training.callbacks.preemption import SigtermSave
+    from nemo_reasoning.training.callbacks.progress import ProgressDisplay
+    from nemo_reasoning.training.callbacks.recorder import MetricSource, MetricsRecorder
+    from nemo_reasoning.training.callbacks.validation import ValidationLoss
+    from nemo_reasoning.training.determinism import RunLength, StepSeed
+
+    chosen = settings.callbacks
+    sources: list[MetricSource] = []
+    if chosen.memory:
+        sources.append(MemoryMonitor())
+    if chosen.throughput:
+        sources.append(_throughput(settings, inputs))
+    recorder = MetricsRecorder(sources=sources)
+    display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
+    callbacks = [
+        StepSeed(settings.trainer.seed),
+        RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
+        ValidationLoss(data),
+        *sources,
+        recorder,
+        display,
+        SigtermSave(show=display.show),
+    ]
+    if chosen.samples_interval:
+        callbacks.append(_samples(chosen, inputs, out=out, show=display.show))
+    return callbacks
+
+
+def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
+    from nemo_reasoning.models.flops import step_flops
+    from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters
+    from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
+
+    shape = settings.model.architecture or architecture_from_hf(inputs.tokenizer)
+    adapter = count_lora_parameters(shape, settings.peft)
+    return ThroughputMonitor(flops=lambda counts: step_flops(counts, shape=shape, adapter_weights=adapter))
+
+
+def _samples(chosen: CallbackSettings, inputs: TrainingInputs, *, out: Path, show: Any) -> Any:
+    from nemo_reasoning.training.callbacks.samples import GenerationSamples
+
+    formatter = inputs.formatter
+    return GenerationSamples(
+        prompts=sample_prompts(inputs.data, formatter),
+        eos_ids=[formatter.end_of_turn],
+        decode=lambda ids: str(formatter.tokenizer.decode(ids)),
+        max_new_tokens=chosen.samples_max_new_tokens,
+        every_n_steps=chosen.samples_interval,
+        path=out / SAMPLES_FILE,
+        show=show,
+    )
+
+
+def sample_prompts(data: Path, formatter: ChatFormatter) -> list[SamplePrompt]:
+    """Return the first question of the validation rows, once in each mode."""
+    with (data / MESSAGES["validation"]).open(encoding="utf-8") as lines:
+        turns = json.loads(next(lines))["messages"]
+    question = next(turn["content"] for turn in turns if turn["role"] == "user")
+    prompts = []
+    for mode in _MODES:
+        dialogue = [Message("system", system_prompt(mode)), Message("user", question)]
+        prompts.append(SamplePrompt(mode, question, formatter.prompt_ids(dialogue)))
+    return prompts

@@ -1,0 +1,30 @@
+"""Write a trained adapter for transformers, vLLM and NIM: `--help` tells how."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from nemo_reasoning.cli import recipe
+from nemo_reasoning.config import ExportSettings, load_settings
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
+def main(config: DictConfig) -> None:
+    """Export, then print what was checked and how to serve it."""
+    with recipe():
+        settings = load_settings(config, ExportSettings)
+        from nemo_reasoning.export.from_run import export_and_show
+
+        export_and_show(
+            Path(settings.checkpoint),
+            formats=settings.formats,
+            out=Path(settings.output_dir) if settings.output_dir else None,
+            dtype=settings.dtype,
+            verified=settings.verify,
+            tokenizer_python=Path(settings.tokenizer_python) if settings.tokenizer_python else None,
+        )
+
+
+if __name__ == "__main__":
+    main()

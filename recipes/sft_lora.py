@@ -1,0 +1,31 @@
+"""Fine-tune a chat model into a reasoning model with a thinking switch: `--help` tells how."""
+
+import hydra
+from omegaconf import DictConfig
+
+from nemo_reasoning.cli import recipe
+from nemo_reasoning.config import SftSettings, load_settings
+from nemo_reasoning.hardware import register_resolvers
+from nemo_reasoning.validation import validate
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="sft_lora")
+def main(config: DictConfig) -> None:
+    """Validate, then print the plan or run it."""
+    with recipe():
+        settings = load_settings(config, SftSettings)
+        validate(settings)
+        if settings.dry_run:
+            from nemo_reasoning.training.plan import print_plan
+
+            print_plan(settings)
+        else:
+            from nemo_reasoning.pipeline import fine_tune
+
+            fine_tune(settings)
+
+
+if __name__ == "__main__":
+    main()
