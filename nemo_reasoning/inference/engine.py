@@ -1,7 +1,7 @@
 """What every inference engine takes and returns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from nemo_reasoning.data.schema import Message, Mode
@@ -19,7 +19,7 @@ class GenerationRequest:
         messages: Turns up to the assistant's; the engine puts the switch of `mode` into the system turn.
         mode: Whether the model is to think.
         max_new_tokens: Most tokens to generate, thinking included.
-        prompt: Text to continue as it stands, in place of messages: no template, no switch, no tags.
+        prompt: Text or tokens to continue as they stand, in place of messages: no template, no switch, no tags.
         thinking_budget: Most tokens between the tags. At the limit the engine closes the block, and an
             answer follows: the model can neither end before it nor think again. The block is also closed
             in time to leave a quarter of `max_new_tokens`, or 512 of them, to the answer. None sets no limit.
@@ -36,7 +36,7 @@ class GenerationRequest:
     messages: tuple[Message, ...] = ()
     mode: Mode
     max_new_tokens: int
-    prompt: str | None = None
+    prompt: str | tuple[int, ...] | None = None
     thinking_budget: int | None = None
     min_thinking: int = 0
     stop: tuple[str, ...] = ()
@@ -79,6 +79,10 @@ class GenerationRequest:
                 f"thinking_budget={budget}, min_thinking={least}, but mode=off and bare prompts exclude thinking; "
                 "give messages with mode=on"
             )
+
+    def choices(self, count: int) -> list["GenerationRequest"]:
+        """Return the request as often as asked for, with one seed after the other."""
+        return [replace(self, seed=self.seed + number) for number in range(count)]
 
     @property
     def steered(self) -> bool:

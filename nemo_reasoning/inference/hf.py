@@ -1,6 +1,7 @@
 """Inference with Hugging Face transformers, on CPU or GPU: requests join a running batch and leave it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -118,6 +119,20 @@ class HFEngine:
         except KeyError:
             known = ", ".join(name for name in self.voices if name) or "none"
             raise EngineError(f"adapter={adapter!r} is not loaded; loaded: {known}") from None
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run, and how many wait."""
+        return self.scheduler.running, self.scheduler.waiting
+
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt.
+
+        Raises:
+            EngineError: The prompt leaves no room, or there is no such adapter.
+        """
+        voice = self.voice(request.adapter)
+        return voice.context - len(voice.prompt(replace(request, max_new_tokens=1)).ids)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Return one completion per request, in their order.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
 from nemo_reasoning.inference.batch import Row, RunningBatch
 from nemo_reasoning.inference.writer import Writer
 
@@ -61,7 +61,7 @@ class Scheduler:
             )
         with self._changed:
             if self._closed:
-                raise EngineError("the engine is closed; start another one")
+                raise EngineClosedError("the engine is closed; start another one")
             self._waiting.append((row, ticket))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -87,7 +87,7 @@ class Scheduler:
                 self._let_go()
                 if self._batch.rows:
                     self._step()
-        self._fail_all(EngineError("the engine was closed before the end; ask again"))
+        self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
 
     def _admit(self) -> bool:
         """Move waiting requests into the batch, oldest first; sleep without any, and return False when closed."""
@@ -109,7 +109,7 @@ class Scheduler:
         try:
             done = self._batch.step()
         except Exception as error:  # of torch, such as memory exhausted: those served see it, and others go on
-            self._fail_running(EngineError(f"generation failed: {type(error).__name__}: {error}"))
+            self._fail_running(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
             return
         for row in done:
             del self._tickets[row]

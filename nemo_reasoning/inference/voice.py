@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from nemo_reasoning.data.schema import THINK_OPEN
@@ -46,8 +47,10 @@ class Voice:
             EngineError: They and `max_new_tokens` exceed the context, or there are none.
         """
         thinking = False
-        if request.prompt is not None:
+        if isinstance(request.prompt, str):
             ids: list[int] = self.tokenizer(request.prompt)["input_ids"]
+        elif request.prompt is not None:
+            ids = self._known(request.prompt)
         else:
             ids = self._render(request)
             thinking = self.decode(ids[-8:]).rstrip().endswith(THINK_OPEN)
@@ -60,9 +63,19 @@ class Voice:
             )
         return Prompt(ids, thinking)
 
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        size = len(self.tokenizer)
+        unknown = [token for token in ids if not 0 <= token < size]
+        if unknown:
+            raise EngineError(f"token {unknown[0]} in the prompt; the model knows 0 to {size - 1}")
+        return list(ids)
+
     def _render(self, request: GenerationRequest) -> list[int]:
         turns = [message.to_dict() for message in with_switch(request.messages, request.mode)]
-        tokens: Any = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        try:
+            tokens: Any = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        except TemplateError as error:
+            raise EngineError(f"the chat template refuses the dialogue: {error}; change its turns") from error
         ids: list[int] = tokens["input_ids"]
         return ids
 
