@@ -47,3 +47,26 @@ class VerificationError(ExportError):
 
 class EngineError(NemoReasoningError):
     """An inference engine cannot start or cannot serve a request."""
+
+
+class GenerationError(EngineError):
+    """A request that an engine took has failed."""
+
+
+class EngineClosedError(EngineError):
+    """An engine was closed before a request's end."""
+
+
+class RequestError(NemoReasoningError):
+    """A client asks the service for something it cannot have.
+
+    Attributes:
+        status: Of HTTP.
+        code: For programs.
+        param: The field that is to blame, if one is.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, code: str = "invalid_request", param: str | None = None):
+        """Take the message for people and what programs read."""
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param

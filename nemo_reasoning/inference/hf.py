@@ -1,35 +1,41 @@
-"""Inference with Hugging Face transformers, on CPU or GPU."""
+"""Inference with Hugging Face transformers, on CPU or GPU: requests join a running batch and leave it."""
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal
 
+import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference import attention
-from nemo_reasoning.inference.decoding import Job, decode, sampler
-from nemo_reasoning.inference.engine import Completion, GenerationRequest
-from nemo_reasoning.inference.thinking import split_thinking, with_switch
+from nemo_reasoning.inference.batch import RunningBatch
+from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
+from nemo_reasoning.inference.lora import LoraBank, read_adapter_config
+from nemo_reasoning.inference.scheduler import Scheduler, Ticket
+from nemo_reasoning.inference.voice import Voice
+from nemo_reasoning.inference.writer import Writer
 
 Precision = Literal["auto", "bfloat16", "float32"]
+_PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
+_MEMORY_SHARE = 0.5
 
 
 class HFEngine:
-    """Generates with a Hugging Face model, with or without a LoRA adapter.
+    """Generates with a Hugging Face model, with or without LoRA adapters.
 
     The tokenizer is the adapter's where the adapter's directory has one, and the model's otherwise; its
     chat template renders the prompts, unless another one is given. A turn ends at the tokenizer's EOS or
-    at an EOS of the model's generation_config. The same requests to the same machine give the same tokens.
+    at an EOS of the model's generation_config. In bfloat16 on a CPU a request's tokens do not depend
+    on what else is in the batch; elsewhere the last bits of the logits may.
 
     Attributes:
-        model: In evaluation mode, on its device; an adapter is merged into it.
-        tokenizer: Carries the chat template.
-        stop_ids: Tokens that end a turn.
-        batch_size: Most requests decoded together.
+        model: In evaluation mode, on its device; a single `adapter` is merged into it.
+        voices: Tokenizer and template by name of adapter; None is the model itself.
     """
 
     def __init__(
@@ -37,19 +43,25 @@ class HFEngine:
         model: Path | str,
         adapter: Path | None = None,
         *,
+        adapters: Mapping[str, Path] | None = None,
         dtype: Precision = "auto",
         device: str = "auto",
         batch_size: int = 64,
+        context: int | None = None,
+        cache_gb: float | None = None,
         chat_template: str | None = None,
     ) -> None:
         """Load the model, and merge the adapter into it in memory: the adapter then costs no time.
 
         Args:
-            model: Directory or hub id of a causal language model.
-            adapter: Directory of a PEFT adapter.
+            model: Directory or hub id of a causal language model of the Llama family.
+            adapter: Directory of a PEFT adapter to merge.
+            adapters: Directories of LoRA adapters to keep apart, by the name that requests choose them by.
             dtype: Of weights and arithmetic; "auto" is bfloat16 where the processor computes with it.
             device: Of torch; "auto" is CUDA where there is some.
             batch_size: Most requests decoded together; memory grows with it.
+            context: Most tokens of prompt and completion; None is what the model was made for.
+            cache_gb: Most memory of keys and values, in GiB; None is half of what is free.
             chat_template: Text of a template that takes the place of the tokenizer's own: a model is to be
                 asked in the format it was trained in, which its base's directory may not have.
 
@@ -60,77 +72,122 @@ class HFEngine:
             raise EngineError(f"batch_size={batch_size}; give 1 or more")
         place = torch.device(_detected_device() if device == "auto" else device)
         precision = _native_dtype(place) if dtype == "auto" else getattr(torch, dtype)
-        self.tokenizer = _load_tokenizer(model, adapter, chat_template=chat_template)
+        adapters = adapters or {}
+        sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters)
+        tokenizers = {name: _load_tokenizer(model, path, chat_template=chat_template) for name, path in sources.items()}
         self.model = _load_model(model, adapter, dtype=precision).to(place).eval()
-        self.stop_ids = _stop_ids(self.model, self.tokenizer)
-        self.batch_size = batch_size
+        self._lora = LoraBank(self.model, adapters) if adapters else None
+        self.voices: dict[str | None, Voice] = {
+            name: Voice(tokenizer, stop_ids=_stop_ids(self.model, tokenizer), context=self._context(context))
+            for name, tokenizer in tokenizers.items()
+        }
+        batch = RunningBatch(
+            self.model,
+            lora=self._lora,
+            max_rows=batch_size,
+            max_bytes=int(_free_memory(place) * _MEMORY_SHARE if cache_gb is None else cache_gb * 2**30),
+            prefill_tokens=_PREFILL_TOKENS[place.type],
+        )
+        self.scheduler = Scheduler(batch)
+
+    def _context(self, wanted: int | None) -> int:
+        most: int = self.model.config.max_position_embeddings
+        if wanted is not None and not 1 <= wanted <= most:
+            raise EngineError(f"context={wanted}; the model takes 1 to {most} tokens")
+        return wanted or most
+
+    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
+        """Start a request and return at once; `report` is called on the engine's thread and must not block.
+
+        Raises:
+            EngineError: The prompt and `max_new_tokens` exceed the model's context or memory, there is no
+                such adapter, or the engine is closed.
+        """
+        voice = self.voice(request.adapter)
+        writer = Writer(request, voice.prompt(request), voice=voice, report=report)
+        number = -1 if self._lora is None or request.adapter is None else self._lora.numbers[request.adapter]
+        return self.scheduler.submit(writer, adapter=number)
+
+    def voice(self, adapter: str | None) -> Voice:
+        """Return tokenizer and template of an adapter, or of the model.
+
+        Raises:
+            EngineError: There is no such adapter.
+        """
+        try:
+            return self.voices[adapter]
+        except KeyError:
+            known = ", ".join(name for name in self.voices if name) or "none"
+            raise EngineError(f"adapter={adapter!r} is not loaded; loaded: {known}") from None
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run, and how many wait."""
+        return self.scheduler.running, self.scheduler.waiting
+
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt.
+
+        Raises:
+            EngineError: The prompt leaves no room, or there is no such adapter.
+        """
+        voice = self.voice(request.adapter)
+        return voice.context - len(voice.prompt(replace(request, max_new_tokens=1)).ids)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return one completion per request, in their order; batches hold prompts of similar length.
+        """Return one completion per request, in their order.
 
         Raises:
-            EngineError: A prompt and its `max_new_tokens` exceed the model's context.
+            EngineError: A request cannot be served; the others are cancelled.
         """
-        prompts = [self.prompt_ids(request) for request in requests]
-        order = sorted(range(len(requests)), key=lambda index: len(prompts[index]))
-        completions: dict[int, Completion] = {}
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            jobs = [_job(requests[index], prompts[index]) for index in chosen]
-            for index, tokens in zip(chosen, decode(self.model, jobs, stop_ids=self.stop_ids), strict=True):
-                completions[index] = self._completion(requests[index], len(prompts[index]), tokens)
-        return [completions[index] for index in range(len(requests))]
+        events: SimpleQueue[tuple[int, Completion | EngineError]] = SimpleQueue()
+        tickets: list[Ticket] = []
+        done: dict[int, Completion] = {}
+        try:
+            for index, request in enumerate(requests):
+                tickets.append(self.submit(request, partial(_keep_end, events, index)))
+            while len(done) < len(requests):
+                index, end = events.get()
+                if isinstance(end, EngineError):
+                    raise end
+                done[index] = end
+        except BaseException:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
+        return [done[index] for index in range(len(requests))]
 
-    def prompt_ids(self, request: GenerationRequest) -> list[int]:
-        """Return the token ids of a request's dialogue up to where the assistant begins to speak.
+    def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
+        """Yield what the model writes as it does, the whole completion last; leaving the loop cancels it.
 
         Raises:
-            EngineError: They and `max_new_tokens` exceed the model's context.
+            EngineError: The request cannot be served.
         """
-        turns = [message.to_dict() for message in with_switch(request.messages, request.mode)]
-        tokens: Any = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-        ids: list[int] = tokens["input_ids"]
-        context = self.model.config.max_position_embeddings
-        if len(ids) + request.max_new_tokens > context:
-            raise EngineError(
-                f"the prompt's {len(ids)} tokens and max_new_tokens={request.max_new_tokens} exceed the "
-                f"model's context of {context}; lower max_new_tokens or shorten the prompt"
-            )
-        return ids
+        events: SimpleQueue[Event] = SimpleQueue()
+        ticket = self.submit(request, events.put)
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, EngineError):
+                    raise event
+                yield event
+                if isinstance(event, Completion):
+                    return
+        finally:
+            ticket.cancel()
 
-    def _completion(self, request: GenerationRequest, prompt_tokens: int, tokens: list[int]) -> Completion:
-        finished = tokens[-1] in self.stop_ids
-        written = tokens[:-1] if finished else tokens
-        text = self._decode(written)
-        split = split_thinking(text, request.mode, finished=finished)
-        return Completion(
-            text=text,
-            reasoning=split.reasoning,
-            answer=split.answer,
-            well_formed=split.well_formed,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=len(tokens),
-            reasoning_tokens=self._reasoning_tokens(written, text),
-            finish_reason="stop" if finished else "length",
-        )
-
-    def _reasoning_tokens(self, tokens: list[int], text: str) -> int:
-        """Return how many tokens it took until the last thinking block was closed."""
-        if text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE):
-            return len(tokens)
-        blocks = text.count(THINK_CLOSE)
-        return bisect_left(
-            range(len(tokens)), blocks, key=lambda count: self._decode(tokens[:count]).count(THINK_CLOSE)
-        )
-
-    def _decode(self, tokens: list[int]) -> str:
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+    def close(self) -> None:
+        """Fail what is running or waiting, and take no more requests."""
+        self.scheduler.close()
 
 
-def _job(request: GenerationRequest, prompt: list[int]) -> Job:
-    choose = sampler(temperature=request.temperature, top_p=request.top_p, seed=request.seed)
-    return Job(prompt=prompt, max_new_tokens=request.max_new_tokens, choose=choose)
+def _keep_end(events: "SimpleQueue[tuple[int, Completion | EngineError]]", index: int, event: Event) -> None:
+    if not isinstance(event, Delta):
+        events.put((index, event))
+
+
+def _free_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _detected_device() -> str:
@@ -169,8 +226,7 @@ def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype) 
         return loaded
     from peft import PeftModel
 
-    if not (adapter / "adapter_config.json").is_file():
-        raise EngineError(f"{adapter} has no adapter_config.json; export it with formats=[hf_peft] first")
+    read_adapter_config(adapter)
     return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
 
 

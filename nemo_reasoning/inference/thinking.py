@@ -12,6 +12,7 @@ from nemo_reasoning.data.schema import (
     system_prompt,
 )
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.inference.parsing import parse
 
 
 class Split(NamedTuple):
@@ -28,26 +29,21 @@ class Split(NamedTuple):
     well_formed: bool
 
 
-def split_thinking(text: str, mode: Mode, *, finished: bool = True) -> Split:
+def split_thinking(text: str, mode: Mode, *, finished: bool = True, prefilled: bool = False) -> Split:
     """Divide what the model wrote into reasoning and answer.
 
     Well-formed with thinking on: one block at the very start, then an answer. Off: an answer and no
-    tag at all. Malformed text is divided at its last closing tag, so that the answer a user would
-    read is still found; a tag that is open at the end hides everything after it.
+    tag at all. Malformed text is divided as a stream of it would be: see `ThinkParser`.
 
     Args:
         text: The whole completion.
         mode: What the model was asked for.
         finished: Whether the model ended by itself; a text cut at a token limit is never well-formed.
+        prefilled: Whether the prompt has opened the thinking block already.
     """
-    opened, closed = text.count(THINK_OPEN), text.count(THINK_CLOSE)
-    before, tag, after = text.rpartition(THINK_CLOSE)
-    answer, reopened, unfinished = after.partition(THINK_OPEN)
-    thought = before + tag + reopened + unfinished
-    reasoning = thought.replace(THINK_OPEN, "").replace(THINK_CLOSE, "").strip()
-    answer = answer.strip()
-    leading = text.lstrip().startswith(THINK_OPEN)
-    expected = (opened, closed, leading) == ((1, 1, True) if mode == "on" else (0, 0, False))
+    reasoning, answer = parse(text, thinking=prefilled)
+    tags = (text.count(THINK_OPEN), text.count(THINK_CLOSE), prefilled or text.lstrip().startswith(THINK_OPEN))
+    expected = tags == ((1 - prefilled, 1, True) if mode == "on" else (0, 0, False))
     return Split(reasoning, answer, finished and expected and bool(answer))
 
 

@@ -9,6 +9,7 @@ from composing import composed, sft_settings
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_reasoning import config as schemas
+from nemo_reasoning import config_inference as inference_schemas
 from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, SftSettings, load_settings, settings_to_dict
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.validation import validate
@@ -34,7 +35,8 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
 
 def schema(root: str) -> type[Any] | None:
     """Return the class whose docstring names the root YAML."""
-    classes = [value for value in vars(schemas).values() if isinstance(value, type)]
+    modules = (schemas, inference_schemas)
+    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
     return next((cls for cls in classes if (cls.__doc__ or "").startswith(f"conf/{root}.yaml")), None)
 
 

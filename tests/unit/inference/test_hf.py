@@ -12,13 +12,13 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.decoding import Job, decode
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.hf import HFEngine
 
 QUESTION = "What is 2 times 21?"
 ON_TOKENS = len("<think>\n2 * 20 = 40\n</think>\n\nThe answer is 42.") + 1  # bytes, and the end of the turn
-THINKING_TOKENS = len("<think>\n2 * 20 = 40\n</think>")
+OPENING, CLOSED = len("<think>"), len("<think>\n2 * 20 = 40\n</think>")
+THINKING_TOKENS = len("\n2 * 20 = 40\n")
 
 
 def ask(
@@ -38,13 +38,17 @@ def ask(
     )
 
 
+def prompt_ids(engine: HFEngine, request: GenerationRequest) -> list[int]:
+    return engine.voice(request.adapter).prompt(request).ids
+
+
 @pytest.fixture(scope="module")
 def engine(taught_llama: Path) -> HFEngine:
     return HFEngine(taught_llama, dtype="float32", device="cpu", batch_size=3)
 
 
 def test_the_prompt_carries_the_switch_and_ends_where_the_assistant_begins(engine: HFEngine) -> None:
-    assert engine.tokenizer.decode(engine.prompt_ids(ask(mode="off"))) == (
+    assert engine.voice(None).tokenizer.decode(prompt_ids(engine, ask(mode="off"))) == (
         "<|im_start|>system\ndetailed thinking off<|im_end|>\n"
         f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -57,15 +61,15 @@ def test_the_switch_turns_thinking_on_and_off(engine: HFEngine) -> None:
     assert (off.text, off.reasoning, off.answer, off.well_formed) == ("It is 43.", "", "It is 43.", True)
     assert (off.completion_tokens, off.reasoning_tokens) == (len("It is 43.") + 1, 0)
     assert on.finish_reason == off.finish_reason == "stop"
-    assert on.prompt_tokens == len(engine.prompt_ids(ask(mode="on")))
+    assert on.prompt_tokens == len(prompt_ids(engine, ask(mode="on")))
 
 
-@pytest.mark.parametrize("cut", [10, THINKING_TOKENS - 1, THINKING_TOKENS, ON_TOKENS - 1])
+@pytest.mark.parametrize("cut", [10, CLOSED - 1, CLOSED, ON_TOKENS - 1])
 def test_a_completion_cut_at_the_limit_is_not_well_formed(engine: HFEngine, cut: int) -> None:
     [completion] = engine.generate([ask(max_new_tokens=cut)])
     assert (completion.finish_reason, completion.well_formed) == ("length", False)
     assert completion.completion_tokens == cut
-    assert completion.reasoning_tokens == min(cut, THINKING_TOKENS)
+    assert completion.reasoning_tokens == (THINKING_TOKENS if cut >= CLOSED else cut - OPENING)
     assert bool(completion.answer) == (cut == ON_TOKENS - 1)
 
 
@@ -81,7 +85,7 @@ def test_completions_come_in_the_order_of_requests_whatever_the_batches(engine: 
     assert together == [engine.generate([request])[0] for request in requests]
     assert together == engine.generate(requests)
     assert [completion.prompt_tokens for completion in together] == [
-        len(engine.prompt_ids(request)) for request in requests
+        len(prompt_ids(engine, request)) for request in requests
     ]
 
 
@@ -104,7 +108,7 @@ def test_an_adapter_is_merged_as_peft_applies_it(taught_llama: Path, tmp_path: P
     adapted.save_pretrained(tmp_path / "adapter")
     plain = HFEngine(taught_llama, dtype="float32", device="cpu")
     merged = HFEngine(taught_llama, tmp_path / "adapter", dtype="float32", device="cpu")
-    ids = torch.tensor([plain.prompt_ids(ask())])
+    ids = torch.tensor([prompt_ids(plain, ask())])
     with torch.inference_mode():
         expected, found, unadapted = (model(input_ids=ids).logits for model in (adapted, merged.model, plain.model))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -127,32 +131,32 @@ def test_the_adapters_own_tokenizer_and_template_come_first(taught_llama: Path, 
         shutil.copy(taught_llama / file, tmp_path)
     (tmp_path / "chat_template.jinja").write_text("adapter:" + load_template("chatml"))
     engine = HFEngine(taught_llama, tmp_path, dtype="float32", device="cpu")
-    assert engine.tokenizer.decode(engine.prompt_ids(ask())).startswith("adapter:")
+    assert engine.voice(None).tokenizer.decode(prompt_ids(engine, ask())).startswith("adapter:")
 
 
 def test_a_given_template_takes_the_place_of_the_models_own(random_model: Path, tiny_llama: Path) -> None:
     given = "given:" + load_template("chatml")
     for folder in (random_model, tiny_llama):  # with a template of its own, and without
         engine = HFEngine(folder, dtype="float32", device="cpu", chat_template=given)
-        assert engine.tokenizer.decode(engine.prompt_ids(ask())).startswith("given:<|im_start|>system")
+        assert engine.voice(None).tokenizer.decode(prompt_ids(engine, ask())).startswith("given:<|im_start|>system")
 
 
 def test_an_end_token_of_the_generation_config_ends_a_turn(random_model: Path, tmp_path: Path) -> None:
     free = HFEngine(random_model, dtype="float32", device="cpu")
-    job = Job(prompt=free.prompt_ids(ask()), max_new_tokens=8, choose=None)
-    [tokens] = decode(free.model, [job], stop_ids=())
+    ids = torch.tensor([free.voice(None).prompt(ask()).ids])
+    tokens = free.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
     free.model.generation_config = GenerationConfig(eos_token_id=[tokens[4], 10**6])
     free.model.save_pretrained(tmp_path)
-    free.tokenizer.save_pretrained(tmp_path)
+    free.voice(None).tokenizer.save_pretrained(tmp_path)
     stopping = HFEngine(tmp_path, dtype="float32", device="cpu")
-    assert stopping.stop_ids == {tokens[4], 10**6, free.tokenizer.eos_token_id}
+    assert stopping.voice(None).stop_ids == {tokens[4], 10**6, free.voice(None).tokenizer.eos_token_id}
     [completion] = stopping.generate([ask(max_new_tokens=8)])
     assert (completion.finish_reason, completion.completion_tokens) == ("stop", tokens.index(tokens[4]) + 1)
 
 
 def test_a_prompt_beyond_the_context_is_refused(engine: HFEngine) -> None:
-    room = 512 - len(engine.prompt_ids(ask(max_new_tokens=1)))
-    assert engine.prompt_ids(ask(max_new_tokens=room))
+    room = 512 - len(prompt_ids(engine, ask(max_new_tokens=1)))
+    assert prompt_ids(engine, ask(max_new_tokens=room))
     with pytest.raises(EngineError, match=rf"max_new_tokens={room + 1} .*context of 512"):
         engine.generate([ask(max_new_tokens=room + 1)])
 

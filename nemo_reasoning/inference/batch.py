@@ -1,0 +1,193 @@
+"""A batch that requests join and leave between two tokens."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from nemo_reasoning.inference.cache import SlotCache
+from nemo_reasoning.inference.lora import LoraBank
+from nemo_reasoning.inference.writer import Writer
+
+
+class Row:
+    """A request in the batch.
+
+    Attributes:
+        writer: Takes the logits.
+        adapter: Number of its adapter; -1 for none.
+        read: Tokens of its prompt that the model has read.
+    """
+
+    __slots__ = ("adapter", "read", "writer")
+
+    def __init__(self, writer: Writer, adapter: int) -> None:
+        """Take the request's writer and the number of its adapter."""
+        self.writer, self.adapter, self.read = writer, adapter, 0
+
+    @property
+    def most(self) -> int:
+        """Positions the row may come to hold."""
+        return len(self.writer.prompt) + self.writer.limit
+
+    @property
+    def held(self) -> int:
+        """Positions that hold what the model has read; the last token written is not among them."""
+        return self.read + max(len(self.writer.tokens) - 1, 0)
+
+
+class RunningBatch:
+    """Rows that are decoded together, one token a step, and rows whose prompts are still being read.
+
+    A prompt is read in pieces of `prefill_tokens`, between the tokens of the others, so that a long one
+    does not halt them. Decoding rows stand first, in the cache as in the list. A row's tokens do not depend
+    on its neighbours as far as the arithmetic allows: in bfloat16 on a CPU exactly so, elsewhere but for rounding.
+
+    Attributes:
+        rows: Of both kinds.
+    """
+
+    def __init__(
+        self, model: Any, *, lora: LoraBank | None, max_rows: int, max_bytes: int, prefill_tokens: int
+    ) -> None:
+        """Take the model and its limits.
+
+        Args:
+            model: A Hugging Face causal language model of the Llama family, in evaluation mode.
+            lora: Adapters that the model's layers apply by row, if there are any.
+            max_rows: Most rows at a time.
+            max_bytes: Most memory of the cache.
+            prefill_tokens: Most prompt tokens read between two tokens of the others.
+        """
+        config = model.config
+        self._model, self._lora = model, lora
+        self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
+        self._cache = SlotCache(
+            layers=config.num_hidden_layers,
+            groups=config.num_key_value_heads,
+            size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            dtype=model.dtype,
+            device=model.device,
+        )
+        # A single row takes another path of oneDNN, with other rounding; two or more round alike in bfloat16.
+        self._least_rows = 2 if model.dtype is torch.bfloat16 and model.device.type == "cpu" else 1
+        self._max_positions = max_bytes // self._cache.bytes_per_position
+        self._decoding = 0
+        self.rows: list[Row] = []
+
+    def fits(self, row: Row) -> bool:
+        """Say whether a row may join now: there is a place, and memory for all to reach their limits."""
+        longest = max([row.most, *(other.most for other in self.rows)])
+        return len(self.rows) < self._max_rows and (len(self.rows) + 1) * longest <= self._max_positions
+
+    def fits_alone(self, most: int) -> bool:
+        """Say whether a row of so many positions may ever join."""
+        return most <= self._max_positions
+
+    def join(self, row: Row) -> None:
+        """Add a row that fits."""
+        self.rows.append(row)
+
+    def clear(self) -> list[Row]:
+        """Remove and return all rows, in whatever state an error left them."""
+        rows, self.rows, self._decoding = self.rows, [], 0
+        return rows
+
+    def leave(self, row: Row) -> None:
+        """Remove a row; others move up into its place."""
+        place = self.rows.index(row)
+        if place < self._decoding:
+            self._decoding -= 1
+            self._move(self._decoding, place)
+            place = self._decoding
+        self._move(len(self.rows) - 1, place)
+        self.rows.pop()
+
+    def _move(self, source: int, target: int) -> None:
+        if source != target:
+            self._cache.move(source, target, length=self.rows[source].held)
+            self.rows[target] = self.rows[source]
+
+    def step(self) -> list[Row]:
+        """Read a piece of the waiting prompts, write one token of every row that is read, and return who is done."""
+        if self._decoding < len(self.rows):
+            self._drop(done := self._prefill())
+        else:
+            done = []
+        if self._decoding:
+            self._drop(late := self._decode())
+            done += late
+        return done
+
+    def _drop(self, done: Iterable[Row]) -> None:
+        for row in done:
+            self.leave(row)
+
+    def _prefill(self) -> list[Row]:
+        first = self._decoding
+        chosen = self._next_prompts()
+        sizes = [min(len(row.writer.prompt) - row.read, self._prefill_tokens) for row in chosen]
+        pieces = [row.writer.prompt[row.read : row.read + size] for row, size in zip(chosen, sizes, strict=True)]
+        new = max([*sizes, self._least_rows])
+        ids = [piece + [0] * (new - len(piece)) for piece in pieces]
+        logits = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen], last=sizes)
+        ready = []
+        for place, (row, size) in enumerate(zip(chosen, sizes, strict=True)):
+            row.read += size
+            if row.read == len(row.writer.prompt):
+                ready.append((row, logits[place]))
+        self._decoding += len(ready)
+        return self._advance([row for row, _ in ready], [scores for _, scores in ready])
+
+    def _next_prompts(self) -> list[Row]:
+        """Return the next rows to read that fit into one piece; only the last of them may need another piece."""
+        chosen: list[Row] = []
+        longest = 0
+        for row in self.rows[self._decoding :]:
+            rest = len(row.writer.prompt) - row.read
+            longest = max(longest, rest)
+            if chosen and longest * (len(chosen) + 1) > self._prefill_tokens:
+                break
+            chosen.append(row)
+        return chosen
+
+    def _decode(self) -> list[Row]:
+        rows = self.rows[: self._decoding]
+        spare = max(self._least_rows - len(rows), 0)
+        ids = [[row.writer.tokens[-1]] for row in rows] + [[0]] * spare
+        starts = [row.held for row in rows] + [0] * spare
+        logits = self._forward(rows, first=0, ids=ids, starts=starts, last=[1] * len(ids))
+        return self._advance(rows, logits)
+
+    def _forward(
+        self, rows: list[Row], *, first: int, ids: list[list[int]], starts: list[int], last: list[int]
+    ) -> torch.Tensor:
+        """Return the logits [rows, vocabulary] at the last token of each row."""
+        new, device = len(ids[0]), self._model.device
+        self._cache.reserve(rows=max(first + len(ids), len(self.rows)), length=max(starts) + new)
+        self._cache.aim(first=first, starts=starts, new=new)
+        if self._lora is not None:
+            self._lora.route([row.adapter for row in rows] + [-1] * (len(ids) - len(rows)))
+        hidden = self._model.model(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=self._cache.mask,
+            position_ids=self._cache.positions,
+            cache_position=self._cache.positions[0],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        places = torch.tensor(last, device=device) - 1
+        ends = hidden[torch.arange(len(ids), device=device), places]
+        if len(ids) < self._least_rows:
+            ends = torch.cat([ends, ends.new_zeros(self._least_rows - len(ids), ends.shape[1])])
+        logits: torch.Tensor = self._model.lm_head(ends)[: len(rows)]
+        return logits
+
+    def _advance(self, rows: list[Row], logits: Any) -> list[Row]:
+        if not rows:
+            return []
+        scores = logits if isinstance(logits, torch.Tensor) else torch.stack(logits)
+        likeliest = scores.max(-1).indices.tolist()  # argmax takes six times as long in bfloat16
+        return [
+            row for row, score, token in zip(rows, scores, likeliest, strict=True) if row.writer.advance(score, token)
+        ]

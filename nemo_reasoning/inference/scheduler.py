@@ -1,0 +1,127 @@
+"""The thread that serves requests: takes them in, steps the batch, and lets them go."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import torch
+
+from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
+from nemo_reasoning.inference.batch import Row, RunningBatch
+from nemo_reasoning.inference.writer import Writer
+
+
+class Ticket:
+    """A request on its way; `cancel` gives its place to others at the next token."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """Take what to call when the request is cancelled."""
+        self._wake = wake
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Stop the request; nothing more is reported. After its end it does nothing."""
+        self.cancelled = True
+        self._wake()
+
+
+class Scheduler:
+    """Runs a batch on a thread of its own, which starts with the first request and sleeps without any."""
+
+    def __init__(self, batch: RunningBatch) -> None:
+        """Take the batch; nobody else may touch it from now on."""
+        self._batch = batch
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Row, Ticket]] = deque()
+        self._tickets: dict[Row, Ticket] = {}
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no place in the batch yet."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests in the batch."""
+        return len(self._tickets)
+
+    def submit(self, writer: Writer, *, adapter: int) -> Ticket:
+        """Queue a request.
+
+        Raises:
+            EngineError: The engine is closed, or the request does not fit into the cache's memory.
+        """
+        row, ticket = Row(writer, adapter), Ticket(self._wake)
+        if not self._batch.fits_alone(row.most):
+            raise EngineError(
+                f"{row.most} tokens of prompt and completion do not fit into the engine's memory; lower max_new_tokens "
+                "or raise cache_gb"
+            )
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError("the engine is closed; start another one")
+            self._waiting.append((row, ticket))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return ticket
+
+    def close(self) -> None:
+        """Fail every request and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while self._admit():
+                self._let_go()
+                if self._batch.rows:
+                    self._step()
+        self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
+
+    def _admit(self) -> bool:
+        """Move waiting requests into the batch, oldest first; sleep without any, and return False when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting or self._tickets)
+            self._waiting = deque(pair for pair in self._waiting if not pair[1].cancelled)
+            while self._waiting and self._batch.fits(self._waiting[0][0]):
+                row, ticket = self._waiting.popleft()
+                self._tickets[row] = ticket
+                self._batch.join(row)
+            return not self._closed
+
+    def _let_go(self) -> None:
+        for row in [row for row, ticket in self._tickets.items() if ticket.cancelled]:
+            self._batch.leave(row)
+            del self._tickets[row]
+
+    def _step(self) -> None:
+        try:
+            done = self._batch.step()
+        except Exception as error:  # of torch, such as memory exhausted: those served see it, and others go on
+            self._fail_running(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
+            return
+        for row in done:
+            del self._tickets[row]
+
+    def _fail_running(self, error: EngineError) -> None:
+        self._tickets.clear()
+        for row in self._batch.clear():
+            row.writer.fail(error)
+
+    def _fail_all(self, error: EngineError) -> None:
+        self._fail_running(error)
+        with self._changed:
+            waiting, self._waiting = self._waiting, deque()
+        for row, _ in waiting:
+            row.writer.fail(error)

@@ -1,0 +1,89 @@
+"""A tokenizer of a few pieces that cut tags in every way, and a model that writes what it is told to."""
+
+from collections.abc import Sequence
+
+import torch
+
+from nemo_reasoning.data.schema import Message, Mode
+from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
+from nemo_reasoning.inference.steering import phrases
+from nemo_reasoning.inference.voice import Prompt
+from nemo_reasoning.inference.writer import Writer
+
+END = 0
+PIECES = [
+    *("", "<", "/", "think", ">", ">\n", "</", "</think", "</think>", "<think>", ".</", "<th", "ink>", ">\n\n"),
+    *("a", "b ", " ", "\n", "Wait", "t", "h", "i", "n", "k", "<think>\n", "x</think>y", "42", "."),
+]
+
+
+class PieceVoice:
+    """Stands in for `Voice`."""
+
+    stop_ids = frozenset([END])
+
+    def __init__(self) -> None:
+        self.phrases = phrases(self.encode, self.decode)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(PIECES[token] for token in tokens)
+
+    def encode(self, text: str) -> list[int]:
+        tokens = []
+        while text:
+            piece = max((piece for piece in PIECES if piece and text.startswith(piece)), key=len)
+            tokens.append(PIECES.index(piece))
+            text = text[len(piece) :]
+        return tokens
+
+
+VOICE = PieceVoice()
+
+
+def request(
+    *, mode: Mode = "on", limit: int = 60, budget: int | None = None, least: int = 0, stop: tuple[str, ...] = ()
+) -> GenerationRequest:
+    return GenerationRequest(
+        messages=(Message("user", "x"),),
+        mode=mode,
+        max_new_tokens=limit,
+        thinking_budget=budget,
+        min_thinking=least,
+        stop=stop,
+        logprobs=0,
+    )
+
+
+def write(
+    asked: GenerationRequest, wishes: Sequence[int], *, thinking: bool = False
+) -> tuple[Completion, list[Delta], list[int]]:
+    """Let a model wish for one token after the other, the same again at the end; return also its deltas and tokens."""
+    events: list[Event] = []
+    writer = Writer(asked, Prompt([1], thinking), voice=VOICE, report=events.append)
+    step = 0
+    done = False
+    while not done:
+        wish = wishes[min(step, len(wishes) - 1)]
+        logits = -((torch.arange(len(PIECES)) - wish) % len(PIECES)).float()
+        step += not (writer._steering and writer._steering.forced)
+        done = writer.advance(logits, wish)
+    completion = events.pop()
+    assert isinstance(completion, Completion)
+    return completion, [event for event in events if isinstance(event, Delta)], list(writer.tokens)
+
+
+def thinking_tokens(tokens: Sequence[int], *, thinking: bool = False) -> int:
+    """Count the tokens whose first character stands in a block, further opening tags included."""
+    text = VOICE.decode(tokens)
+    inside, place = [], 0
+    while place < len(text):
+        tag = next((tag for tag in ("<think>", "</think>") if text.startswith(tag, place)), "")
+        if tag:
+            inside += [thinking and tag == "<think>"] * len(tag)
+            thinking = tag == "<think>"
+            place += len(tag)
+        else:
+            inside.append(thinking)
+            place += 1
+    starts = [len(VOICE.decode(tokens[:number])) for number in range(len(tokens))]
+    return sum(inside[start] for start in starts if start < len(text))

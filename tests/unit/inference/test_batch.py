@@ -1,0 +1,149 @@
+"""The running batch against transformers' own generate, one prompt at a time."""
+
+import random
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from nemo_reasoning.inference import attention
+from nemo_reasoning.inference.batch import Row, RunningBatch
+
+PROMPTS = [[5, 9, 40, 7, 100, 3, 77], [60], [8, 8, 30], [120, 121, 122, 90], list(range(3, 90)), [33, 44]]
+
+
+class Greedy:
+    """Writes the likeliest tokens to the end or a limit."""
+
+    def __init__(self, prompt: list[int], limit: int = 24, stop_ids: Collection[int] = ()) -> None:
+        self.prompt, self.limit, self._stop_ids = prompt, limit, stop_ids
+        self.tokens: list[int] = []
+
+    def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
+        assert int(logits.argmax()) == likeliest
+        self.tokens.append(likeliest)
+        return likeliest in self._stop_ids or len(self.tokens) == self.limit
+
+
+@pytest.fixture(scope="module")
+def model(random_model: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(random_model, attn_implementation=attention.register()).eval()
+
+
+@pytest.fixture(scope="module")
+def reference(random_model: Path) -> list[list[int]]:
+    """Decode each prompt alone with transformers' generate and plain attention."""
+    model = AutoModelForCausalLM.from_pretrained(random_model, attn_implementation="eager").eval()
+    rows = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=10**6,
+            pad_token_id=0,
+        )
+        rows.append(output[0, len(prompt) :].tolist())
+    return rows
+
+
+def running(model: Any, *, max_rows: int = 8, prefill_tokens: int = 16, max_bytes: int = 10**8) -> RunningBatch:
+    return RunningBatch(model, lora=None, max_rows=max_rows, max_bytes=max_bytes, prefill_tokens=prefill_tokens)
+
+
+def run(batch: RunningBatch, writers: list[Greedy], *, arrivals: random.Random | None = None) -> None:
+    """Serve the writers, all at once or as chance has them arrive."""
+    waiting = [Row(writer, -1) for writer in writers]
+    with torch.inference_mode():
+        while waiting or batch.rows:
+            while waiting and batch.fits(waiting[0]) and (arrivals is None or arrivals.random() < 0.4):
+                batch.join(waiting.pop(0))
+            if batch.rows:
+                batch.step()
+
+
+@pytest.mark.parametrize("prefill_tokens", [4, 16, 1000])
+def test_greedy_equals_transformers_generate(model: Any, reference: list[list[int]], prefill_tokens: int) -> None:
+    writers = [Greedy(prompt) for prompt in PROMPTS]
+    run(running(model, prefill_tokens=prefill_tokens), writers)
+    assert [writer.tokens for writer in writers] == reference
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_join_and_leave_at_any_time(model: Any, reference: list[list[int]], seed: int) -> None:
+    chance = random.Random(seed)
+    numbers = [chance.randrange(len(PROMPTS)) for _ in range(25)]
+    limits = [chance.randint(1, 24) for _ in numbers]
+    writers = [Greedy(PROMPTS[number], limit) for number, limit in zip(numbers, limits, strict=True)]
+    run(running(model, max_rows=3), writers, arrivals=chance)
+    expected = [reference[number][:limit] for number, limit in zip(numbers, limits, strict=True)]
+    assert [writer.tokens for writer in writers] == expected
+
+
+def test_rows_leave_when_they_stop(model: Any, reference: list[list[int]]) -> None:
+    stop_ids = {reference[0][3], reference[1][10], reference[3][0]}
+    writers = [Greedy(prompt, stop_ids=stop_ids) for prompt in PROMPTS]
+    run(running(model), writers)
+    lengths = [next((i + 1 for i, token in enumerate(row) if token in stop_ids), 24) for row in reference]
+    assert [writer.tokens for writer in writers] == [row[:n] for row, n in zip(reference, lengths, strict=True)]
+    assert len(set(lengths)) > 2
+
+
+def test_leaving_in_the_middle_of_anything_disturbs_nobody(model: Any, reference: list[list[int]]) -> None:
+    writers = [Greedy(prompt) for prompt in PROMPTS]
+    rows = [Row(writer, -1) for writer in writers]
+    batch = running(model, prefill_tokens=8)
+    for row in rows:
+        batch.join(row)
+    with torch.inference_mode():
+        for gone in (4, 0, 5):  # one whose prompt is being read, one that is decoded, one that may be either
+            batch.step()
+            batch.leave(rows[gone])
+        while batch.rows:
+            batch.step()
+    assert [writers[number].tokens for number in (1, 2, 3)] == [reference[number] for number in (1, 2, 3)]
+
+
+def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> None:
+    class Doubting(Greedy):
+        doubts = 3
+
+        def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
+            if self.doubts and len(self.tokens) == 10:
+                self.doubts -= 1
+                del self.tokens[6:]
+                likeliest = reference[0][6]
+                self.tokens.append(likeliest)
+                return False
+            return super().advance(logits, likeliest)
+
+    writers = [Doubting(PROMPTS[0]), Greedy(PROMPTS[3])]
+    run(running(model), writers)
+    assert [writer.tokens for writer in writers] == [reference[0], reference[3]]
+
+
+def test_memory_bounds_the_rows(model: Any, reference: list[list[int]]) -> None:
+    batch = running(model)
+    position = batch._cache.bytes_per_position
+    assert position == 2 * 2 * 2 * 16 * 4  # keys and values, layers, groups, head size, bytes
+    longest = len(PROMPTS[4]) + 24
+    tight = running(model, max_bytes=2 * longest * position)
+    assert tight.fits_alone(2 * longest)
+    assert not tight.fits_alone(2 * longest + 1)
+    most = 0
+
+    class Watching(Greedy):
+        def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
+            nonlocal most
+            most = max(most, len(tight.rows))
+            return super().advance(logits, likeliest)
+
+    writers = [Watching(prompt) for prompt in (PROMPTS[4], PROMPTS[0], PROMPTS[3])]
+    run(tight, writers)
+    assert most == 2
+    assert [writer.tokens for writer in writers] == [reference[4], reference[0], reference[3]]

@@ -1,0 +1,129 @@
+"""Budgets of thinking are exact, whatever a model wants to write."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pieces import END, PIECES, VOICE, request, thinking_tokens, write
+
+from nemo_reasoning.errors import EngineError
+from nemo_reasoning.inference.parsing import parse
+
+TOKENS = st.integers(0, len(PIECES) - 1)
+OPEN, CLOSE = PIECES.index("<think>"), PIECES.index("</think>")
+wishes = st.one_of(
+    st.lists(TOKENS, min_size=1, max_size=70),
+    st.lists(TOKENS, min_size=1, max_size=70).map(lambda tokens: [OPEN, *tokens]),
+)
+
+
+def tokens_of(*pieces: str) -> list[int]:
+    return [PIECES.index(piece) for piece in pieces]
+
+
+@settings(max_examples=500)
+@given(wanted=wishes, budget=st.integers(0, 20), limit=st.integers(1, 80), least=st.integers(0, 20))
+def test_the_budget_is_never_exceeded_and_an_answer_always_follows(
+    wanted: list[int], budget: int, limit: int, least: int
+) -> None:
+    least = min(least, budget)
+    completion, deltas, tokens = write(request(budget=budget, limit=limit, least=least), wanted)
+    assert completion.reasoning_tokens == thinking_tokens(tokens) <= budget
+    assert completion.answer
+    assert completion.text.count("<think>") == completion.text.count("</think>") <= 1
+    assert completion.completion_tokens <= limit
+    assert "".join(delta.reasoning for delta in deltas) == completion.reasoning
+    assert "".join(delta.answer for delta in deltas) == completion.answer
+    assert parse(completion.text) == (completion.reasoning, completion.answer)
+    assert len(completion.logprobs) == completion.completion_tokens
+    if least and limit > 60:
+        assert completion.reasoning_tokens >= least
+
+
+@given(wanted=wishes, limit=st.integers(1, 60), thinking=st.booleans())
+def test_without_limits_the_model_writes_what_it_likes(wanted: list[int], limit: int, thinking: bool) -> None:
+    completion, deltas, tokens = write(request(limit=limit), wanted, thinking=thinking)
+    expected = [wanted[min(place, len(wanted) - 1)] for place in range(limit)]
+    ended = END in expected
+    assert tokens == (expected[: expected.index(END)] if ended else expected)
+    assert completion.reasoning_tokens == thinking_tokens(tokens, thinking=thinking)
+    assert parse(completion.text, thinking=thinking) == (completion.reasoning, completion.answer)
+    assert completion.finish_reason == ("stop" if ended else "length")
+
+
+@given(wanted=wishes, budget=st.integers(0, 20))
+def test_a_block_that_the_prompt_opened_is_kept_short_too(wanted: list[int], budget: int) -> None:
+    completion, _, tokens = write(request(budget=budget), wanted, thinking=True)
+    assert completion.reasoning_tokens == thinking_tokens(tokens, thinking=True) <= budget
+    assert completion.text.count("</think>") == 1
+    assert completion.answer
+
+
+@pytest.mark.parametrize(
+    ("budget", "least", "pieces", "text"),
+    [
+        (3, 0, ["<think>\n", "a", "a", "a"], "<think>\naa\n</think>\n\na"),  # a newline stands before the tag
+        (1, 0, ["<think>", "a", "42"], "<think>a</think>\n\n42"),
+        (0, 0, ["<think>", "a"], "<think></think>\n\na"),
+        (2, 0, ["<think>", "</", "think", "a"], "<think></think>\n\na"),  # the tag it has begun is finished
+        (2, 0, ["<think>", "<", "t", "a"], "<think><t</think>\n\na"),  # the beginning of the other tag is not
+        (9, 0, ["<think>", "a", "\n", "</", "think", ">\n\n", "42"], "<think>a\n</think>\n\n42"),
+        (9, 0, ["<think>", "a", "", "42"], "<think>a</think>\n\n42"),  # an end within the block closes it
+        (9, 0, ["<think>", "</think>", "", "42"], "<think></think><42"),  # there is no end without an answer
+        (9, 0, ["42", "<", "think", ">", ""], "42<think</"),  # no second thoughts
+        (9, 2, ["a", "b ", "</think>", "a"], "<think>\nab </think>a"),
+        (
+            9,
+            3,
+            ["a", ".</", "think", ">", "a"],
+            "<think>\na.</Wait",
+        ),  # part of the tag stands in a token with other text
+    ],
+)
+def test_examples(budget: int, least: int, pieces: list[str], text: str) -> None:
+    completion, _, _ = write(request(budget=budget, least=least, limit=60), [*tokens_of(*pieces), END])
+    assert completion.text.startswith(text)
+
+
+def test_a_block_closed_too_early_goes_on_with_wait() -> None:
+    wanted = tokens_of("a", "a", "a", "\n", "</", "think", ">", "b ", "\n", "</think>", "42")
+    completion, deltas, _ = write(request(least=6), [*wanted, END])
+    assert completion.text == "<think>\naaa\nWaitb \n</think>42"
+    assert completion.reasoning == "aaa\nWaitb"
+    assert completion.reasoning_tokens == 7
+    assert "".join(delta.reasoning for delta in deltas) == completion.reasoning
+
+
+def test_the_block_is_closed_in_time_for_an_answer() -> None:
+    completion, _, _ = write(request(budget=1000, limit=40), [OPEN, PIECES.index("a")])
+    closing = VOICE.phrases.longest_closing
+    assert completion.reasoning_tokens == 40 - 1 - 10 - closing
+    assert len(completion.answer) >= 10
+
+
+def test_the_phrases_are_the_tokens_of_the_middle_of_a_text() -> None:
+    spoken = VOICE.phrases
+    assert VOICE.decode(spoken.opening) == "<think>\n"
+    assert [VOICE.decode(closing) for closing in spoken.closings] == ["</think>"[size:] + "\n\n" for size in range(8)]
+    assert (VOICE.decode(spoken.wait), VOICE.decode(spoken.newline)) == ("Wait", "\n")
+
+
+def test_stop_strings_end_the_answer_and_not_the_thinking() -> None:
+    wanted = tokens_of("<think>", "a", "b ", "</think>", "42", " ", "a", "b ", "t")
+    completion, deltas, _ = write(request(stop=("ab", "zz")), wanted)
+    assert (completion.reasoning, completion.answer, completion.finish_reason) == ("ab", "42 ", "stop")
+    assert completion.text == "<think>ab </think>42 "
+    assert "".join(delta.answer for delta in deltas) == "42 "
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"budget": -1}, "thinking_budget=-1"),
+        ({"budget": 3, "least": 4}, "min_thinking=4"),
+        ({"budget": 3, "mode": "off"}, "mode=off"),
+        ({"stop": ("",)}, "empty string"),
+    ],
+)
+def test_contradictions_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        request(**fields)
