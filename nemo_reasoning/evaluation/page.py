@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nemo_reasoning.evaluation.report import MODES, STAGES, Report, sample_dialogues
-from nemo_reasoning.evaluation.runner import Score
+from nemo_reasoning.evaluation.scores import Score
 from nemo_reasoning.evaluation.table import STAGE_NAMES, interval, percent
 
 _CAPTIONS = {

@@ -139,7 +139,7 @@ def mcnemar_exact(differences: Sequence[float]) -> float:
     """Return the two-sided binomial p-value of differences that are -1, 0 or 1."""
     gained, lost = differences.count(1), differences.count(-1)
     n = gained + lost
-    tail = sum(comb(n, successes) for successes in range(min(gained, lost) + 1)) / 2**n
+    tail: float = sum(comb(n, successes) for successes in range(min(gained, lost) + 1)) / 2**n
     return min(1.0, 2 * tail)
 
 

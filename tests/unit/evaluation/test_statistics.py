@@ -59,9 +59,7 @@ def test_the_bootstrap_of_equal_values_has_no_width() -> None:
 @pytest.mark.parametrize("samples", [1, 2, 8])
 def test_the_error_equals_the_cluster_robust_one_of_statsmodels(samples: int) -> None:
     first, second = shares(questions=50, samples=samples, seed=3)
-    rights = [
-        (np.arange(samples) < share * samples - 0.5).astype(float) for share in np.concatenate([first, second])
-    ]
+    rights = [(np.arange(samples) < share * samples - 0.5).astype(float) for share in np.concatenate([first, second])]
     every = np.concatenate(rights[50:]) - np.concatenate(rights[:50])
     fit = OLS(every, np.ones_like(every)).fit(
         cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(50), samples)}, use_t=False
