@@ -17,7 +17,7 @@ from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.protocol import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
 from nemo_reasoning.evaluation.settings import ProtocolName, ProtocolSettings, Sampling
-from nemo_reasoning.inference.engine import Engine, GenerationRequest
+from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,21 @@ class Ask:
         """Return a seed of its own, the same for every model that is asked."""
         digest = hashlib.sha256(f"{seed}:{self.key}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
+
+
+class LazyEngine:
+    """An engine that is loaded when it is first asked: an evaluation that is finished loads no model."""
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        """Remember how to load it."""
+        self._load = load
+        self._engine: Engine | None = None
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        """As the engine does."""
+        if self._engine is None:
+            self._engine = self._load()
+        return self._engine.generate(requests)
 
 
 def plan(
@@ -111,7 +126,7 @@ def ask(
         DataError: The log belongs to another identity.
         EngineError: The engine cannot serve a request.
     """
-    _claim(log.with_suffix(".json"), identity)
+    claim(log, identity)
     kept = SampleLog(log)
     for start in range(0, len(asks), chunk):
         pending = [one for one in asks[start : start + chunk] if one.key not in kept.samples]
@@ -121,16 +136,21 @@ def ask(
     return Evaluation(tuple(kept.samples[one.key] for one in asks))
 
 
-def _claim(path: Path, identity: dict[str, Any]) -> None:
-    identity = json.loads(json.dumps(identity))
+def claim(log: Path, identity: dict[str, Any]) -> None:
+    """Record beside a log what its samples have in common.
+
+    Raises:
+        DataError: It belongs to another identity.
+    """
+    path, identity = log.with_suffix(".json"), json.loads(json.dumps(identity))
     if not path.is_file():
         write_json(path, identity)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    if before != identity:
-        changed = [key for key in {**before, **identity} if before.get(key) != identity.get(key)]
+    changed = [key for key in {**before, **identity} if before.get(key) != identity.get(key)]
+    if changed:
         listed = "; ".join(f"{key} was {before.get(key)}, is {identity.get(key)}" for key in changed)
-        raise DataError(f"{path} belongs to another evaluation: {listed}. Give another output_dir=, or delete it")
+        raise DataError(f"{log} belongs to another evaluation: {listed}. Give another output_dir=, or delete it")
 
 
 def _answered(engine: Engine, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int) -> list[Sample]:

@@ -75,7 +75,7 @@ class EvaluateSettings:
 
     checkpoint: str | None
     base: bool
-    model: str | None
+    model_name: str | None
     template: str | None
     url: str | None
     api_key_variable: str

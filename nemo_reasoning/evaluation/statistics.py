@@ -115,7 +115,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, seed: 
         raise DataError(f"{len(first)} and {len(second)} questions cannot be paired; compare those both answered")
     differences = [after - before for before, after in zip(first, second, strict=True)]
     mean = sum(differences) / len(differences)
-    error = _standard_error(differences, mean)
+    error = standard_error(differences)
     z = NormalDist().inv_cdf(0.975)
     single = all(share in (0, 1) for share in (*first, *second))
     return PairedDifference(
@@ -130,8 +130,10 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, seed: 
     )
 
 
-def _standard_error(values: Sequence[float], mean: float) -> float:
+def standard_error(values: Sequence[float]) -> float:
+    """Return sd / sqrt(n) of a mean; not a number for a single value."""
     n = len(values)
+    mean = sum(values) / n
     return sqrt(sum((value - mean) ** 2 for value in values) / (n * (n - 1))) if n > 1 else float("nan")
 
 

@@ -43,9 +43,7 @@ class RemoteEngine:
         key = os.environ.get(api_key_variable)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=concurrency)
-        self._client = httpx.Client(
-            base_url=url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT, limits=limits
-        )
+        self._client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT, limits=limits)
         self._model, self._concurrency, self._pause = model, concurrency, pause
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:

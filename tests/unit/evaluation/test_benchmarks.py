@@ -181,9 +181,7 @@ def test_a_gated_set_says_what_to_accept(monkeypatch: pytest.MonkeyPatch) -> Non
         raise GatedRepoError("403", response=Response())
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(
-        DataError, match=r"accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa, .*HF"
-    ):
+    with pytest.raises(DataError, match=r"accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa, .*HF"):
         load("gpqa_diamond", source="Idavidrein/gpqa")
 
 
