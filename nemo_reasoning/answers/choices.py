@@ -48,8 +48,9 @@ def extract_choice(text: str, *, choices: Sequence[str]) -> str | None:
     for _, phrase in sorted(_stated(text), reverse=True):
         if letter := _named(phrase, choices):
             return letter
-    lines = [line for line in text.strip().split("\n") if line.strip()]
-    if not lines:
+    lines = [line for line in text.split("\n") if line.strip()]
+    alone = [letter for line in lines if (letter := _alone(line, choices))]
+    if len(set(alone)) != 1:  # none, or the choices recited
         return None
     return _alone(lines[-1], choices) or _alone(lines[0], choices)
 

@@ -57,14 +57,14 @@ def _headline(measurements: Sequence[Measurement]) -> list[str]:
     """Return a sentence per benchmark: the gain of training, or the accuracy, with thinking as far as measured."""
     said = []
     for found in measurements:
-        setting = found.settings()[0]
+        setting = found.main_setting()
         model = list(found.evaluations)[-1]
         result = found.score(model, setting)
         sentence = f"{found.benchmark}, {setting_name(setting)}: {percent(result.accuracy)} right"
         gain = found.gain(setting)
         if gain is not None:
             certain = "significant" if gain.p_value < 0.05 else "not significant"
-            sentence += f", {points(gain.difference)} against the base model ({certain}, p = {gain.p_value:.2g})"
+            sentence += f", {points(gain.difference)} points against the base model ({certain}, p = {gain.p_value:.2g})"
         said.append(sentence)
     return said
 
@@ -73,7 +73,8 @@ def _gain(measurement: Measurement, setting: Setting) -> dict[str, Any]:
     cells = {}
     for model in measurement.evaluations:
         result = measurement.score(model, setting)
-        cells[model] = (percent(result.accuracy), interval(result.accuracy_interval), f"{result.correct}/{result.n}")
+        bounds = measurement.interval(model, setting)
+        cells[model] = (percent(result.accuracy), interval(bounds), f"{result.correct}/{result.n}")
     gain = measurement.gain(setting)
     return {
         "benchmark": measurement.benchmark,

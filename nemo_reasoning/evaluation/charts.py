@@ -57,7 +57,7 @@ def _modes(measurements: Sequence[Measurement]) -> Figure:
             if not measurement.samples(model, setting):
                 continue
             found = measurement.score(model, setting)
-            low, high = found.accuracy_interval
+            low, high = measurement.interval(model, setting)
             y = row + (place - (len(models) - 1) / 2) * height
             axes.barh(y, 100 * found.accuracy, height * 0.9, color=COLOURS.get(model, _OTHER), label=model)
             axes.plot([100 * low, 100 * high], [y, y], color=_INK, linewidth=1)
@@ -73,19 +73,22 @@ def _modes(measurements: Sequence[Measurement]) -> Figure:
 
 
 def _thinking(measurements: Sequence[Measurement]) -> Figure:
-    """Accuracy against mean thinking tokens: a line per benchmark and model through its budgets."""
+    """Accuracy against mean thinking tokens: a line per benchmark and model; a hollow point is thinking off."""
     figure, axes = _figure(7.2, 4.0)
     styles = ["-", "--", ":", "-."]
     for number, measurement in enumerate(measurements):
         for model in measurement.evaluations:
-            scores = [measurement.score(model, setting) for setting in measurement.settings()]
-            points = sorted((found.mean_reasoning_tokens, 100 * found.accuracy) for found in scores)
-            label = f"{measurement.benchmark}, {model}"
+            scores = {setting: measurement.score(model, setting) for setting in measurement.settings()}
+            points = {setting: (one.mean_reasoning_tokens, 100 * one.accuracy) for setting, one in scores.items()}
+            colour, label = COLOURS.get(model, _OTHER), f"{measurement.benchmark}, {model}"
+            thinking = sorted(point for (mode, _), point in points.items() if mode == "on")
             style = styles[number % len(styles)]
-            axes.plot(*zip(*points, strict=True), style, marker="o", color=COLOURS.get(model, _OTHER), label=label)
+            axes.plot([x for x, _ in thinking], [y for _, y in thinking], style, marker="o", color=colour, label=label)
+            for x, y in (point for (mode, _), point in points.items() if mode == "off"):
+                axes.plot(x, y, marker="o", markerfacecolor="white", color=colour, linestyle="none")
     axes.set_ylim(0, 105)
     axes.set_xlim(left=0)
-    axes.set_xlabel("mean thinking tokens of an answer")
+    axes.set_xlabel("mean thinking tokens of an answer; hollow: thinking off")
     axes.set_title("Right answers, per cent", loc="left", fontsize=11)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
     _legend(axes)
@@ -94,7 +97,7 @@ def _thinking(measurements: Sequence[Measurement]) -> Figure:
 
 def _subjects(measurement: Measurement) -> Figure | None:
     """Accuracy by subject, with the largest budget of thinking: a pair of bars per subject."""
-    setting = max(measurement.settings(), key=lambda found: (found[0] == "on", found[1] is None, found[1] or 0))
+    setting = measurement.main_setting()
     scores = {model: measurement.score(model, setting).families for model in measurement.evaluations}
     subjects = sorted(set().union(*scores.values()))
     if len(subjects) < 2:

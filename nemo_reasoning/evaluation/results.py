@@ -7,7 +7,7 @@ from typing import Any
 from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import Score, question_statistics, score, shares
-from nemo_reasoning.evaluation.statistics import PairedDifference, paired_difference
+from nemo_reasoning.evaluation.statistics import Interval, PairedDifference, bootstrap_interval, paired_difference
 
 Setting = tuple[Mode, int | None]
 
@@ -38,6 +38,10 @@ class Measurement:
             )
         )
 
+    def main_setting(self) -> Setting:
+        """Return the mode and budget that let the model think most."""
+        return max(self.settings(), key=lambda found: (found[0] == "on", found[1] is None, found[1] or 0))
+
     def questions(self) -> list[str]:
         """Return the ids of all questions."""
         every = (sample for evaluation in self.evaluations.values() for sample in evaluation.samples)
@@ -50,6 +54,14 @@ class Measurement:
     def score(self, model: str, setting: Setting) -> Score:
         """Count them."""
         return score(self.samples(model, setting))
+
+    def interval(self, model: str, setting: Setting) -> Interval:
+        """Return the 95 % interval of the accuracy: Wilson's, or by question where one has several samples."""
+        samples = self.samples(model, setting)
+        found = list(shares(samples).values())
+        if len(found) == len(samples):
+            return score(samples).accuracy_interval
+        return bootstrap_interval(found, seed=self.seed)
 
     def gain(self, setting: Setting) -> PairedDifference | None:
         """Compare the trained model with its base, where both were measured."""
@@ -84,6 +96,7 @@ class Measurement:
         mode, budget = setting
         found: dict[str, Any] = {"model": model, "mode": mode, "budget": budget}
         found |= score(samples).to_dict() | question_statistics(samples, seed=self.seed)
+        found["accuracy_interval"] = list(self.interval(model, setting))
         if self.contaminated:
             clean = [sample for sample in samples if sample.question not in set(self.contaminated)]
             found["accuracy_without_contaminated"] = score(clean).accuracy if clean else None

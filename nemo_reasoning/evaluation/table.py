@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from nemo_reasoning.evaluation.report import MODES, STAGES, Report
-from nemo_reasoning.evaluation.results import Measurement
-from nemo_reasoning.evaluation.scores import Score
+from nemo_reasoning.evaluation.results import Measurement, Setting
 
 STAGE_NAMES = {"base": "before", "trained": "after"}
 
@@ -57,14 +56,14 @@ def _cell(count: int, n: int, bounds: tuple[float, float]) -> str:
 def benchmark_table(measurements: Sequence[Measurement]) -> Table:
     """Return accuracy by benchmark and mode with a column per model, and the gain of training where there is one."""
     models = list(dict.fromkeys(model for found in measurements for model in found.evaluations))
-    table = Table(caption="[ ] 95 % interval, per cent: Wilson's of a share, clustered by question of a gain")
+    table = Table(caption="[ ] 95 % interval, per cent")
     table.add_column("benchmark")
     table.add_column("thinking")
     for heading in (*models, "gain") if "base" in models and "trained" in models else models:
         table.add_column(heading, justify="right")
     for found in measurements:
         for setting in found.settings():
-            cells = [_score_cell(found.score(model, setting)) for model in found.evaluations]
+            cells = [_score_cell(found, model, setting) for model in found.evaluations]
             gain = found.gain(setting)
             cells += [] if gain is None else [f"{points(gain.difference)}  \\[{interval(gain.interval)}]"]
             mode, budget = setting
@@ -72,5 +71,6 @@ def benchmark_table(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
-def _score_cell(result: Score) -> str:
-    return _cell(result.correct, result.n, result.accuracy_interval)
+def _score_cell(found: Measurement, model: str, setting: Setting) -> str:
+    result = found.score(model, setting)
+    return _cell(result.correct, result.n, found.interval(model, setting))

@@ -63,7 +63,9 @@ def choice_question(*, id: str, text: str, choices: Sequence[str], right: int, s
 
 
 def shuffled(question: Question, numbers: Random) -> Question:
-    """Return the question with its choices in another order, and the letter that is now right."""
+    """Return the question with its choices, if it has any, in another order, and the letter that is now right."""
+    if not question.choices:
+        return question
     order = list(range(len(question.choices)))
     numbers.shuffle(order)
     right = LETTERS.index(question.answer)

@@ -6,35 +6,17 @@ from typing import Any
 
 import pytest
 from huggingface_hub.errors import GatedRepoError
-from hydra import compose, initialize_config_dir
 from requests import Response
+from settings_of import DATA, evaluate_settings
 
-from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
-from nemo_reasoning.evaluation.settings import BenchmarkSettings, EvaluateSettings
-
-DATA = Path(__file__).parents[2] / "data" / "benchmarks"
-COPIES = {
-    "gpqa_diamond": "gpqa",
-    "gpqa_main": "gpqa",
-    "mmlu": "mmlu",
-    "mmlu_nvidia": "mmlu",
-    "mmlu_pro": "mmlu_pro",
-    "gsm8k": "gsm8k",
-    "math500": "math500",
-    "aime24": "aime24",
-    "aime25": "aime25",
-    "jsonl": "jsonl",
-}
+from nemo_reasoning.evaluation.settings import BenchmarkSettings
 
 
 def settings(name: str, **changes: Any) -> BenchmarkSettings:
     """Return the settings of conf/benchmark, at our copy."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        found = load_settings(compose("evaluate", [f"benchmark={name}"]), EvaluateSettings).benchmark[name]
-    if name in COPIES:
-        found.source = str(DATA / COPIES[name])
+    found = evaluate_settings([name]).benchmark[name]
     for key, value in changes.items():
         setattr(found, key, value)
     return found
