@@ -9,7 +9,6 @@ from rich.table import Table
 
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.campaign import REPORT
-from nemo_reasoning.evaluation.charts import setting_name
 from nemo_reasoning.evaluation.results import difference
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.evaluation.scores import score
@@ -33,13 +32,14 @@ def compare(folders: Sequence[Path], *, seed: int, console: Console) -> None:
     if len(folders) != 2:
         raise ConfigError(f"compare={[str(folder) for folder in folders]}: give two folders")
     first, second = (_read(folder) for folder in folders)
-    table = Table(caption="gain in percentage points, 95 % interval clustered by question, p of McNemar's test")
-    for heading in ("benchmark", "questions", str(folders[0]), str(folders[1]), "gain", "p"):
-        table.add_column(heading, justify="left" if heading == "benchmark" else "right")
+    table = Table(caption="gain: percentage points, 95 % interval clustered by question; p: McNemar's test")
+    for heading in ("benchmark", "thinking", "questions", "A", "B", "gain of B", "p"):
+        table.add_column(heading, justify="left" if heading in ("benchmark", "thinking") else "right")
     for benchmark in (name for name in first if name in second):
         _add_rows(table, benchmark, first[benchmark], second[benchmark], seed=seed)
     if not table.rows:
         raise DataError(f"{folders[0]} and {folders[1]} share no benchmark in the same mode; evaluate one in both")
+    console.print(f"A: {folders[0]}\nB: {folders[1]}")
     console.print(table)
 
 
@@ -62,7 +62,8 @@ def _add_rows(table: Table, benchmark: str, first: Evaluation, second: Evaluatio
             continue
         found = difference(before, after, seed=seed)
         table.add_row(
-            f"{benchmark}, {setting_name((mode, budget))}",
+            benchmark,
+            mode if budget is None else f"{mode}, {budget}",
             str(found.questions),
             percent(score(before).accuracy),
             percent(score(after).accuracy),
