@@ -12,7 +12,7 @@ demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
 
 test: setup
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -67,10 +67,14 @@ def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
         if folder.is_dir():
             return folder
         prefix = f".{folder.name}.partial-"
-        for leftover in folder.parent.glob(f"{prefix}*"):
+        for leftover in [path for path in folder.parent.iterdir() if path.name.startswith(prefix)]:
             shutil.rmtree(leftover)
         partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-        build(partial)
+        try:
+            build(partial)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
         partial.chmod(0o755)
         partial.rename(folder)
     return folder
@@ -144,6 +148,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {MANIFEST}: its stage did not finish; run it again") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); delete {folder} and run the stage again") from error
     return manifest

@@ -270,7 +270,7 @@ def load_settings(config: DictConfig, schema: type[Settings]) -> Settings:
     """Turn a composed configuration into typed settings.
 
     Args:
-        config: What Hydra composed; its `hydra` node, if any, is ignored.
+        config: What Hydra composed.
         schema: The dataclass it must match.
 
     Raises:
@@ -280,9 +280,9 @@ def load_settings(config: DictConfig, schema: type[Settings]) -> Settings:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(config, resolve=True))
         return cast(Settings, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        place = f"{key}: " if key else ""
-        raise ConfigError(f"{place}{error.msg or error}; `--help` lists the groups and keys") from error
+        reason = str(error).splitlines()[0]  # the other lines describe OmegaConf's own types
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{place}{reason}; `--help` lists the groups and keys") from error
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:

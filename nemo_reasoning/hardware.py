@@ -7,28 +7,40 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.errors import BackendError
 
 
 def gpu_memory_gb() -> float | None:
-    """Return the memory of the first GPU in GiB as `nvidia-smi` reports it, or None without a GPU."""
+    """Return the memory of the first GPU in GiB as `nvidia-smi` reports it, or None without a GPU.
+
+    Raises:
+        BackendError: There is a GPU, but `nvidia-smi` does not know its memory, as where it shares the CPU's.
+    """
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
-    return float(answer.stdout.split()[0]) / 1024
+    try:
+        return float(answer.stdout.split()[0]) / 1024
+    except (IndexError, ValueError):
+        raise BackendError(
+            f"nvidia-smi reports {answer.stdout.strip()!r} MiB of GPU memory; name the hardware yourself: "
+            "hardware=gpu_24gb, or another of conf/hardware"
+        ) from None
 
 
 def matching_hardware(memory_gb: float | None) -> str:
     """Return the name of the conf/hardware file for a GPU of this size, or "cpu".
 
-    A card of nominal size n reports a few per cent less, so a file matches from 93 % of its size.
+    A card sold as n GB reports up to 9 % less (n is decimal, ECC takes its share), so a file matches
+    from 91 % of its size.
     A GPU below the smallest file gets the smallest one.
     """
     if memory_gb is None:
         return "cpu"
     sizes = sorted(int(path.stem[4:-2]) for path in (CONF_DIR / "hardware").glob("gpu_*gb.yaml"))
-    fitting = [size for size in sizes if memory_gb >= 0.93 * size]
+    fitting = [size for size in sizes if memory_gb >= 0.91 * size]
     return f"gpu_{max(fitting, default=sizes[0])}gb"
 
 

@@ -1,10 +1,14 @@
 """Checks across settings, made before NeMo is imported or a weight is loaded."""
 
-from nemo_reasoning.config import LORA_TARGETS, Accelerator, SftSettings
+from collections.abc import Callable, Mapping
+from math import gcd, inf, prod
+
+from nemo_reasoning.config import LORA_TARGETS, Accelerator, DataSource, Init, SftSettings, TrainerSettings
 from nemo_reasoning.errors import ConfigError
 
 PRECISIONS = ("bf16-mixed", "32")
 DTYPES = ("float32", "bfloat16")
+_PARALLEL = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
 
 
 def validate(settings: SftSettings) -> None:
@@ -16,6 +20,7 @@ def validate(settings: SftSettings) -> None:
     problems = [
         *_check_choices(settings),
         *_check_ranges(settings),
+        *_check_data(settings),
         *_check_batches(settings),
         *_check_model(settings),
         *_check_machine(settings),
@@ -37,78 +42,123 @@ def _check_choices(settings: SftSettings) -> list[str]:
 
 
 def _check_ranges(settings: SftSettings) -> list[str]:
+    peft, optim, data = settings.peft, settings.optim, settings.data
+    trainer, callbacks = settings.trainer, settings.callbacks
     positive = {
-        "peft.dim": settings.peft.dim,
-        "peft.alpha": settings.peft.alpha,
-        "optim.lr": settings.optim.lr,
-        "trainer.epochs": settings.trainer.epochs,
-        "trainer.seq_length": settings.trainer.seq_length,
-        "trainer.micro_batch_size": settings.trainer.micro_batch_size,
-        "trainer.global_batch_size": settings.trainer.global_batch_size,
-        "trainer.eval_interval": settings.trainer.eval_interval,
-        "trainer.devices": settings.trainer.devices,
-        "trainer.num_nodes": settings.trainer.num_nodes,
-        "trainer.tensor_model_parallel_size": settings.trainer.tensor_model_parallel_size,
-        "trainer.pipeline_model_parallel_size": settings.trainer.pipeline_model_parallel_size,
-        "trainer.context_parallel_size": settings.trainer.context_parallel_size,
-        "callbacks.progress_interval": settings.callbacks.progress_interval,
+        "peft.dim": peft.dim,
+        "peft.alpha": peft.alpha,
+        "optim.lr": optim.lr,
+        "data.rows": data.rows,
+        "trainer.epochs": trainer.epochs,
+        "trainer.max_steps": trainer.max_steps,
+        "trainer.seq_length": trainer.seq_length,
+        "trainer.global_batch_size": trainer.global_batch_size,
+        "trainer.eval_interval": trainer.eval_interval,
+        "callbacks.progress_interval": callbacks.progress_interval,
+        "callbacks.samples_max_new_tokens": callbacks.samples_max_new_tokens,
+        **_layout(trainer),
+    }
+    not_negative = {
+        "optim.weight_decay": optim.weight_decay,
+        "optim.clip_grad": optim.clip_grad,
+        "trainer.keep_checkpoints": trainer.keep_checkpoints,
+        "callbacks.samples_interval": callbacks.samples_interval,
+        "evaluate": settings.evaluate,
     }
     shares = {
-        "peft.dropout": settings.peft.dropout,
-        "optim.min_lr_ratio": settings.optim.min_lr_ratio,
-        "optim.warmup_ratio": settings.optim.warmup_ratio,
-        "data.thinking_off_share": settings.data.thinking_off_share,
-        "data.validation_share": settings.data.validation_share,
-        "data.max_quarantined_share": settings.data.max_quarantined_share,
+        "optim.min_lr_ratio": optim.min_lr_ratio,
+        "data.thinking_off_share": data.thinking_off_share,
+        "data.max_quarantined_share": data.max_quarantined_share,
     }
-    if settings.trainer.max_steps is not None:
-        positive["trainer.max_steps"] = settings.trainer.max_steps
-    return [f"{key}={value}: must be above 0" for key, value in positive.items() if value <= 0] + [
-        f"{key}={value}: must lie between 0 and 1" for key, value in shares.items() if not 0 <= value <= 1
+    below_one = {
+        "peft.dropout": peft.dropout,
+        "optim.warmup_ratio": optim.warmup_ratio,
+        "optim.beta1": optim.beta1,
+        "optim.beta2": optim.beta2,
+    }
+    inner = {"data.validation_share": data.validation_share}  # neither split may be empty
+    return [
+        *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
+        *_outside(not_negative, "must be 0 or above", lambda value: 0 <= value < inf),
+        *_outside(shares, "must lie between 0 and 1", lambda value: 0 <= value <= 1),
+        *_outside(below_one, "must be 0 or above, and below 1", lambda value: 0 <= value < 1),
+        *_outside(inner, "must be above 0, and below 1", lambda value: 0 < value < 1),
     ]
+
+
+def _layout(trainer: TrainerSettings) -> dict[str, int]:
+    """Return the settings that share the work out to devices."""
+    names = ("micro_batch_size", "devices", "num_nodes", *_PARALLEL)
+    return {f"trainer.{name}": getattr(trainer, name) for name in names}
+
+
+def _outside(values: Mapping[str, float | None], rule: str, holds: Callable[[float], bool]) -> list[str]:
+    return [f"{key}={value}: {rule}" for key, value in values.items() if value is not None and not holds(value)]
+
+
+def _check_data(settings: SftSettings) -> list[str]:
+    data = settings.data
+    if data.source is DataSource.builtin and data.rows is None:
+        return ["data.rows=null: the built-in problems never end; give a number of rows"]
+    if data.source is DataSource.jsonl and not data.paths:
+        return ["data.paths=[]: name at least one file, as in data.paths=[rows.jsonl]"]
+    return []
 
 
 def _check_batches(settings: SftSettings) -> list[str]:
     trainer = settings.trainer
-    parallel = trainer.tensor_model_parallel_size * trainer.pipeline_model_parallel_size * trainer.context_parallel_size
-    processes = trainer.devices * trainer.num_nodes
-    if parallel < 1 or processes % parallel:
-        return [f"{processes} devices cannot be split into model-parallel groups of {parallel}"]
-    together = trainer.micro_batch_size * trainer.data_parallel_size
-    if together > 0 and trainer.global_batch_size % together:
+    if min(trainer.global_batch_size, *_layout(trainer).values()) <= 0:
+        return []  # reported with the ranges
+    sizes = [getattr(trainer, name) for name in _PARALLEL]
+    processes, parallel = trainer.devices * trainer.num_nodes, prod(sizes)
+    if processes % parallel:
         return [
-            f"trainer.global_batch_size={trainer.global_batch_size} is not a multiple of micro_batch_size "
-            f"{trainer.micro_batch_size} x {trainer.data_parallel_size} data-parallel replicas = {together}"
+            f"trainer.devices={trainer.devices} x num_nodes={trainer.num_nodes} cannot be split into model-parallel "
+            f"groups of {' x '.join(str(size) for size in sizes)} = {parallel}; make it a multiple"
+        ]
+    together = trainer.micro_batch_size * trainer.data_parallel_size
+    if trainer.global_batch_size % together:
+        return [
+            f"trainer.global_batch_size={trainer.global_batch_size} is not a multiple of {together} = micro_batch_size "
+            f"{trainer.micro_batch_size} x {trainer.data_parallel_size} data-parallel replicas; make it one"
         ]
     return []
 
 
 def _check_model(settings: SftSettings) -> list[str]:
-    shape, trainer = settings.model.architecture, settings.trainer
+    shape, trainer, name = settings.model.architecture, settings.trainer, settings.model.name
     if shape is None:
+        if settings.model.init is Init.random:
+            return ["model.init=random needs model.architecture, which is null; choose a listed model"]
         return []
     problems = []
     if trainer.seq_length > shape.max_seq_length:
         problems.append(
-            f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of "
-            f"{settings.model.name}; lower it"
+            f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of {name}; lower it"
         )
-    tensor, pipeline = trainer.tensor_model_parallel_size, trainer.pipeline_model_parallel_size
-    for label, count in (("attention heads", shape.num_attention_heads), ("KV groups", shape.num_query_groups)):
-        if tensor > 0 and count % tensor:
-            problems.append(f"trainer.tensor_model_parallel_size={tensor} does not divide the {count} {label}")
-    if pipeline > 0 and shape.num_layers % pipeline:
-        problems.append(
-            f"trainer.pipeline_model_parallel_size={pipeline} does not divide the {shape.num_layers} layers"
-        )
+    heads, groups, layers = shape.num_attention_heads, shape.num_query_groups, shape.num_layers
+    for key, parts, divisible in (
+        ("tensor_model_parallel_size", f"{heads} attention heads and {groups} KV groups", gcd(heads, groups)),
+        ("pipeline_model_parallel_size", f"{layers} layers", layers),
+    ):
+        size = getattr(trainer, key)
+        if size > 0 and divisible % size:
+            choices = ", ".join(str(number) for number in range(1, divisible + 1) if divisible % number == 0)
+            problems.append(f"trainer.{key}={size} does not divide the {parts} of {name}; choose one of {choices}")
     return problems
 
 
 def _check_machine(settings: SftSettings) -> list[str]:
-    on_cpu = settings.hardware.accelerator is Accelerator.cpu or settings.backend.cuda is False
-    problems = []
-    if on_cpu and settings.trainer.context_parallel_size > 1:
-        problems.append("trainer.context_parallel_size above 1 needs GPUs with Transformer Engine; set it to 1")
+    problems, wanted = [], settings.backend
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    without_te = on_cpu or wanted.cuda is False or wanted.transformer_engine is False
+    if on_cpu and wanted.cuda:
+        problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
+    if without_te and settings.trainer.context_parallel_size > 1:
+        problems.append(
+            f"trainer.context_parallel_size={settings.trainer.context_parallel_size} needs GPUs with Transformer "
+            "Engine; set it to 1"
+        )
     if settings.dry_run and settings.evaluate:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     return problems

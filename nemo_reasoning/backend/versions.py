@@ -5,7 +5,7 @@ from importlib import metadata
 
 from nemo_reasoning.errors import VersionError
 
-SUPPORTED = {"nemo_toolkit": "2.7", "megatron-core": "0.15"}
+SUPPORTED = {"nemo_toolkit": ("2.6", "2.7"), "megatron-core": ("0.15",)}
 REMEDY = (
     "Use an nvcr.io/nvidia/nemo container that holds them (docs/version-matrix.md), "
     "or `make setup` for the pinned CPU environment."
@@ -20,11 +20,12 @@ def require_supported_versions() -> dict[str, str]:
     """
     found = {}
     for name, series in SUPPORTED.items():
+        wanted = " or ".join(f"{release}.x" for release in series)
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise VersionError(f"{name} is not installed; version {series}.x is supported. {REMEDY}") from None
-        if not re.match(rf"{re.escape(series)}(\D|$)", version):
-            raise VersionError(f"{name} {version} is installed; version {series}.x is supported. {REMEDY}")
+            raise VersionError(f"{name} is not installed; version {wanted} is supported. {REMEDY}") from None
+        if not any(re.match(rf"{re.escape(release)}(\D|$)", version) for release in series):
+            raise VersionError(f"{name} {version} is installed; version {wanted} is supported. {REMEDY}")
         found[name] = version
     return found

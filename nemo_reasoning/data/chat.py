@@ -107,12 +107,12 @@ class ChatFormatter:
         """Prove on a sample that what the template renders can be trained on and prompted with.
 
         Raises:
-            TemplateError: The beginning-of-text token is missing or doubled, the end of a turn is not
-                a target, or a prompt does not begin as the trained dialogue did.
+            TemplateError: The sample is refused or not marked, the beginning-of-text token is missing or
+                doubled, the end of a turn is not a target, or a prompt does not begin as the trained
+                dialogue did.
         """
-        asked = (Message("system", THINK_SYSTEM["on"]), Message("user", "What is 2 + 2?"))
-        encoded = self.encode((*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4."))))
-        ids, targets = encoded.ids.tolist(), encoded.loss_mask.nonzero()[0]
+        encoded, prompt = self._sample
+        ids, first = encoded.ids.tolist(), int(encoded.loss_mask.argmax())
         begin = self.tokenizer.bos_token_id
         wanted = self.tokenizer("a")["input_ids"][0] == begin
         if begin is not None and (ids[:2] == [begin, begin] or (wanted and ids[0] != begin)):
@@ -121,11 +121,10 @@ class ChatFormatter:
                 f"first of all; it renders {self.tokenizer.decode(ids[:8])!r}"
             )
         self.end_of_turn  # noqa: B018 - raises if it is no special token
-        prompt = self.prompt_ids(asked)
-        if prompt != ids[: targets[0]]:
+        if prompt != ids[:first]:
             raise TemplateError(
                 f"with add_generation_prompt the chat template renders {self.tokenizer.decode(prompt[-8:])!r} before "
-                f"the answer, but training has {self.tokenizer.decode(ids[: targets[0]][-8:])!r}; make them equal"
+                f"the answer, but training has {self.tokenizer.decode(ids[:first][-8:])!r}; make them equal"
             )
 
     @cached_property
@@ -135,7 +134,7 @@ class ChatFormatter:
         Raises:
             TemplateError: It is no special token, so an engine could not stop there.
         """
-        encoded = self.encode([Message("system", "s"), Message("user", "u"), Message("assistant", "a")])
+        encoded, _ = self._sample
         last = int(encoded.ids[encoded.loss_mask][-1])
         token = self.tokenizer.added_tokens_decoder.get(last)
         if token is None or not token.special:
@@ -145,6 +144,18 @@ class ChatFormatter:
                 "{% endgeneration %}"
             )
         return last
+
+    @cached_property
+    def _sample(self) -> tuple[Encoded, list[int]]:
+        """A dialogue, and the prompt that asks for its answer."""
+        asked = (Message("system", THINK_SYSTEM["on"]), Message("user", "What is 2 + 2?"))
+        answered = (*asked, Message("assistant", with_thinking("2 + 2 = 4", "It is 4.")))
+        try:
+            return self.encode(answered), self.prompt_ids(asked)
+        except (RowError, jinja2.TemplateError) as error:
+            raise TemplateError(
+                f"the chat template cannot render a system, a user and an assistant turn: {error}"
+            ) from error
 
     def _unusable(self, messages: Sequence[Message]) -> RowError | None:
         if not any(message.role == "assistant" and message.target for message in messages):

@@ -121,20 +121,23 @@ def _stated(value: dict[str, Any]) -> frozenset[Mode]:
 
 
 def _turns(value: dict[str, Any]) -> list[Message]:
-    """Return all turns, with the `system_prompt` column above the system turn that `input` may have."""
-    if "messages" in value:
-        return _listed(value["messages"], "messages")
+    """Return all turns, with the `system_prompt` column above the system turn that the row may have."""
+    turns = _listed(value["messages"], "messages") if "messages" in value else _answered(value)
+    system = value.get("system_prompt")
+    if system is not None:
+        own = turns.pop(0).content if turns[0].role == "system" else ""
+        switch = _message("system", system).content.strip()
+        turns.insert(0, Message("system", f"{switch}\n\n{own}".strip()))
+    return turns
+
+
+def _answered(value: dict[str, Any]) -> list[Message]:
     if "input" not in value or "output" not in value:
         raise RowError(f"missing keys: found {sorted(value)}, wanted messages, or input and output")
     given = value["input"]
     turns = _templated(given) if isinstance(given, str) else _listed(given, "input")
     answer = _message("assistant", value["output"])
-    turns.append(Message("assistant", answer.content.strip().removesuffix(_END_OF_TURN)))
-    system = _text(value, "system_prompt").strip()
-    if system:
-        own = turns.pop(0).content if turns[0].role == "system" else ""
-        turns.insert(0, _message("system", f"{system}\n\n{own}".strip()))
-    return turns
+    return [*turns, Message("assistant", answer.content.strip().removesuffix(_END_OF_TURN))]
 
 
 def _templated(text: str) -> list[Message]:

@@ -101,14 +101,18 @@ class TokenStore:
         """
         try:
             tokens, loss_mask, offsets = (
-                np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "loss_mask", "offsets")
+                np.lib.format.open_memmap(folder / f"{name}.npy", mode="r")  # type: ignore[no-untyped-call]
+                for name in ("tokens", "loss_mask", "offsets")
             )
         except (FileNotFoundError, ValueError) as error:
             raise DataError(f"{folder} holds no tokenised rows ({error}); prepare the data again") from error
-        if not len(tokens) == len(loss_mask) == offsets[-1]:
+        lengths = np.diff(offsets)
+        if not (
+            len(lengths) and lengths.min() > 0 and offsets[0] == 0 and len(tokens) == len(loss_mask) == offsets[-1]
+        ):
             raise DataError(
-                f"{folder} is damaged: {len(tokens)} tokens, {len(loss_mask)} mask values, rows up to {offsets[-1]}; "
-                "prepare the data again"
+                f"{folder} is empty or damaged: {len(tokens)} tokens, {len(loss_mask)} mask values, "
+                f"{len(lengths)} rows up to {offsets[-1:]}; prepare the data again"
             )
         return cls(tokens, loss_mask, offsets)
 

@@ -17,87 +17,11 @@ Under LoRA the lowest layer needs no gradient of its input; that saving is ignor
 overstates the total by less than one part in four times the number of layers.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol, Self
 
+from nemo_reasoning.config import Architecture
 from nemo_reasoning.data.counts import BatchCounts
-from nemo_reasoning.errors import ConfigError
-
-
-class ModelConfig(Protocol):
-    """What `LlamaShape.of` reads: NeMo's LlamaConfig and our Architecture both have it."""
-
-    num_layers: int
-    hidden_size: int
-    ffn_hidden_size: int
-    num_attention_heads: int
-    num_query_groups: int
-
-
-@dataclass(frozen=True)
-class LlamaShape:
-    """Sizes that decide how much a Llama model computes; `ffn` is the width of the gated MLP."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-
-    @classmethod
-    def of(cls, config: ModelConfig, *, vocab_size: int) -> Self:
-        """Read the sizes from a configuration; `kv_channels` is the head size where it has one."""
-        head_dim = getattr(config, "kv_channels", None) or config.hidden_size // config.num_attention_heads
-        return cls(
-            layers=config.num_layers,
-            hidden=config.hidden_size,
-            ffn=config.ffn_hidden_size,
-            heads=config.num_attention_heads,
-            kv_heads=config.num_query_groups,
-            head_dim=head_dim,
-            vocab=vocab_size,
-        )
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of a layer's linear maps, under Megatron's names for the fused ones."""
-        return {
-            "linear_qkv": (self.hidden, (self.heads + 2 * self.kv_heads) * self.head_dim),
-            "linear_proj": (self.heads * self.head_dim, self.hidden),
-            "linear_fc1": (self.hidden, 2 * self.ffn),
-            "linear_fc2": (self.ffn, self.hidden),
-        }
-
-    @property
-    def layer_weights(self) -> int:
-        """Entries of the weight matrices of all layers, without embedding and head."""
-        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
-
-    @property
-    def head_weights(self) -> int:
-        """Entries of the output head, which computes the same whether tied to the embedding or not."""
-        return self.hidden * self.vocab
-
-
-def lora_weights(shape: LlamaShape, *, dim: int, targets: Collection[str]) -> int:
-    """Return the entries of the LoRA matrices over all layers.
-
-    Args:
-        shape: Of the base model.
-        dim: Rank of the adapter.
-        targets: Adapted linear maps, a subset of the keys of `shape.linears`.
-
-    Raises:
-        ConfigError: A target is no linear map of a Llama layer.
-    """
-    linears = shape.linears
-    unknown = set(targets) - set(linears)
-    if unknown:
-        raise ConfigError(f"unknown LoRA targets {sorted(unknown)}; choose from {sorted(linears)}")
-    return shape.layers * dim * sum(sum(linears[target]) for target in targets)
+from nemo_reasoning.models.shape import count_linear_weights
 
 
 @dataclass(frozen=True)
@@ -127,7 +51,7 @@ class TrainingFlops:
 
 def training_flops(
     *,
-    shape: LlamaShape,
+    shape: Architecture,
     tokens: int,
     logit_tokens: int,
     context: float,
@@ -144,10 +68,10 @@ def training_flops(
         adapter_weights: Entries of the adapter of a frozen base; None trains every weight.
         recompute: Whether every layer runs forward again in the backward pass.
     """
-    attention = 4.0 * tokens * shape.layers * shape.heads * shape.head_dim * context
-    base = 2.0 * tokens * shape.layer_weights
+    attention = 4.0 * tokens * shape.num_layers * shape.num_attention_heads * shape.head_dim * context
+    base = 2.0 * tokens * count_linear_weights(shape)
     adapter = 2.0 * tokens * (adapter_weights or 0)
-    head = 2.0 * logit_tokens * shape.head_weights
+    head = 2.0 * logit_tokens * shape.hidden_size * shape.vocab_size  # tied to the embedding or not
     own_gradients = base + head if adapter_weights is None else adapter
     layers = base + adapter + attention
     return TrainingFlops(
@@ -157,7 +81,7 @@ def training_flops(
     )
 
 
-def step_flops(counts: BatchCounts, *, shape: LlamaShape, adapter_weights: int | None) -> float:
+def step_flops(counts: BatchCounts, *, shape: Architecture, adapter_weights: int | None) -> float:
     """Return the model FLOPs of an optimiser step, over all data-parallel ranks.
 
     Padding is not required work and does not count. Every sample is taken to have the mean length;

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
     Raises:
         ModelSourceError: The import failed; the message holds the end of its output.
     """
-    stem = Path(base.name.removeprefix("pypi:")).stem.lower()
+    stem = Path(base.name).name.removesuffix(".gguf").lower()
     return cached_folder(
         cache_dir / "nemo" / f"{stem}-{base.revision[:16]}-{dtype}", lambda out: _import_apart(base.path, out, dtype)
     )
@@ -41,7 +42,9 @@ def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-20:])
-        raise ModelSourceError(f"importing {hf_path} into NeMo failed with exit code {done.returncode}:\n{tail}")
+        killed = done.returncode == -signal.SIGKILL
+        reason = "was killed, most likely for lack of memory" if killed else f"failed with exit code {done.returncode}"
+        raise ModelSourceError(f"importing {hf_path} into NeMo {reason}:\n{tail}")
 
 
 def convert(hf_path: Path, out: Path, dtype: str) -> None:

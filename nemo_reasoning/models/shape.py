@@ -1,18 +1,20 @@
 """Sizes that follow from a Llama's shape alone."""
 
 from pathlib import Path
+from typing import Any
 
 from nemo_reasoning.config import Architecture, PeftSettings, RopeScaling
-from nemo_reasoning.models.source import read_hf_config
+from nemo_reasoning.models.source import read_hf_config, require_llama
 
 
 def architecture_from_hf(path: Path) -> Architecture:
     """Return the shape a Hugging Face directory describes in its config.json.
 
     Raises:
-        ModelSourceError: There is no config.json.
+        ModelSourceError: There is no usable config.json, or it is not of a Llama that NeMo can hold.
     """
     config = read_hf_config(path)
+    require_llama(config, name=str(path))
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     scaling = config.get("rope_scaling")
     return Architecture(
@@ -26,15 +28,17 @@ def architecture_from_hf(path: Path) -> Architecture:
         max_seq_length=config["max_position_embeddings"],
         tie_embeddings=bool(config.get("tie_word_embeddings")),
         rope_base=float(config.get("rope_theta", 10000.0)),
-        rope_scaling=None
-        if not scaling
-        else RopeScaling(
-            factor=scaling["factor"],
-            low_freq_factor=scaling["low_freq_factor"],
-            high_freq_factor=scaling["high_freq_factor"],
-            original_max_seq_length=scaling["original_max_position_embeddings"],
-        ),
+        rope_scaling=_rope_scaling(scaling) if scaling else None,
         norm_epsilon=config["rms_norm_eps"],
+    )
+
+
+def _rope_scaling(scaling: dict[str, Any]) -> RopeScaling:
+    return RopeScaling(
+        factor=scaling["factor"],
+        low_freq_factor=scaling["low_freq_factor"],
+        high_freq_factor=scaling["high_freq_factor"],
+        original_max_seq_length=scaling["original_max_position_embeddings"],
     )
 
 
@@ -50,11 +54,16 @@ def linear_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:
     }
 
 
+def count_linear_weights(shape: Architecture) -> int:
+    """Return the entries of the linears' matrices over all layers, without embedding and head."""
+    return shape.num_layers * sum(inputs * outputs for inputs, outputs in linear_shapes(shape).values())
+
+
 def count_parameters(shape: Architecture) -> int:
     """Return the number of base parameters, embeddings included and tied ones counted once."""
-    layer = sum(inputs * outputs for inputs, outputs in linear_shapes(shape).values()) + 2 * shape.hidden_size
+    norms = (2 * shape.num_layers + 1) * shape.hidden_size
     embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_embeddings else 2)
-    return embeddings + shape.num_layers * layer + shape.hidden_size
+    return embeddings + count_linear_weights(shape) + norms
 
 
 def count_lora_parameters(shape: Architecture, peft: PeftSettings) -> int:

@@ -43,12 +43,12 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
     """
     if source.startswith("pypi:"):
         base = _from_package(source, cache_dir)
-    elif Path(source).is_dir():
-        path = Path(source).resolve()
+    elif (directory := Path(source).expanduser()).is_dir():
+        path = directory.resolve()
         base = BaseModel(name=source, path=path, revision=_directory_revision(path))
     else:
         base = _from_hub(source, revision)
-    _require_llama(base)
+    require_llama(read_hf_config(base.path), name=source)
     return base
 
 
@@ -59,17 +59,20 @@ def _directory_revision(path: Path) -> str:
 
 def _from_package(source: str, cache_dir: Path) -> BaseModel:
     package, _, file = source.removeprefix("pypi:").partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
         raise ModelSourceError(
-            f"model.source={source}: package {package} is not installed; pip install {package.replace('_', '-')}"
+            f"model.source={source}: package {package!r} is not installed; pip install {package.replace('_', '-')}"
         )
-    gguf = Path(spec.origin).parent / file
+    folder = Path(spec.origin).parent
+    gguf = folder / file
     if not gguf.is_file():
-        raise ModelSourceError(f"model.source={source}: {package} holds no {file}")
+        held = ", ".join(path.name for path in folder.glob("*.gguf")) or "no GGUF file"
+        raise ModelSourceError(f"model.source={source}: {package} holds no {file!r}; it holds {held}")
     revision = file_sha256(gguf)[:16]
-    folder = cache_dir / "hf" / f"{gguf.stem.lower()}-{revision}"
-    return BaseModel(name=source, path=cached_folder(folder, lambda out: _convert_gguf(gguf, out)), revision=revision)
+    converted = cache_dir / "hf" / f"{gguf.stem.lower()}-{revision}"
+    path = cached_folder(converted, lambda out: _convert_gguf(gguf, out))
+    return BaseModel(name=source, path=path, revision=revision)
 
 
 def _convert_gguf(gguf: Path, out: Path) -> None:
@@ -108,6 +111,7 @@ def _from_hub(source: str, revision: str | None) -> BaseModel:
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     try:
@@ -122,10 +126,17 @@ def _from_hub(source: str, revision: str | None) -> BaseModel:
             f"model.source={source} is neither a directory nor a hub repository you can see: "
             "check the spelling, or set HF_TOKEN if it is private"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except RevisionNotFoundError as error:
         raise ModelSourceError(
-            f"model.source={source} could not be downloaded ({type(error).__name__}) and is not in the local hub "
-            "cache: check the network, or download it elsewhere and use model=hf_local model.source=/its/directory"
+            f"model.revision={revision} is no branch, tag or commit of {source}; see "
+            f"https://huggingface.co/{source}/commits/main"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ModelSourceError(
+            f"model.source={source} is no directory, not in the local hub cache, and could not be downloaded "
+            f"({reason}): check the network and HF_HUB_OFFLINE, or download it elsewhere and use model=hf_local "
+            "model.source=/its/directory"
         ) from error
     return BaseModel(name=source, path=Path(path), revision=Path(path).name)
 
@@ -134,28 +145,50 @@ def read_hf_config(path: Path) -> dict[str, Any]:
     """Return the parsed config.json of a Hugging Face directory.
 
     Raises:
-        ModelSourceError: There is none.
+        ModelSourceError: It is missing or broken.
     """
+    file = path / "config.json"
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelSourceError(f"{path} has no config.json; point model.source at a Hugging Face directory") from None
+    except ValueError as error:
+        raise ModelSourceError(f"{file} is not valid JSON ({error}); download it again") from error
     return config
 
 
-def _require_llama(base: BaseModel) -> None:
-    config = read_hf_config(base.path)
+def require_llama(config: dict[str, Any], *, name: str) -> None:
+    """Refuse what NeMo's Llama importer cannot hold, or would hold as something else.
+
+    Args:
+        config: Parsed config.json.
+        name: What the user calls the model.
+
+    Raises:
+        ModelSourceError: Says what is in the way.
+    """
+    refusal = _refusal(config)
+    if refusal:
+        raise ModelSourceError(f"model.source={name} {refusal}")
+
+
+def _refusal(config: dict[str, Any]) -> str | None:
     if config.get("model_type") != "llama":
-        raise ModelSourceError(
-            f"model.source={base.name} is a {config.get('model_type')!r} model; this package trains Llama architectures"
-        )
+        return f"is a {config.get('model_type')!r} model; this package trains Llama architectures"
     if config.get("attention_bias") or config.get("mlp_bias"):
-        raise ModelSourceError(f"model.source={base.name} has bias terms, which NeMo's Llama importer would drop")
+        return "has bias terms, which NeMo's Llama importer would drop; choose a model without"
+    if config.get("hidden_act") not in (None, "silu"):
+        return f"has hidden_act={config['hidden_act']}; NeMo's Llama importer knows silu only"
+    if "quantization_config" in config:
+        return "has quantised weights; choose the original with 16 or 32 bits a weight"
+    if "rope_parameters" in config and "rope_theta" not in config:
+        return (
+            f"was saved by transformers 5, whose rope_parameters={config['rope_parameters']} NeMo's importer ignores; "
+            "write them into its config.json as rope_theta and rope_scaling"
+        )
     scaling = config.get("rope_scaling")
     if scaling and (
         scaling.get("rope_type") != "llama3" or any(scaling.get(key) != value for key, value in _LLAMA3_ROPE.items())
     ):
-        raise ModelSourceError(
-            f"model.source={base.name} has rope_scaling={scaling}; NeMo's Llama importer knows Llama 3.1's only, "
-            f"with {_LLAMA3_ROPE}"
-        )
+        return f"has rope_scaling={scaling}; NeMo's Llama importer knows Llama 3.1's only, with {_LLAMA3_ROPE}"
+    return None

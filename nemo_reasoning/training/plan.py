@@ -1,14 +1,15 @@
 """What a run would do, from its settings alone: no weights, no NeMo, no GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config import DataSource, SftSettings
+from nemo_reasoning.config import Architecture, DataSource, SftSettings
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
+from nemo_reasoning.validation import validate
 
 _BYTES = {"bf16-mixed": 2, "32": 4}
 
@@ -23,8 +24,8 @@ class RunPlan:
         weight_bytes: Of the base model in training precision, over all devices.
         tokens_per_step: Most input positions of an optimiser step.
         micro_batches: Forward passes of one replica in a step.
-        rows: Training rows, None where only reading the data tells.
-        steps: Optimiser steps, None likewise.
+        rows: Training rows to expect (a hash decides which ones validate), None where only reading the data tells.
+        steps: Optimiser steps; where `rows` decides, as uncertain as these.
         stages: What the command does, in order.
     """
 
@@ -43,15 +44,9 @@ def plan_run(settings: SftSettings) -> RunPlan:
 
     Raises:
         ModelSourceError: The model's shape is unknown because its source is not a local directory.
+        ConfigError: The settings do not suit the shape read from that directory.
     """
-    shape = settings.model.architecture
-    if shape is None:
-        if not Path(settings.model.source).is_dir():
-            raise ModelSourceError(
-                f"model.source={settings.model.source} is not a local directory, so its shape is unknown before the "
-                "download; choose a listed model, or download it first"
-            )
-        shape = architecture_from_hf(Path(settings.model.source))
+    shape = settings.model.architecture or _local_architecture(settings)
     trainer, parameters = settings.trainer, count_parameters(shape)
     rows = _training_rows(settings)
     steps = trainer.max_steps
@@ -67,6 +62,18 @@ def plan_run(settings: SftSettings) -> RunPlan:
         steps=steps,
         stages=_stages(settings),
     )
+
+
+def _local_architecture(settings: SftSettings) -> Architecture:
+    directory = Path(settings.model.source).expanduser()
+    if not directory.is_dir():
+        raise ModelSourceError(
+            f"model.source={settings.model.source} is not a local directory, so its shape is unknown before the "
+            "download; choose a listed model, or download it first"
+        )
+    shape = architecture_from_hf(directory)
+    validate(replace(settings, model=replace(settings.model, architecture=shape)))
+    return shape
 
 
 def _training_rows(settings: SftSettings) -> int | None:
@@ -100,7 +107,7 @@ def plan_table(plan: RunPlan) -> Table:
         ("trainable parameters", f"{plan.trainable_parameters:,} ({share:.2%})"),
         ("base weights", f"{plan.weight_bytes / 2**30:.1f} GiB"),
         ("tokens a step, at most", f"{plan.tokens_per_step:,} in {plan.micro_batches} micro-batches a replica"),
-        ("training rows", unknown if plan.rows is None else f"{plan.rows:,}"),
+        ("training rows", unknown if plan.rows is None else f"about {plan.rows:,}"),
         ("steps", unknown if plan.steps is None else f"{plan.steps:,}"),
     ):
         table.add_row(label, value)

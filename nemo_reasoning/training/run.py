@@ -65,7 +65,7 @@ def _finetune(settings: SftSettings, inputs: TrainingInputs, *, active: Backend,
     data = _build_data(settings, inputs)
     model = build.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
     trainer = build.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
-    attach(trainer, _build_callbacks(settings, inputs, data=data, config=model.config, out=out, stream=stream))
+    attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream))
     loggers = build_loggers(
         backend=settings.logger.backend, folder=out, run_name=settings.name, project=settings.logger.project
     )
@@ -113,7 +113,7 @@ def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
 
 
 def _build_callbacks(
-    settings: SftSettings, inputs: TrainingInputs, *, data: Any, config: Any, out: Path, stream: TextIO
+    settings: SftSettings, inputs: TrainingInputs, *, data: Any, out: Path, stream: TextIO
 ) -> list[Any]:
     """Return our callbacks in the order they run; `attach` explains it."""
     from nemo_reasoning.training.build import warmup_steps
@@ -129,7 +129,7 @@ def _build_callbacks(
     if chosen.memory:
         sources.append(MemoryMonitor())
     if chosen.throughput:
-        sources.append(_throughput(settings, inputs, config))
+        sources.append(_throughput(settings, inputs))
     recorder = MetricsRecorder(sources=sources)
     display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
     callbacks = [
@@ -146,12 +146,13 @@ def _build_callbacks(
     return callbacks
 
 
-def _throughput(settings: SftSettings, inputs: TrainingInputs, config: Any) -> Any:
-    from nemo_reasoning.models.flops import LlamaShape, lora_weights, step_flops
+def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
+    from nemo_reasoning.models.flops import step_flops
+    from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
 
-    shape = LlamaShape.of(config, vocab_size=config.vocab_size or len(inputs.formatter.tokenizer))
-    adapter = lora_weights(shape, dim=settings.peft.dim, targets=settings.peft.target_modules)
+    shape = settings.model.architecture or architecture_from_hf(inputs.tokenizer)
+    adapter = count_lora_parameters(shape, settings.peft)
     return ThroughputMonitor(flops=lambda counts: step_flops(counts, shape=shape, adapter_weights=adapter))
 
 

@@ -1,0 +1,66 @@
+"""The models of conf/model, and what Hugging Face makes of their shapes."""
+
+import torch
+from composing import sft_settings
+from omegaconf import OmegaConf
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nemo_reasoning.config import CONF_DIR, Architecture
+
+LISTED = sorted(
+    path.stem for path in (CONF_DIR / "model").glob("*.yaml") if OmegaConf.load(path).architecture is not None
+)
+SMALL = Architecture(
+    num_layers=3,
+    hidden_size=64,
+    ffn_hidden_size=96,
+    num_attention_heads=4,
+    num_query_groups=2,
+    head_dim=16,
+    vocab_size=128,
+    max_seq_length=512,
+    tie_embeddings=False,
+    rope_base=10000.0,
+    rope_scaling=None,
+    norm_epsilon=1e-5,
+)
+
+
+def listed(name: str) -> Architecture:
+    """Return the shape that conf/model/<name>.yaml states."""
+    shape = sft_settings(f"model={name}", "hardware=cpu").model.architecture
+    assert shape is not None
+    return shape
+
+
+def hf_config(shape: Architecture) -> LlamaConfig:
+    """Return Hugging Face's configuration of a shape."""
+    scaling = shape.rope_scaling
+    return LlamaConfig(  # type: ignore[no-untyped-call]
+        num_hidden_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.ffn_hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_query_groups,
+        head_dim=shape.head_dim,
+        vocab_size=shape.vocab_size,
+        max_position_embeddings=shape.max_seq_length,
+        tie_word_embeddings=shape.tie_embeddings,
+        rope_theta=shape.rope_base,
+        rope_scaling=scaling
+        and {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_seq_length,
+        },
+        rms_norm_eps=shape.norm_epsilon,
+        attn_implementation="eager",
+    )
+
+
+def weightless(shape: Architecture) -> LlamaForCausalLM:
+    """Return Hugging Face's model of a shape, its weights on the meta device."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(hf_config(shape))  # type: ignore[no-untyped-call]

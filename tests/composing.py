@@ -1,0 +1,38 @@
+"""Compose conf/ as the recipes do, without running one."""
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from nemo_reasoning.config import CONF_DIR, SftSettings, load_settings
+from nemo_reasoning.hardware import register_resolvers
+
+
+def composed(*overrides: str, root: str = "sft_lora", hydra: bool = False) -> DictConfig:
+    """Return the configuration of a recipe; with `hydra` it holds Hydra's own settings too."""
+    register_resolvers()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return compose(root, overrides=list(overrides), return_hydra_config=hydra)
+
+
+@cache
+def _settings(overrides: tuple[str, ...]) -> SftSettings:
+    return load_settings(composed(*overrides), SftSettings)
+
+
+def sft_settings(*overrides: str) -> SftSettings:
+    """Return the settings of recipes/sft_lora.py, for the caller to change."""
+    return deepcopy(_settings(overrides))
+
+
+def change(settings: Any, key: str, value: Any) -> None:
+    """Set a value by its dotted key, such as "trainer.seq_length"."""
+    *path, name = key.split(".")
+    for step in path:
+        settings = getattr(settings, step)
+    if not hasattr(settings, name):
+        raise AttributeError(key)
+    setattr(settings, name, value)

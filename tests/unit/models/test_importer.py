@@ -1,0 +1,87 @@
+"""A base model is imported once per source, revision and dtype; a failed import leaves nothing."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel
+
+BASE = BaseModel(name="meta-llama/Llama-3.1-8B-Instruct", path=Path("/hub/snapshot"), revision="0123456789abcdef0123")
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an executable that stands for Python, writes its arguments and environment, and succeeds."""
+    script = tmp_path / "python"
+    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$4/arguments"; env > "$4/environment"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return script
+
+
+@pytest.mark.parametrize(
+    ("base", "dtype", "name"),
+    [
+        (BASE, "bfloat16", "llama-3.1-8b-instruct-0123456789abcdef-bfloat16"),
+        (BASE, "float32", "llama-3.1-8b-instruct-0123456789abcdef-float32"),
+        (replace(BASE, revision="fedcba9876543210"), "float32", "llama-3.1-8b-instruct-fedcba9876543210-float32"),
+        (replace(BASE, name="/data/Llama-3.1-8B/"), "float32", "llama-3.1-8b-0123456789abcdef-float32"),
+        (replace(BASE, name=PACKAGED_MODEL), "float32", "smollm2-135m-instruct.q4_1-0123456789abcdef-float32"),
+    ],
+)
+def test_the_folder_is_named_after_source_revision_and_dtype(
+    python: Path, tmp_path: Path, base: BaseModel, dtype: str, name: str
+) -> None:
+    assert import_base(base, dtype=dtype, cache_dir=tmp_path / "cache") == tmp_path / "cache" / "nemo" / name
+
+
+def test_an_imported_model_is_not_imported_again(python: Path, tmp_path: Path) -> None:
+    first = import_base(BASE, dtype="float32", cache_dir=tmp_path)
+    python.unlink()
+
+    assert import_base(BASE, dtype="float32", cache_dir=tmp_path) == first
+    with pytest.raises(FileNotFoundError):
+        import_base(BASE, dtype="bfloat16", cache_dir=tmp_path)
+
+
+def test_the_process_belongs_to_no_group(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK", "KEPT"):
+        monkeypatch.setenv(name, "1")
+    imported = import_base(BASE, dtype="float32", cache_dir=tmp_path)
+    names = {line.partition("=")[0] for line in (imported / "environment").read_text().splitlines()}
+
+    assert "KEPT" in names
+    assert not names & {"RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK"}
+    module, hf_path, _, dtype = (imported / "arguments").read_text().splitlines()[1:]
+    assert (module, hf_path, dtype) == ("nemo_reasoning.models.importer", "/hub/snapshot", "float32")
+
+
+def test_a_failure_shows_the_end_of_the_output(python: Path, tmp_path: Path) -> None:
+    python.write_text("#!/bin/sh\nfor number in $(seq 30); do echo line $number; done; echo why >&2; exit 3\n")
+    with pytest.raises(ModelSourceError, match="importing /hub/snapshot into NeMo failed with exit code 3") as caught:
+        import_base(BASE, dtype="float32", cache_dir=tmp_path / "cache")
+
+    assert str(caught.value).splitlines()[1:] == [*(f"line {number}" for number in range(12, 31)), "why"]
+    assert [path.suffix for path in (tmp_path / "cache" / "nemo").iterdir()] == [".lock"]
+
+
+def test_a_killed_import_says_so(python: Path, tmp_path: Path) -> None:
+    python.write_text("#!/bin/sh\necho loading; kill -9 $$\n")
+
+    with pytest.raises(ModelSourceError, match="into NeMo was killed, most likely for lack of memory:\nloading"):
+        import_base(BASE, dtype="float32", cache_dir=tmp_path)
+
+
+@pytest.mark.slow
+def test_corrupt_weights(tiny_llama: Path, tmp_path: Path) -> None:
+    weights = tiny_llama / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    base = BaseModel(name=str(tiny_llama), path=tiny_llama, revision="0")
+    with pytest.raises(ModelSourceError, match="(?s)failed with exit code 1.*SafetensorError"):
+        import_base(base, dtype="float32", cache_dir=tmp_path / "cache")
+
+    assert [path.suffix for path in (tmp_path / "cache" / "nemo").iterdir()] == [".lock"]

