@@ -1,9 +1,10 @@
 """What recipes/evaluate.py does: ask every model every benchmark, then report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -15,10 +16,11 @@ from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
 from nemo_reasoning.evaluation.contamination import contaminated, training_turns
 from nemo_reasoning.evaluation.models import Candidate, candidates
 from nemo_reasoning.evaluation.results import Measurement
-from nemo_reasoning.evaluation.runner import LazyEngine, ask, claim, plan
+from nemo_reasoning.evaluation.runner import ask, claim, plan
 from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
 from nemo_reasoning.evaluation.settings import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling
 from nemo_reasoning.evaluation.table import benchmark_table
+from nemo_reasoning.inference.engine import Engine
 
 STARTED, REPORT = "started.txt", "report.json"
 _DATE = "%Y-%m-%dT%H-%M-%S.%f"  # as lm-eval names its files
@@ -50,13 +52,13 @@ def measure(settings: EvaluateSettings, console: Console) -> Path:
     folder = _folder(settings)
     evaluations: dict[str, dict[str, Evaluation]] = {name: {} for name in settings.benchmark}
     for candidate in found:
-        engine = LazyEngine(candidate.load)
-        for name in settings.benchmark:
-            evaluations[name][candidate.name] = (
-                _ask(candidate, engine, benchmarks[name], settings, folder=folder, console=console)
-                if name in benchmarks
-                else _ask_harness(candidate, engine, name, settings, folder=folder)
-            )
+        with opened_once(candidate.load) as engine:
+            for name in settings.benchmark:
+                evaluations[name][candidate.name] = (
+                    _ask(candidate, engine, benchmarks[name], settings, folder=folder, console=console)
+                    if name in benchmarks
+                    else _ask_harness(candidate, engine, name, settings, folder=folder)
+                )
     measurements = [
         Measurement(
             benchmark=name,
@@ -70,6 +72,33 @@ def measure(settings: EvaluateSettings, console: Console) -> Path:
     console.print(benchmark_table(measurements))
     console.print(f"report: {folder / 'report.html'}")
     return folder
+
+
+@contextmanager
+def opened_once(load: Callable[[], Engine]) -> Iterator[Callable[[], Engine]]:
+    """Yield what loads a model when it is first called, and returns it from then on; close it in the end."""
+    engines: list[Engine] = []
+
+    def engine() -> Engine:
+        if not engines:
+            engines.append(load())
+        return engines[0]
+
+    try:
+        yield engine
+    finally:
+        for one in engines:
+            if isinstance(one, Closable):
+                one.close()
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """An engine that holds threads or connections."""
+
+    def close(self) -> None:
+        """Let go of them."""
+        ...
 
 
 def check(settings: EvaluateSettings) -> None:
@@ -117,7 +146,7 @@ def _budgets(settings: EvaluateSettings) -> Sequence[int | None]:
 
 def _ask(
     candidate: Candidate,
-    engine: LazyEngine,
+    engine: Callable[[], Engine],
     benchmark: Benchmark,
     settings: EvaluateSettings,
     *,
@@ -142,7 +171,11 @@ def _ask(
         chunk=settings.chunk,
         log=folder / candidate.name / f"{benchmark.name}.jsonl",
         identity={"model": candidate.identity, **_identity(settings, benchmark)},
-        progress=lambda done: console.print(f"{label}: {done} of {len(asks)} answers"),
+        progress=lambda done: (
+            console.print(f"{label}: {done} of {len(asks)} answers")
+            if done % settings.chunk == 0 or done == len(asks)
+            else None
+        ),
     )
 
 
@@ -159,7 +192,7 @@ def _identity(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any
 
 
 def _ask_harness(
-    candidate: Candidate, engine: LazyEngine, name: str, settings: EvaluateSettings, *, folder: Path
+    candidate: Candidate, engine: Callable[[], Engine], name: str, settings: EvaluateSettings, *, folder: Path
 ) -> Evaluation:
     from nemo_reasoning.evaluation.harness import run_task
 
@@ -174,7 +207,7 @@ def _ask_harness(
     asked = [(mode, budget) for mode in _modes(settings) for budget in (_budgets(settings) if mode == "on" else [None])]
     for mode, budget in asked:
         if not any((sample.mode, sample.budget) == (mode, budget) for sample in log.samples.values()):
-            found = run_task(engine, task=task, mode=mode, budget=budget, protocol=protocol, seed=seed, limit=limit)
+            found = run_task(engine(), task=task, mode=mode, budget=budget, protocol=protocol, seed=seed, limit=limit)
             log.append(found)
     return Evaluation(tuple(sample for sample in log.samples.values() if (sample.mode, sample.budget) in asked))
 

@@ -90,7 +90,7 @@ def _request(prompt: str, mode: Mode, budget: int | None, protocol: ProtocolSett
         messages=(Message("user", prompt),),
         mode=mode,
         max_new_tokens=protocol.max_tokens,
-        max_thinking_tokens=budget,
+        thinking_budget=budget,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=seed,

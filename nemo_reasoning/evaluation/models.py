@@ -1,14 +1,13 @@
 """The models an evaluation measures, each loaded only when something is left to ask it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.settings import EvaluateSettings
-from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.inference.engine import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,26 +87,4 @@ def _hf_engine(model: Path, adapter: Path | None, template: str | None) -> Engin
     from nemo_reasoning.inference.hf import HFEngine
 
     text = None if template is None else strip_generation(load_template(template))
-    return FittedEngine(HFEngine(model, adapter, chat_template=text))
-
-
-class FittedEngine:
-    """Lowers token limits to what the model's context leaves behind the prompt: a limit for all models stays one."""
-
-    def __init__(self, engine: Any) -> None:
-        """Take an `HFEngine`."""
-        self._engine, self._context = engine, engine.model.config.max_position_embeddings
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return one completion per request, in their order.
-
-        Raises:
-            EngineError: A prompt alone fills the context.
-        """
-        completions: list[Completion] = self._engine.generate([self._fitted(request) for request in requests])
-        return completions
-
-    def _fitted(self, request: GenerationRequest) -> GenerationRequest:
-        shortest = replace(request, max_new_tokens=1)  # its prompt must fit, or the engine says so
-        room = self._context - len(self._engine.prompt_ids(shortest))
-        return replace(request, max_new_tokens=min(request.max_new_tokens, room))
+    return HFEngine(model, adapter, chat_template=text)

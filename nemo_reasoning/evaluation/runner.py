@@ -3,10 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol, runtime_checkable
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.data.builtin import Problem
@@ -18,6 +20,24 @@ from nemo_reasoning.evaluation.protocol import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
 from nemo_reasoning.evaluation.settings import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """An engine that knows how long a completion may be."""
+
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """An engine whose requests join and leave while others run."""
+
+    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> Any:
+        """Start a request and return something with `cancel`; the completion, or an error, is reported last."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +67,6 @@ class Ask:
         """Return a seed of its own, the same for every model that is asked."""
         digest = hashlib.sha256(f"{seed}:{self.key}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
-
-
-class LazyEngine:
-    """An engine that is loaded when it is first asked: an evaluation that is finished loads no model."""
-
-    def __init__(self, load: Callable[[], Engine]) -> None:
-        """Remember how to load it."""
-        self._load = load
-        self._engine: Engine | None = None
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """As the engine does."""
-        if self._engine is None:
-            self._engine = self._load()
-        return self._engine.generate(requests)
 
 
 def plan(
@@ -97,7 +102,7 @@ def plan(
 
 
 def ask(
-    engine: Engine,
+    open_engine: Callable[[], Engine],
     asks: Sequence[Ask],
     *,
     protocol: ProtocolSettings,
@@ -109,18 +114,19 @@ def ask(
 ) -> Evaluation:
     """Take every sample that the log does not hold yet, and return all of them in the order of `asks`.
 
-    Chunks have the same bounds whenever it is called, and each is written at once: a killed evaluation
-    repeats no answer it kept, and ends as an uninterrupted one.
+    An engine that streams is asked everything at once, and each answer is written when it is there. Any other
+    is asked chunk by chunk, with the same bounds whenever this is called. So a killed evaluation repeats no
+    answer that it kept, and ends as an uninterrupted one.
 
     Args:
-        engine: The model.
+        open_engine: Returns the model; called only if something is left to ask.
         asks: From `plan`.
         protocol: Token limit, sampling, and how answers are found.
         seed: Of the sampling.
-        chunk: Requests handed to the engine at a time.
+        chunk: Requests handed at a time to an engine that does not stream.
         log: JSON Lines file of the samples; `identity` stands beside it, with the ending .json.
         identity: What all samples of a log have in common: model, prompt, protocol and the like.
-        progress: Called with the number of samples that are there.
+        progress: Called with the number of samples that are there, after each write.
 
     Raises:
         DataError: The log belongs to another identity.
@@ -128,12 +134,54 @@ def ask(
     """
     claim(log, identity)
     kept = SampleLog(log)
-    for start in range(0, len(asks), chunk):
-        pending = [one for one in asks[start : start + chunk] if one.key not in kept.samples]
-        if pending:
-            kept.append(_answered(engine, pending, protocol=protocol, seed=seed))
-        progress(min(start + chunk, len(asks)))
+    chunks = [asks[start : start + chunk] for start in range(0, len(asks), chunk)]
+    pending = [[one for one in some if one.key not in kept.samples] for some in chunks]
+    done = len(asks) - sum(map(len, pending))
+    for samples in _taken(open_engine, [some for some in pending if some], protocol=protocol, seed=seed):
+        kept.append(samples)
+        done += len(samples)
+        progress(done)
     return Evaluation(tuple(kept.samples[one.key] for one in asks))
+
+
+def _taken(
+    open_engine: Callable[[], Engine], chunks: Sequence[Sequence[Ask]], *, protocol: ProtocolSettings, seed: int
+) -> Iterator[list[Sample]]:
+    if not chunks:
+        return
+    engine = open_engine()
+    if isinstance(engine, Streaming):
+        yield from _streamed(engine, [one for some in chunks for one in some], protocol=protocol, seed=seed)
+        return
+    for some in chunks:
+        yield _answered(engine, some, protocol=protocol, seed=seed)
+
+
+def _streamed(
+    engine: Streaming, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int
+) -> Iterator[list[Sample]]:
+    """Yield the samples one by one as they are finished."""
+    ends: SimpleQueue[tuple[Ask, Completion | Exception]] = SimpleQueue()
+    generations = []
+    try:
+        for one in asks:
+            generations.append(engine.submit(_request(engine, one, protocol, seed), partial(_keep_end, ends, one)))
+        began = time.perf_counter()
+        for _ in asks:
+            one, end = ends.get()
+            if isinstance(end, Exception):
+                raise end
+            now = time.perf_counter()
+            yield [_judged(one, end, protocol=protocol, seconds=now - began)]
+            began = now
+    finally:
+        for generation in generations:
+            generation.cancel()
+
+
+def _keep_end(ends: "SimpleQueue[tuple[Ask, Completion | Exception]]", one: Ask, event: Any) -> None:
+    if isinstance(event, Completion | Exception):  # anything else is a piece of the completion
+        ends.put((one, event))
 
 
 def claim(log: Path, identity: dict[str, Any]) -> None:
@@ -155,34 +203,42 @@ def claim(log: Path, identity: dict[str, Any]) -> None:
 
 def _answered(engine: Engine, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int) -> list[Sample]:
     began = time.perf_counter()
-    completions = engine.generate([_request(one, protocol, seed) for one in asks])
+    completions = engine.generate([_request(engine, one, protocol, seed) for one in asks])
     seconds = (time.perf_counter() - began) / len(asks)
     return [
-        judge(
-            one.question,
-            completion,
-            protocol=protocol.name,
-            prompt=one.prompt,
-            mode=one.mode,
-            budget=one.budget,
-            index=one.index,
-            seconds=seconds,
-        )
+        _judged(one, completion, protocol=protocol, seconds=seconds)
         for one, completion in zip(asks, completions, strict=True)
     ]
 
 
-def _request(one: Ask, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
+def _judged(one: Ask, completion: Completion, *, protocol: ProtocolSettings, seconds: float) -> Sample:
+    return judge(
+        one.question,
+        completion,
+        protocol=protocol.name,
+        prompt=one.prompt,
+        mode=one.mode,
+        budget=one.budget,
+        index=one.index,
+        seconds=seconds,
+    )
+
+
+def _request(engine: object, one: Ask, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
+    """Return the request, its token limit lowered to what the model's context leaves behind the prompt."""
     sampling = protocol.sampling(one.mode)
-    return GenerationRequest(
+    request = GenerationRequest(
         messages=(Message("user", one.prompt),),
         mode=one.mode,
         max_new_tokens=protocol.max_tokens,
-        max_thinking_tokens=one.budget,
+        thinking_budget=one.budget,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=one.seed(seed),
     )
+    if isinstance(engine, Bounded):
+        return replace(request, max_new_tokens=min(protocol.max_tokens, engine.room(request)))
+    return request
 
 
 def evaluate(

@@ -18,7 +18,7 @@ class GenerationRequest:
         messages: Turns up to the assistant's; the engine puts the switch of `mode` into the system turn.
         mode: Whether the model is to think.
         max_new_tokens: Most tokens to generate, thinking included.
-        max_thinking_tokens: Most tokens in the thinking block; None sets no limit.
+        thinking_budget: Most tokens between the tags; None sets no limit.
         temperature: 0 takes the likeliest token each time.
         top_p: Sample among the likeliest tokens that together reach this probability.
         seed: Of this request alone: what it is batched with does not change what is drawn.
@@ -27,7 +27,7 @@ class GenerationRequest:
     messages: tuple[Message, ...]
     mode: Mode
     max_new_tokens: int
-    max_thinking_tokens: int | None = None
+    thinking_budget: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,6 +98,15 @@ class HFEngine:
                 f"model's context of {context}; lower max_new_tokens or shorten the prompt"
             )
         return ids
+
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt.
+
+        Raises:
+            EngineError: The prompt leaves no room.
+        """
+        context: int = self.model.config.max_position_embeddings
+        return context - len(self.prompt_ids(replace(request, max_new_tokens=1)))
 
     def _completion(self, request: GenerationRequest, prompt_tokens: int, tokens: list[int]) -> Completion:
         finished = tokens[-1] in self.stop_ids

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -44,7 +44,8 @@ class RemoteEngine:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=concurrency)
         self._client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT, limits=limits)
-        self._model, self._concurrency, self._pause = model, concurrency, pause
+        self._threads = ThreadPoolExecutor(concurrency)
+        self._model, self._pause = model, pause
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Return one completion per request, in their order.
@@ -52,8 +53,25 @@ class RemoteEngine:
         Raises:
             EngineError: The server refuses a request, stays out of reach, or answers with something else.
         """
-        with ThreadPoolExecutor(self._concurrency) as threads:
-            return list(threads.map(self._complete, requests))
+        return list(self._threads.map(self._complete, requests))
+
+    def submit(
+        self, request: GenerationRequest, report: Callable[[Completion | BaseException], None]
+    ) -> "Future[Completion]":
+        """Start a request and return at once; its end is reported on a thread of the engine."""
+
+        def tell(future: "Future[Completion]") -> None:
+            if not future.cancelled():
+                report(future.exception() or future.result())
+
+        future = self._threads.submit(self._complete, request)
+        future.add_done_callback(tell)
+        return future
+
+    def close(self) -> None:
+        """Send no further request, and close the connections."""
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
 
     def _complete(self, request: GenerationRequest) -> Completion:
         answer = self._post(_body(request, self._model))
@@ -97,8 +115,8 @@ def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
         "top_p": request.top_p,
         "seed": request.seed,
     }
-    if request.max_thinking_tokens is not None:
-        body["nvext"] = {"max_thinking_tokens": request.max_thinking_tokens}
+    if request.thinking_budget is not None:
+        body["nvext"] = {"max_thinking_tokens": request.thinking_budget}
     return body
 
 

@@ -1,6 +1,6 @@
 """Questions are put as the protocol says, batched, and never asked twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
 from nemo_reasoning.data.schema import Mode, with_thinking
-from nemo_reasoning.errors import ConfigError, DataError
+from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import Ask, ask, plan
 from nemo_reasoning.evaluation.samples import Evaluation
@@ -19,6 +19,28 @@ from nemo_reasoning.inference.engine import Completion, GenerationRequest
 
 class Killed(Exception):
     """What a kill looks like from inside."""
+
+
+class StreamingEngine(ScriptedEngine):
+    """Reports pieces, then the completions, the last one first; dies after some of them."""
+
+    def __init__(self, script: Any, *, lives: int) -> None:
+        super().__init__(script)
+        self.lives, self.reports, self.cancelled = lives, [], 0  # type: ignore[var-annotated]
+
+    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> "StreamingEngine":
+        self.reports.append((request, report))
+        report("a piece")
+        if len(self.reports) == 48:
+            for number, (one, tell) in enumerate(reversed(self.reports)):
+                tell(self.generate([one])[0] if number < self.lives else EngineError("died"))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def room(self, request: GenerationRequest) -> int:
+        return 99
 
 
 class MortalEngine(ScriptedEngine):
@@ -51,7 +73,7 @@ def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[Ask]:
 
 def run(engine: Any, settings: EvaluateSettings, log: Path, **changes: Any) -> Evaluation:
     options = {"chunk": 10, "seed": 0, "identity": {"model": "m"}, "protocol": settings.protocol, **changes}
-    return ask(engine, asks_of(settings), log=log, **options)
+    return ask(lambda: engine, asks_of(settings), log=log, **options)
 
 
 def scripted(settings: EvaluateSettings, **options: Any) -> Any:
@@ -120,7 +142,7 @@ def test_modes_budgets_and_samples_are_all_asked(tmp_path: Path) -> None:
     settings = evaluate_settings(["mmlu"], "budget=[0,7]", "samples=2", "limit=3")
     engine = ScriptedEngine(scripted(settings))
     evaluation = run(engine, settings, tmp_path / "mmlu.jsonl")
-    asked = {(request.mode, request.max_thinking_tokens, request.temperature) for request in engine.asked}
+    asked = {(request.mode, request.thinking_budget, request.temperature) for request in engine.asked}
     assert asked == {("on", 0, 0.6), ("on", 7, 0.6), ("off", None, 0.0)}
     assert len(evaluation.samples) == len(engine.asked) == 3 * 3 * 2
     assert len({request.seed for request in engine.asked}) == 18
@@ -145,6 +167,22 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, lives: int) ->
     assert run(third, settings, log) == whole
     assert third.asked == []
     assert Evaluation.load(log).samples == whole.samples
+
+
+def test_an_engine_that_streams_keeps_every_answer_it_gave(tmp_path: Path) -> None:
+    settings = evaluate_settings(["mmlu"])
+    script = scripted(settings)
+    engine = StreamingEngine(script, lives=29)
+    log = tmp_path / "mmlu.jsonl"
+    with pytest.raises(EngineError, match="died"):
+        run(engine, settings, log)
+    assert len(Evaluation.load(log).samples) == 29
+    assert engine.cancelled == 48
+    assert {request.max_new_tokens for request in engine.asked} == {99}
+    second = ScriptedEngine(script)
+    whole = run(ScriptedEngine(script), settings, tmp_path / "whole.jsonl")
+    assert run(second, settings, log) == whole
+    assert len(second.asked) == 48 - 29
 
 
 def test_more_questions_add_to_a_log_and_other_settings_do_not(tmp_path: Path) -> None:

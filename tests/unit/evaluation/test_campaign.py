@@ -12,12 +12,14 @@ from rich.console import Console
 from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
-from nemo_reasoning.data.schema import Mode, with_thinking
+from nemo_reasoning.data.schema import Message, Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation import campaign
 from nemo_reasoning.evaluation.compare import compare
 from nemo_reasoning.evaluation.models import Candidate, candidates
 from nemo_reasoning.evaluation.settings import EvaluateSettings
+from nemo_reasoning.inference.engine import GenerationRequest
+from nemo_reasoning.inference.remote import RemoteEngine
 
 BENCHMARKS = ["mmlu", "math500", "gsm8k"]
 _ATTACK = '<script>alert("x")</script> I cannot answer this.'
@@ -184,6 +186,21 @@ def test_contaminated_questions_are_named_and_left_out(tmp_path: Path) -> None:
     assert report["benchmarks"]["mmlu"]["contaminated"] == ["test-00000-of-00001/16"]
     assert row(report, "mmlu", "base", "on")["accuracy_without_contaminated"] == pytest.approx(8 / 23, abs=1 / 23)
     assert "1 of 24" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_engine_is_opened_once_if_at_all_and_closed() -> None:
+    opened: list[RemoteEngine] = []
+
+    def load() -> RemoteEngine:
+        opened.append(RemoteEngine("http://localhost/v1", model="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
+        return opened[-1]
+
+    with campaign.opened_once(load) as engine:
+        assert opened == []
+        assert engine() is engine()
+    assert len(opened) == 1
+    with pytest.raises(RuntimeError, match="shutdown"):
+        opened[0].submit(GenerationRequest(messages=(Message("user", "?"),), mode="on", max_new_tokens=1), print)
 
 
 @pytest.fixture

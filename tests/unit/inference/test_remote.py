@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -85,9 +86,20 @@ def test_answers_come_in_the_order_of_the_requests() -> None:
     assert all(completion.well_formed for completion in completions)
 
 
+def test_ends_are_reported_as_they_come() -> None:
+    ends: SimpleQueue[Any] = SimpleQueue()
+    with serving(lambda body: said("x") if "good" in body["messages"][-1]["content"] else (400, {}, {})) as server:
+        remote = engine(server, concurrency=1)
+        for text in ("good", "bad"):
+            remote.submit(request(text, mode="off"), ends.put)
+        assert ends.get().answer == "x"
+        assert isinstance(ends.get(), EngineError)
+        remote.close()
+
+
 def test_a_request_carries_switch_sampling_and_budget() -> None:
     with serving(lambda body: said("x")) as server:
-        engine(server).generate([request(max_thinking_tokens=5, temperature=0.6, top_p=0.9, seed=3)])
+        engine(server).generate([request(thinking_budget=5, temperature=0.6, top_p=0.9, seed=3)])
         engine(server).generate([request()])
     assert server.asked[0] == {
         "model": "m",
