@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -213,6 +214,7 @@ class CallbackSettings:
     progress_interval: int
     samples_interval: int
     samples_max_new_tokens: int
+    eval: QuizSettings | None
 
 
 @dataclass

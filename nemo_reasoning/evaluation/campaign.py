@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nemo_reasoning.artifacts import installed_versions, write_json, write_text
 from nemo_reasoning.config import settings_to_dict
+from nemo_reasoning.config_evaluation import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling
 from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
@@ -18,7 +19,6 @@ from nemo_reasoning.evaluation.models import Candidate, candidates
 from nemo_reasoning.evaluation.results import Measurement
 from nemo_reasoning.evaluation.runner import ask, claim, plan
 from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
-from nemo_reasoning.evaluation.settings import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling
 from nemo_reasoning.evaluation.table import benchmark_table
 from nemo_reasoning.inference.engine import Engine
 

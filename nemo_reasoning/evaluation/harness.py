@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from nemo_reasoning.config_evaluation import ProtocolSettings
 from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.samples import Sample
-from nemo_reasoning.evaluation.settings import ProtocolSettings
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
 
 

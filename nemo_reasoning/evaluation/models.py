@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_reasoning.config_evaluation import EvaluateSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.evaluation.settings import EvaluateSettings
 from nemo_reasoning.inference.engine import Engine
 
 

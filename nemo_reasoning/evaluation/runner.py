@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
 from nemo_reasoning.artifacts import write_json
+from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.data.builtin import Problem
 from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import DataError
@@ -18,7 +19,6 @@ from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.protocol import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
-from nemo_reasoning.evaluation.settings import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
 
 

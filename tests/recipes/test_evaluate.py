@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import run, tiny_overrides
+from launch import records, run, tiny_overrides
 from tiny import save_tiny_llama
 
 MMLU = Path(__file__).parents[1] / "data" / "benchmarks" / "mmlu"
@@ -15,7 +15,10 @@ _SHORT = ["protocol.max_tokens=8", "limit=4", "benchmark=[mmlu]", f"benchmark.mm
 @pytest.mark.slow
 def test_a_trained_run_is_measured_beside_its_base_and_goes_on_after_a_stop(tmp_path: Path) -> None:
     model, out = save_tiny_llama(tmp_path / "tiny"), tmp_path / "run"
-    run("sft_lora", *tiny_overrides(model, out, "trainer.max_steps=2", "trainer.eval_interval=2"))
+    quiz = ["callbacks=eval", "callbacks.eval.problems=2", "callbacks.eval.max_new_tokens=3"]
+    printed = run("sft_lora", *tiny_overrides(model, out, "trainer.max_steps=2", "trainer.eval_interval=2", *quiz))
+    assert "step 2: 0% of 2 questions right with thinking on" in printed
+    assert set(records(out, "eval_accuracy_off")) == {2}
     arguments = [f"checkpoint={out}", "tokenizer_python=null", *_SHORT]
     printed = run("evaluate", *arguments)
     folder = out / "benchmarks"

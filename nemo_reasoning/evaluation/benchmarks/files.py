@@ -37,7 +37,7 @@ def find_files(source: str, patterns: Sequence[str], *, revision: str | None) ->
     folder = Path(source) if Path(source).is_dir() else _download(source, patterns, revision)
     found = []
     for pattern in patterns:
-        matches = sorted(folder.glob(pattern)) or sorted(folder.rglob(Path(pattern).name))
+        matches = sorted(folder.glob(pattern)) or sorted(folder.glob(Path(pattern).name))
         if not matches:
             raise DataError(f"{source} holds no {pattern}; point source at a copy of the data set that does")
         found += matches

@@ -7,12 +7,12 @@ from random import Random
 from typing import Any
 
 from nemo_reasoning.artifacts import file_sha256
+from nemo_reasoning.config_evaluation import BenchmarkLayout, BenchmarkSettings
 from nemo_reasoning.data.builtin import Problem, held_out
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.benchmarks.files import find_files, read_rows
 from nemo_reasoning.evaluation.benchmarks.layouts import parse_question
 from nemo_reasoning.evaluation.benchmarks.question import Question, shuffled
-from nemo_reasoning.evaluation.settings import BenchmarkLayout, BenchmarkSettings
 
 _NVIDIA_SEED = 42
 

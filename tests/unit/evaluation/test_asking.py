@@ -8,12 +8,12 @@ import pytest
 from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
+from nemo_reasoning.config_evaluation import EvaluateSettings
 from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import Ask, ask, plan
 from nemo_reasoning.evaluation.samples import Evaluation
-from nemo_reasoning.evaluation.settings import EvaluateSettings
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
 
 

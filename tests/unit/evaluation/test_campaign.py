@@ -12,12 +12,12 @@ from rich.console import Console
 from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
+from nemo_reasoning.config_evaluation import EvaluateSettings
 from nemo_reasoning.data.schema import Message, Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation import campaign
 from nemo_reasoning.evaluation.compare import compare
 from nemo_reasoning.evaluation.models import Candidate, candidates
-from nemo_reasoning.evaluation.settings import EvaluateSettings
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.remote import RemoteEngine
 

@@ -1,4 +1,4 @@
-"""Typed settings of recipes/evaluate.py. Values live in conf/; see `nemo_reasoning.config`."""
+"""Typed settings of evaluation: of recipes/evaluate.py, and while training. Values live in conf/."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -92,3 +92,14 @@ class EvaluateSettings:
     cache_dir: str
     tokenizer_python: str | None
     compare: list[str]
+
+
+@dataclass
+class QuizSettings:
+    """`eval` of conf/callbacks: questions that the model answers while it trains."""
+
+    every_n_steps: int
+    questions: str | None
+    problems: int
+    max_new_tokens: int
+    patience: int | None
