@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_reasoning.config_data import DataSettings
+from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -195,6 +196,7 @@ class CallbackSettings:
     progress_interval: int
     samples_interval: int
     samples_max_new_tokens: int
+    eval: QuizSettings | None
 
 
 @dataclass

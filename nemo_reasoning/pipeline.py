@@ -10,6 +10,7 @@ from nemo_reasoning.config import Init, SftSettings
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.evaluation.quiz import quiz_paper
 from nemo_reasoning.evaluation.report import Stage, evaluation_path, record_run, write_report
 from nemo_reasoning.evaluation.runner import evaluate
 from nemo_reasoning.evaluation.table import report_table
@@ -45,7 +46,9 @@ def fine_tune(settings: SftSettings) -> Path:
         inputs = _prepare(settings, base, folder=folder, console=console)
         if settings.evaluate and _first_process():
             _measure("base", settings, inputs, folder=folder, console=console)
-        train(settings, inputs, out=folder, stream=terminal)
+        quiz = settings.callbacks.eval
+        paper = None if quiz is None else quiz_paper(quiz, seed=settings.data.seed)
+        train(settings, inputs, out=folder, stream=terminal, paper=paper)
         if settings.evaluate and _first_process():
             _measure("trained", settings, inputs, folder=folder, console=console)
             record_run(folder, wall_seconds=time.perf_counter() - began, peak_rss_bytes=rss_peak())

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nemo_reasoning.evaluation.report import MODES, STAGES, Report, sample_dialogues
-from nemo_reasoning.evaluation.runner import Score
+from nemo_reasoning.evaluation.scores import Score
 from nemo_reasoning.evaluation.table import STAGE_NAMES, interval, percent
 
 _CAPTIONS = {
@@ -25,24 +25,21 @@ def render_page(report: Report, *, plots: Mapping[str, Path]) -> str:
         report: What to show; text of the model is escaped.
         plots: Pictures by name; a missing one is named as not recorded.
     """
-    environment = Environment(
-        loader=PackageLoader("nemo_reasoning.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     scores = {(stage, mode): report.evaluations[stage].score(mode) for stage in STAGES for mode in MODES}
-    return environment.get_template("report.html.jinja").render(
-        name=report.name,
-        after=scores["trained", "on"],
-        rows=[_row(STAGE_NAMES[stage], mode, result) for (stage, mode), result in scores.items()],
-        families=_families(scores),
-        facts=_facts(report),
-        plots={name: _data_uri(path) for name, path in plots.items()},
-        captions=_CAPTIONS,
-        dialogues=sample_dialogues(report),
-        percent=percent,
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            name=report.name,
+            after=scores["trained", "on"],
+            rows=[_row(STAGE_NAMES[stage], mode, result) for (stage, mode), result in scores.items()],
+            families=_families(scores),
+            facts=_facts(report),
+            plots={name: data_uri(path) for name, path in plots.items()},
+            captions=_CAPTIONS,
+            dialogues=sample_dialogues(report),
+            percent=percent,
+        )
     )
 
 
@@ -87,5 +84,17 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     return facts
 
 
-def _data_uri(path: Path) -> str:
+def environment() -> Environment:
+    """Return how pages are rendered: text is escaped, a name without a value is an error."""
+    return Environment(
+        loader=PackageLoader("nemo_reasoning.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def data_uri(path: Path) -> str:
+    """Return a PNG file as an address that holds it."""
     return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"

@@ -1,139 +1,244 @@
-"""Ask a model problems in both modes, and judge what it answers."""
+"""Ask a model questions in batches, and keep every answer as soon as it is there."""
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol, runtime_checkable
 
-from nemo_reasoning.answers import answers_equal, extract_final_answer
-from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.artifacts import write_json
+from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.data.builtin import Problem
 from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.evaluation.statistics import wilson_interval
+from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question
+from nemo_reasoning.evaluation.benchmarks.question import Question
+from nemo_reasoning.evaluation.protocol import judge, render_prompt
+from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """An engine that knows how long a completion may be."""
+
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """An engine whose requests join and leave while others run."""
+
+    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> Any:
+        """Start a request and return something with `cancel`; the completion, or an error, is reported last."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One problem, what the model wrote, and the verdict.
+class Ask:
+    """One sample to take.
 
     Attributes:
-        family: Kind of problem.
-        mode: Whether the model was asked to think.
-        prompt: The question.
-        expected: The right answer.
-        extracted: The answer found in the text; None if there is none.
-        correct: Whether the two are equal, however the text is formed.
-        well_formed: Whether the text has the format of its mode and came to its end.
-        truncated: Whether it was cut at the token limit.
-        reasoning: Content of the thinking block.
-        answer: Text after it.
-        text: All the model wrote.
-        completion_tokens: Tokens generated, the end-of-turn token included.
-        reasoning_tokens: Those of the thinking block.
+        question: What is asked.
+        prompt: The user turn.
+        mode: Whether the model is to think.
+        budget: Most thinking tokens; None for no limit.
+        index: Of the sample among those of the question.
     """
 
-    family: str
-    mode: Mode
+    question: Question
     prompt: str
-    expected: str
-    extracted: str | None
-    correct: bool
-    well_formed: bool
-    truncated: bool
-    reasoning: str
-    answer: str
-    text: str
-    completion_tokens: int
-    reasoning_tokens: int
+    mode: Mode
+    budget: int | None
+    index: int
+
+    @property
+    def key(self) -> Key:
+        """As `Sample.key`."""
+        return self.question.id, self.mode, self.budget, self.index
+
+    def seed(self, seed: int) -> int:
+        """Return a seed of its own, the same for every model that is asked."""
+        digest = hashlib.sha256(f"{seed}:{self.key}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """Counts over the samples of one mode.
+def plan(
+    benchmark: Benchmark,
+    *,
+    protocol: ProtocolName,
+    template: str,
+    modes: Sequence[Mode],
+    budgets: Sequence[int | None],
+    samples: int,
+) -> list[Ask]:
+    """Return every sample to take of a benchmark; a mode without thinking has no budget.
 
-    Attributes:
-        n: Samples.
-        correct: Those with the right answer.
-        well_formed: Those with the format of the mode.
-        truncated: Those cut at the token limit.
-        mean_tokens: Mean of the generated tokens.
-        mean_reasoning_tokens: Mean of the tokens in thinking blocks.
-        families: Per kind of problem, {"n": ..., "correct": ...}.
+    Args:
+        benchmark: The questions.
+        protocol: How they are put.
+        template: See `render_prompt`.
+        modes: Of thinking.
+        budgets: Most thinking tokens, each measured for itself.
+        samples: Of each question in each mode and budget.
     """
-
-    n: int
-    correct: int
-    well_formed: int
-    truncated: int
-    mean_tokens: float
-    mean_reasoning_tokens: float
-    families: dict[str, dict[str, int]]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers, 0 to 1."""
-        return self.correct / self.n
-
-    @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the accuracy."""
-        return wilson_interval(self.correct, self.n)
-
-    @property
-    def well_formed_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share with the right format."""
-        return wilson_interval(self.well_formed, self.n)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts, and what follows from them, as report.json holds them."""
-        return asdict(self) | {
-            "accuracy": self.accuracy,
-            "accuracy_interval": list(self.accuracy_interval),
-            "well_formed_interval": list(self.well_formed_interval),
-        }
+    prompts = [
+        render_prompt(question, protocol=protocol, template=template, examples=benchmark.examples)
+        for question in benchmark.questions
+    ]
+    return [
+        Ask(question=question, prompt=prompt, mode=mode, budget=budget, index=index)
+        for mode in modes
+        for budget in (budgets if mode == "on" else (None,))
+        for question, prompt in zip(benchmark.questions, prompts, strict=True)
+        for index in range(samples)
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """All samples of a model, in the order they were asked."""
+def ask(
+    open_engine: Callable[[], Engine],
+    asks: Sequence[Ask],
+    *,
+    protocol: ProtocolSettings,
+    seed: int,
+    chunk: int,
+    log: Path,
+    identity: dict[str, Any],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Take every sample that the log does not hold yet, and return all of them in the order of `asks`.
 
-    samples: tuple[Sample, ...]
+    An engine that streams is asked everything at once, and each answer is written when it is there. Any other
+    is asked chunk by chunk, with the same bounds whenever this is called. So a killed evaluation repeats no
+    answer that it kept, and ends as an uninterrupted one.
 
-    def score(self, mode: Mode) -> Score:
-        """Count the samples of a mode.
+    Args:
+        open_engine: Returns the model; called only if something is left to ask.
+        asks: From `plan`.
+        protocol: Token limit, sampling, and how answers are found.
+        seed: Of the sampling.
+        chunk: Requests handed at a time to an engine that does not stream.
+        log: JSON Lines file of the samples; `identity` stands beside it, with the ending .json.
+        identity: What all samples of a log have in common: model, prompt, protocol and the like.
+        progress: Called with the number of samples that are there, after each write.
 
-        Raises:
-            DataError: There are none.
-        """
-        return score(self.of(mode))
+    Raises:
+        DataError: The log belongs to another identity.
+        EngineError: The engine cannot serve a request.
+    """
+    claim(log, identity)
+    kept = SampleLog(log)
+    chunks = [asks[start : start + chunk] for start in range(0, len(asks), chunk)]
+    pending = [[one for one in some if one.key not in kept.samples] for some in chunks]
+    done = len(asks) - sum(map(len, pending))
+    for samples in _taken(open_engine, [some for some in pending if some], protocol=protocol, seed=seed):
+        kept.append(samples)
+        done += len(samples)
+        progress(done)
+    return Evaluation(tuple(kept.samples[one.key] for one in asks))
 
-    def of(self, mode: Mode) -> list[Sample]:
-        """Return the samples of a mode."""
-        return [sample for sample in self.samples if sample.mode == mode]
 
-    def save(self, path: Path) -> None:
-        """Write one JSON object a line, atomically."""
-        lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in self.samples)
-        write_text(path, "".join(lines))
+def _taken(
+    open_engine: Callable[[], Engine], chunks: Sequence[Sequence[Ask]], *, protocol: ProtocolSettings, seed: int
+) -> Iterator[list[Sample]]:
+    if not chunks:
+        return
+    engine = open_engine()
+    if isinstance(engine, Streaming):
+        yield from _streamed(engine, [one for some in chunks for one in some], protocol=protocol, seed=seed)
+        return
+    for some in chunks:
+        yield _answered(engine, some, protocol=protocol, seed=seed)
 
-    @classmethod
-    def load(cls, path: Path) -> "Evaluation":
-        """Read what `save` wrote.
 
-        Raises:
-            DataError: There is no such file, or a line of it is no sample.
-        """
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except FileNotFoundError:
-            raise DataError(f"{path} does not exist; evaluate the model first") from None
-        try:
-            return cls(tuple(Sample(**json.loads(line)) for line in lines if line))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise DataError(f"{path} holds a line that is no sample ({error}); evaluate again") from error
+def _streamed(
+    engine: Streaming, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int
+) -> Iterator[list[Sample]]:
+    """Yield the samples one by one as they are finished."""
+    ends: SimpleQueue[tuple[Ask, Completion | Exception]] = SimpleQueue()
+    generations = []
+    try:
+        for one in asks:
+            generations.append(engine.submit(_request(engine, one, protocol, seed), partial(_keep_end, ends, one)))
+        began = time.perf_counter()
+        for _ in asks:
+            one, end = ends.get()
+            if isinstance(end, Exception):
+                raise end
+            now = time.perf_counter()
+            yield [_judged(one, end, protocol=protocol, seconds=now - began)]
+            began = now
+    finally:
+        for generation in generations:
+            generation.cancel()
+
+
+def _keep_end(ends: "SimpleQueue[tuple[Ask, Completion | Exception]]", one: Ask, event: Any) -> None:
+    if isinstance(event, Completion | Exception):  # anything else is a piece of the completion
+        ends.put((one, event))
+
+
+def claim(log: Path, identity: dict[str, Any]) -> None:
+    """Record beside a log what its samples have in common.
+
+    Raises:
+        DataError: It belongs to another identity.
+    """
+    path, identity = log.with_suffix(".json"), json.loads(json.dumps(identity))
+    if not path.is_file():
+        write_json(path, identity)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in {**before, **identity} if before.get(key) != identity.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)}, is {identity.get(key)}" for key in changed)
+        raise DataError(f"{log} belongs to another evaluation: {listed}. Give another output_dir=, or delete it")
+
+
+def _answered(engine: Engine, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int) -> list[Sample]:
+    began = time.perf_counter()
+    completions = engine.generate([_request(engine, one, protocol, seed) for one in asks])
+    seconds = (time.perf_counter() - began) / len(asks)
+    return [
+        _judged(one, completion, protocol=protocol, seconds=seconds)
+        for one, completion in zip(asks, completions, strict=True)
+    ]
+
+
+def _judged(one: Ask, completion: Completion, *, protocol: ProtocolSettings, seconds: float) -> Sample:
+    return judge(
+        one.question,
+        completion,
+        protocol=protocol.name,
+        prompt=one.prompt,
+        mode=one.mode,
+        budget=one.budget,
+        index=one.index,
+        seconds=seconds,
+    )
+
+
+def _request(engine: object, one: Ask, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
+    """Return the request, its token limit lowered to what the model's context leaves behind the prompt."""
+    sampling = protocol.sampling(one.mode)
+    request = GenerationRequest(
+        messages=(Message("user", one.prompt),),
+        mode=one.mode,
+        max_new_tokens=protocol.max_tokens,
+        thinking_budget=one.budget,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=one.seed(seed),
+    )
+    if isinstance(engine, Bounded):
+        return replace(request, max_new_tokens=min(protocol.max_tokens, engine.room(request)))
+    return request
 
 
 def evaluate(
@@ -143,7 +248,7 @@ def evaluate(
     *,
     max_new_tokens: int,
 ) -> Evaluation:
-    """Let a model answer every problem in every mode, greedily.
+    """Let a model answer every built-in problem in every mode, greedily.
 
     Args:
         engine: The model.
@@ -157,57 +262,13 @@ def evaluate(
     """
     if not problems:
         raise DataError("there are no problems to evaluate; raise their count")
+    greedy = Sampling(temperature=0.0, top_p=1.0)
+    protocol = ProtocolSettings(
+        name=ProtocolName.ours, max_tokens=max_new_tokens, thinking_on=greedy, thinking_off=greedy
+    )
+    questions = [as_question(problem) for problem in problems]
     samples: list[Sample] = []
     for mode in modes:
-        requests = [
-            GenerationRequest(messages=(Message("user", problem.prompt),), mode=mode, max_new_tokens=max_new_tokens)
-            for problem in problems
-        ]
-        completions = engine.generate(requests)
-        samples += [judge(problem, mode, completion) for problem, completion in zip(problems, completions, strict=True)]
+        asks = [Ask(question=question, prompt=question.text, mode=mode, budget=None, index=0) for question in questions]
+        samples += _answered(engine, asks, protocol=protocol, seed=0)
     return Evaluation(tuple(samples))
-
-
-def judge(problem: Problem, mode: Mode, completion: Completion) -> Sample:
-    """Return the verdict on a completion; thinking is never searched for the answer."""
-    extracted = extract_final_answer(completion.answer, last_number=True)
-    return Sample(
-        family=problem.family,
-        mode=mode,
-        prompt=problem.prompt,
-        expected=problem.answer,
-        extracted=extracted,
-        correct=extracted is not None and answers_equal(extracted, problem.answer),
-        well_formed=completion.well_formed,
-        truncated=completion.finish_reason == "length",
-        reasoning=completion.reasoning,
-        answer=completion.answer,
-        text=completion.text,
-        completion_tokens=completion.completion_tokens,
-        reasoning_tokens=completion.reasoning_tokens,
-    )
-
-
-def score(samples: Iterable[Sample]) -> Score:
-    """Count samples.
-
-    Raises:
-        DataError: There are none.
-    """
-    counted = list(samples)
-    if not counted:
-        raise DataError("there are no samples to score; evaluate in both modes")
-    families: dict[str, dict[str, int]] = {}
-    for sample in counted:
-        family = families.setdefault(sample.family, {"n": 0, "correct": 0})
-        family["n"] += 1
-        family["correct"] += sample.correct
-    return Score(
-        n=len(counted),
-        correct=sum(sample.correct for sample in counted),
-        well_formed=sum(sample.well_formed for sample in counted),
-        truncated=sum(sample.truncated for sample in counted),
-        mean_tokens=sum(sample.completion_tokens for sample in counted) / len(counted),
-        mean_reasoning_tokens=sum(sample.reasoning_tokens for sample in counted) / len(counted),
-        families=families,
-    )

@@ -3,14 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.backend.runtime import Backend, backend
 from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
+from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
+
+if TYPE_CHECKING:
+    from nemo_reasoning.training.callbacks.quiz import Paper
 
 _MODES: tuple[Mode, ...] = ("on", "off")
 
@@ -32,7 +36,9 @@ class TrainingInputs:
     data: Path
 
 
-def train(settings: SftSettings, inputs: TrainingInputs, *, out: Path, stream: TextIO) -> None:
+def train(
+    settings: SftSettings, inputs: TrainingInputs, *, out: Path, stream: TextIO, paper: "Paper | None" = None
+) -> None:
     """Train until the last step; leaves checkpoints, metrics.jsonl and samples.jsonl in `out`.
 
     Args:
@@ -40,6 +46,7 @@ def train(settings: SftSettings, inputs: TrainingInputs, *, out: Path, stream: T
         inputs: Model and data.
         out: Folder of the run.
         stream: Where progress is shown.
+        paper: Questions to ask while training; needed with `callbacks.eval`.
 
     Raises:
         BackendError: The machine cannot run what was asked.
@@ -51,10 +58,18 @@ def train(settings: SftSettings, inputs: TrainingInputs, *, out: Path, stream: T
         "transformer_engine": settings.backend.transformer_engine,
     }
     with backend(**wanted) as active:
-        _finetune(settings, inputs, active=active, out=out, stream=stream)
+        _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
 
 
-def _finetune(settings: SftSettings, inputs: TrainingInputs, *, active: Backend, out: Path, stream: TextIO) -> None:
+def _finetune(
+    settings: SftSettings,
+    inputs: TrainingInputs,
+    *,
+    active: Backend,
+    out: Path,
+    stream: TextIO,
+    paper: "Paper | None",
+) -> None:
     from nemo import lightning as nl
     from nemo.collections import llm
 
@@ -65,7 +80,7 @@ def _finetune(settings: SftSettings, inputs: TrainingInputs, *, active: Backend,
     data = _build_data(settings, inputs)
     model = build.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
     trainer = build.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
-    attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream))
+    attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream, paper=paper))
     loggers = build_loggers(
         backend=settings.logger.backend, folder=out, run_name=settings.name, project=settings.logger.project
     )
@@ -114,7 +129,7 @@ def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
 
 
 def _build_callbacks(
-    settings: SftSettings, inputs: TrainingInputs, *, data: Any, out: Path, stream: TextIO
+    settings: SftSettings, inputs: TrainingInputs, *, data: Any, out: Path, stream: TextIO, paper: "Paper | None"
 ) -> list[Any]:
     """Return our callbacks in the order they run; `attach` explains it."""
     from nemo_reasoning.training.build import warmup_steps
@@ -146,6 +161,8 @@ def _build_callbacks(
     ]
     if chosen.samples_interval:
         callbacks.append(_samples(chosen, inputs, out=out, show=display.show))
+    if chosen.eval is not None and paper is not None:
+        callbacks.append(_quiz(chosen.eval, paper, inputs, out=out, show=display.show))
     return callbacks
 
 
@@ -174,13 +191,31 @@ def _samples(chosen: CallbackSettings, inputs: TrainingInputs, *, out: Path, sho
     )
 
 
+def _quiz(chosen: QuizSettings, paper: "Paper", inputs: TrainingInputs, *, out: Path, show: Any) -> Any:
+    from nemo_reasoning.training.callbacks.quiz import QUIZ_FILE, Quiz
+
+    formatter = inputs.formatter
+    return Quiz(
+        paper=paper,
+        prompts=[_prompt(mode, question, formatter) for mode in _MODES for question in paper.questions],
+        eos_ids=[formatter.end_of_turn],
+        decode=lambda ids: str(formatter.tokenizer.decode(ids)),
+        max_new_tokens=chosen.max_new_tokens,
+        every_n_steps=chosen.every_n_steps,
+        patience=chosen.patience,
+        path=out / QUIZ_FILE,
+        show=show,
+    )
+
+
+def _prompt(mode: Mode, question: str, formatter: ChatFormatter) -> SamplePrompt:
+    dialogue = [Message("system", system_prompt(mode)), Message("user", question)]
+    return SamplePrompt(mode, question, formatter.prompt_ids(dialogue))
+
+
 def sample_prompts(data: Path, formatter: ChatFormatter) -> list[SamplePrompt]:
     """Return the first question of the validation rows, once in each mode."""
     with (data / SPLITS["validation"]).open(encoding="utf-8") as lines:
         turns = json.loads(next(lines))["messages"]
     question = next(turn["content"] for turn in turns if turn["role"] == "user")
-    prompts = []
-    for mode in _MODES:
-        dialogue = [Message("system", system_prompt(mode)), Message("user", question)]
-        prompts.append(SamplePrompt(mode, question, formatter.prompt_ids(dialogue)))
-    return prompts
+    return [_prompt(mode, question, formatter) for mode in _MODES]

@@ -87,6 +87,35 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def can_generate(trainer: Trainer) -> bool:
+    """Whether each rank has the whole sequence and all layers, as generating needs it."""
+    return all(getattr(trainer.strategy, f"{kind}_parallel_size", 1) == 1 for kind in ("pipeline_model", "context"))
+
+
+def answer_prompts(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    *,
+    prompts: Sequence[SamplePrompt],
+    eos_ids: Collection[int],
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """Let the model in training continue prompts; all ranks compute the same, and training does not notice.
+
+    Arguments and result are those of `greedy_generate`.
+    """
+    tensor_parallel: int = getattr(trainer.strategy, "tensor_model_parallel_size", 1)
+    with evaluating(pl_module), trainer.precision_plugin.val_step_context():
+        return greedy_generate(
+            _forward(pl_module, gather=tensor_parallel > 1),
+            prompts=[prompt.ids for prompt in prompts],
+            eos_ids=eos_ids,
+            max_new_tokens=max_new_tokens,
+            device=next(pl_module.parameters()).device,
+            length_multiple=tensor_parallel,
+        )
+
+
 class GenerationSamples(Callback):
     """Lets the model in training answer a few prompts every N steps and at the end.
 
@@ -126,9 +155,7 @@ class GenerationSamples(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the samples that a killed run wrote after the checkpoint this run starts from."""
         self._sampled_step = trainer.global_step
-        self._enabled = all(
-            getattr(trainer.strategy, f"{kind}_parallel_size", 1) == 1 for kind in ("pipeline_model", "context")
-        )
+        self._enabled = can_generate(trainer)
         if trainer.is_global_zero:
             drop_records_after(self._path, step=trainer.global_step)
             if not self._enabled:
@@ -149,16 +176,9 @@ class GenerationSamples(Callback):
         if not self._enabled or trainer.global_step == self._sampled_step:
             return
         self._sampled_step = trainer.global_step
-        tensor_parallel: int = getattr(trainer.strategy, "tensor_model_parallel_size", 1)
-        with evaluating(pl_module), trainer.precision_plugin.val_step_context():
-            answers = greedy_generate(
-                _forward(pl_module, gather=tensor_parallel > 1),
-                prompts=[prompt.ids for prompt in self._prompts],
-                eos_ids=self._eos_ids,
-                max_new_tokens=self._max_new_tokens,
-                device=next(pl_module.parameters()).device,
-                length_multiple=tensor_parallel,
-            )
+        answers = answer_prompts(
+            trainer, pl_module, prompts=self._prompts, eos_ids=self._eos_ids, max_new_tokens=self._max_new_tokens
+        )
         if trainer.is_global_zero:
             self._report(trainer.global_step, answers)
 

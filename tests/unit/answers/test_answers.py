@@ -1,12 +1,26 @@
 """Finding and comparing final answers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_reasoning.answers import answers_equal, extract_final_answer
+from nemo_reasoning.answers import answers_equal, extract_choice, extract_final_answer
+
+_FORMS = [
+    "The final answer is {0}",
+    "The final answer is [{0}].",
+    "The answer is ({0}) {1}.",
+    "**Answer:** {0}. {1}",
+    "Answer: \\boxed{{\\text{{{0}}}}}",
+    "Option {0} is correct.",
+    "I choose ({0}).",
+    "The answer is {1}.",
+    "#### {0}",
+]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +53,7 @@ def test_last_stated_answer_wins(text: str, answer: str) -> None:
     assert extract_final_answer(text, last_number=True) == answer
 
 
-@pytest.mark.parametrize("text", ["", "I get 42", "The answer is", "\\boxed{}", "answers are 3 and 4", "\\boxed{1"])
+@pytest.mark.parametrize("text", ["", "I get 42", "The answer is", "\\boxed{}", "The answer is not 4", "\\boxed{1"])
 def test_nothing_stated(text: str) -> None:
     assert extract_final_answer(text) is None
 
@@ -80,6 +94,8 @@ def test_last_number_only_if_asked_for(text: str, number: str | None) -> None:
         ("\\text{Yes}", "yes"),
         ("9007199254740993", "9007199254740993.0"),
         ("1" * 5000, "1" * 5000),
+        ("42 apples", "42"),
+        ("1e3", "1000"),
     ],
 )
 def test_equal(first: str, second: str) -> None:
@@ -97,8 +113,8 @@ def test_equal(first: str, second: str) -> None:
         ("1/0", "2/0"),
         ("-3", "3"),
         ("Paris", "London"),
-        ("42 apples", "42"),
-        ("1e3", "1000"),
+        ("42 apples", "42 pears"),
+        ("1e999999999", "1e999999998"),
         ("", "0"),
     ],
 )
@@ -118,6 +134,53 @@ def test_every_rational_is_found_and_equals_itself(value: Fraction) -> None:
 @given(value=st.integers())
 def test_thousands_separators_do_not_count(value: int) -> None:
     assert answers_equal(f"{value:,}", str(value))
+
+
+_numbers = st.integers(min_value=-999, max_value=999)
+
+
+@given(members=st.lists(_numbers, min_size=2, max_size=5), seed=st.randoms())
+def test_order_counts_in_tuples_only(members: list[int], seed: Random) -> None:
+    shuffled = members.copy()
+    seed.shuffle(shuffled)
+    listed, other = (", ".join(map(str, values)) for values in (members, shuffled))
+    assert answers_equal(f"\\{{{listed}\\}}", f"\\{{{other}\\}}")
+    assert answers_equal(f"({listed})", f"({other})") == (members == shuffled)
+
+
+@given(value=st.fractions(max_denominator=999), unit=st.sampled_from(["cm", "apples", "\\text{ dollars}", "%"]))
+def test_a_unit_counts_only_where_both_have_one(value: Fraction, unit: str) -> None:
+    assert answers_equal(f"{value} {unit}", str(value))
+    assert answers_equal(str(value), f"{value} {unit}")
+    assert not answers_equal(f"{value} {unit}", f"{value} seconds")
+
+
+@settings(max_examples=30, deadline=None)
+@given(first=_numbers, second=_numbers, factor=st.integers(min_value=2, max_value=9))
+def test_formulas_compare_as_mathematics(first: int, second: int, factor: int) -> None:
+    expanded = f"{factor * first} + {factor * second} x"
+    assert answers_equal(f"{factor}({first} + {second}x)", expanded)
+    assert answers_equal(expanded, f"{factor}({first} + {second}x)")
+    assert not answers_equal(f"{factor}({first} + {second + 1}x)", expanded)
+
+
+@settings(deadline=None)
+@given(answer=st.text(alphabet="\\{}()[],^_+-=/.pix239 ", max_size=12))
+def test_any_answer_equals_itself_and_comparing_is_symmetric(answer: str) -> None:
+    assert answers_equal(answer, answer)
+    assert answers_equal(answer, "x+1") == answers_equal("x+1", answer)
+
+
+@given(letter=st.sampled_from("ABCD"), form=st.sampled_from(_FORMS), before=st.sampled_from("ABCD"))
+def test_every_way_to_name_a_choice_is_understood(letter: str, form: str, before: str) -> None:
+    choices = ["iron", "gold", "lead", "zinc"]
+    text = f"The answer is {before}. No, wait.\n{form.format(letter, choices['ABCD'.index(letter)])}"
+    assert extract_choice(text, choices=choices) == letter
+
+
+def test_formulas_are_compared_outside_of_the_main_thread_too() -> None:
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(answers_equal, "2\\sqrt{3}", "\\sqrt{12}").result()
 
 
 @given(text=st.text(alphabet="answer is:=*\\boxed{}0123456789.,/ \n$"))

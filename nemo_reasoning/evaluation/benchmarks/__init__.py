@@ -1,0 +1,1 @@
+"""Benchmarks: their questions, read from the layouts in which they are published."""

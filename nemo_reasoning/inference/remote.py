@@ -1,0 +1,141 @@
+"""Answers from a server that speaks OpenAI's protocol."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from nemo_reasoning.data.schema import with_thinking
+from nemo_reasoning.errors import EngineError
+from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.thinking import split_thinking, with_switch
+
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_ATTEMPTS = 5
+_TIMEOUT = httpx.Timeout(connect=10, read=3600, write=60, pool=None)
+
+
+class RemoteEngine:
+    """Asks a chat completions endpoint, several requests at a time.
+
+    Thinking may come inside the content, between its tags, or in a field of its own, `reasoning` or
+    `reasoning_content`. A server that is busy or out of reach is asked again, with growing pauses.
+    """
+
+    def __init__(self, url: str, *, model: str, concurrency: int, api_key_variable: str, pause: float = 1.0) -> None:
+        """Remember where to ask; nothing is sent yet.
+
+        Args:
+            url: Up to and with "/v1".
+            model: Name the server knows the model by.
+            concurrency: Most requests under way.
+            api_key_variable: Environment variable that holds the key; without it none is sent.
+            pause: Seconds before the second attempt; each further one waits twice as long.
+
+        Raises:
+            EngineError: `concurrency` is below 1.
+        """
+        if concurrency < 1:
+            raise EngineError(f"concurrency={concurrency}; give 1 or more")
+        key = os.environ.get(api_key_variable)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=concurrency)
+        self._client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT, limits=limits)
+        self._threads = ThreadPoolExecutor(concurrency)
+        self._model, self._pause = model, pause
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        """Return one completion per request, in their order.
+
+        Raises:
+            EngineError: The server refuses a request, stays out of reach, or answers with something else.
+        """
+        return list(self._threads.map(self._complete, requests))
+
+    def submit(
+        self, request: GenerationRequest, report: Callable[[Completion | BaseException], None]
+    ) -> "Future[Completion]":
+        """Start a request and return at once; its end is reported on a thread of the engine."""
+
+        def tell(future: "Future[Completion]") -> None:
+            if not future.cancelled():
+                report(future.exception() or future.result())
+
+        future = self._threads.submit(self._complete, request)
+        future.add_done_callback(tell)
+        return future
+
+    def close(self) -> None:
+        """Send no further request, and close the connections."""
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
+
+    def _complete(self, request: GenerationRequest) -> Completion:
+        answer = self._post(_body(request, self._model))
+        try:
+            return _completion(answer, request)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise EngineError(f"{self._client.base_url} is no chat completions server: it sent {answer}") from error
+
+    def _post(self, body: dict[str, Any]) -> Any:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                response = self._client.post("chat/completions", json=body)
+            except httpx.TransportError as error:
+                if attempt == _ATTEMPTS:
+                    raise EngineError(f"{self._client.base_url} cannot be reached ({error!r}); is it up?") from error
+                wait = 0.0
+            else:
+                if response.is_success:
+                    return response.json()
+                if response.status_code not in _BUSY or attempt == _ATTEMPTS:
+                    raise EngineError(
+                        f"{response.url} answered {response.status_code}: {response.text[:500]}; "
+                        "check url, model and token limits"
+                    )
+                wait = _retry_after(response)
+            time.sleep(max(wait, self._pause * 2 ** (attempt - 1)))
+        raise AssertionError("unreachable")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    stated = response.headers.get("Retry-After", "")
+    return float(stated) if stated.isdigit() else 0.0
+
+
+def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
+    body = {
+        "model": model,
+        "messages": [message.to_dict() for message in with_switch(request.messages, request.mode)],
+        "max_tokens": request.max_new_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+    }
+    if request.thinking_budget is not None:
+        body["nvext"] = {"max_thinking_tokens": request.thinking_budget}
+    return body
+
+
+def _completion(answer: Any, request: GenerationRequest) -> Completion:
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    message = choice["message"]
+    content = message.get("content") or ""
+    thought = message.get("reasoning") or message.get("reasoning_content") or ""
+    text = with_thinking(thought, content) if thought else content
+    finished = choice.get("finish_reason") != "length"
+    split = split_thinking(text, request.mode, finished=finished)
+    details = usage.get("completion_tokens_details") or {}
+    return Completion(
+        text=text,
+        reasoning=split.reasoning,
+        answer=split.answer,
+        well_formed=split.well_formed,
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
+        reasoning_tokens=details.get("reasoning_tokens") or 0,
+        finish_reason="stop" if finished else "length",
+    )

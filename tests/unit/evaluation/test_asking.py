@@ -1,0 +1,196 @@
+"""Questions are put as the protocol says, batched, and never asked twice."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import ScriptedEngine
+from settings_of import evaluate_settings, gold
+
+from nemo_reasoning.config_evaluation import EvaluateSettings
+from nemo_reasoning.data.schema import Mode, with_thinking
+from nemo_reasoning.errors import ConfigError, DataError, EngineError
+from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
+from nemo_reasoning.evaluation.runner import Ask, ask, plan
+from nemo_reasoning.evaluation.samples import Evaluation
+from nemo_reasoning.inference.engine import Completion, GenerationRequest
+
+
+class Killed(Exception):
+    """What a kill looks like from inside."""
+
+
+class StreamingEngine(ScriptedEngine):
+    """Reports pieces, then the completions, the last one first; dies after some of them."""
+
+    def __init__(self, script: Any, *, lives: int) -> None:
+        super().__init__(script)
+        self.lives, self.reports, self.cancelled = lives, [], 0  # type: ignore[var-annotated]
+
+    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> "StreamingEngine":
+        self.reports.append((request, report))
+        report("a piece")
+        if len(self.reports) == 48:
+            for number, (one, tell) in enumerate(reversed(self.reports)):
+                tell(self.generate([one])[0] if number < self.lives else EngineError("died"))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def room(self, request: GenerationRequest) -> int:
+        return 99
+
+
+class MortalEngine(ScriptedEngine):
+    """Dies at its n-th batch."""
+
+    def __init__(self, script: Any, *, lives: int) -> None:
+        super().__init__(script)
+        self.lives = lives
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        if not self.lives:
+            raise Killed
+        self.lives -= 1
+        return super().generate(requests)
+
+
+def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[Ask]:
+    one = settings.benchmark[name]
+    nvidia = settings.protocol.name.value == "nvidia"
+    benchmark = load_benchmark(name, one, seed=settings.seed, limit=settings.limit, as_nvidia=nvidia)
+    return plan(
+        benchmark,
+        protocol=settings.protocol.name,
+        template=one.prompt,
+        modes=[mode.value for mode in settings.reasoning],
+        budgets=settings.budget or [None],
+        samples=settings.samples,
+    )
+
+
+def run(engine: Any, settings: EvaluateSettings, log: Path, **changes: Any) -> Evaluation:
+    options = {"chunk": 10, "seed": 0, "identity": {"model": "m"}, "protocol": settings.protocol, **changes}
+    return ask(lambda: engine, asks_of(settings), log=log, **options)
+
+
+def scripted(settings: EvaluateSettings, **options: Any) -> Any:
+    answers = gold(settings, **options)
+
+    def script(prompt: str, mode: Mode) -> str:
+        answer = next(answer for text, answer in answers.items() if text in prompt)
+        final = f"The final answer is {answer}."
+        return with_thinking("hm", final) if mode == "on" else final
+
+    return script
+
+
+def test_a_question_is_asked_with_its_choices() -> None:
+    prompt = next(one.prompt for one in asks_of(evaluate_settings(["mmlu"])) if "capital of France" in one.prompt)
+    assert prompt == (
+        "Which of these is the capital of France?\n\nA. Lyon\nB. Paris\nC. Nice\nD. Lille\n\n"
+        "End with: The final answer is X, where X is one of A, B, C or D."
+    )
+
+
+def test_examples_stand_in_front_with_their_answers() -> None:
+    settings = evaluate_settings(["mmlu"], "benchmark.mmlu.few_shot=1")
+    settings.benchmark["mmlu"].prompt = "{question}\n{choices}\nAnswer:"
+    prompt = asks_of(settings)[-1].prompt
+    example, question = prompt.split("\n\n")
+    assert example.startswith("Which of these countries lies in South America?\nA. Brazil\n")
+    assert example.endswith("\nAnswer: A")
+    assert question.endswith("\nAnswer:")
+    with pytest.raises(ConfigError, match="other braces twice"):
+        asks_of(evaluate_settings(["mmlu"], 'benchmark.mmlu.prompt="{question} {letter}"'))
+
+
+def test_nvidias_prompt_is_word_for_word_theirs() -> None:
+    settings = evaluate_settings(["gpqa_main"], "protocol=nvidia")
+    assert settings.protocol.max_tokens == 2048
+    first = asks_of(settings, "gpqa_main")[0]
+    a, b, c, d = first.question.choices
+    assert first.prompt == (
+        "Given the following question and four candidate answers (A, B, C and D), choose the best answer.\n"
+        f"        Question: {first.question.text} A. {a} B. {b} C. {c} D. {d}\n"
+        "        For simple problems, directly provide the answer with minimal explanation. For complex problems, "
+        "use step-by-step format. Always conclude with: The final answer is [the_answer_letter], where the "
+        "[the_answer_letter] is one of A, B, C or D."
+    )
+    with pytest.raises(ConfigError, match="one of four letters"):
+        asks_of(evaluate_settings(["gsm8k"], "protocol=nvidia"), "gsm8k")
+
+
+@pytest.mark.parametrize(("protocol", "accuracy"), [("ours", 1.0), ("nvidia", 0.0)])
+def test_nvidias_protocol_takes_the_first_letter_even_while_thinking(
+    tmp_path: Path, protocol: str, accuracy: float
+) -> None:
+    settings = evaluate_settings(["mmlu"], f"protocol={protocol}", "reasoning=[on]")
+    right = scripted(settings, as_nvidia=protocol == "nvidia")
+
+    def script(prompt: str, mode: Mode) -> str:
+        wrong = "B" if right(prompt, "off") == "The final answer is A." else "A"
+        return right(prompt, mode).replace("hm", f"The final answer is {wrong}, no wait.")
+
+    evaluation = run(ScriptedEngine(script), settings, tmp_path / "mmlu.jsonl")
+    assert evaluation.score("on").accuracy == accuracy
+
+
+def test_modes_budgets_and_samples_are_all_asked(tmp_path: Path) -> None:
+    settings = evaluate_settings(["mmlu"], "budget=[0,7]", "samples=2", "limit=3")
+    engine = ScriptedEngine(scripted(settings))
+    evaluation = run(engine, settings, tmp_path / "mmlu.jsonl")
+    asked = {(request.mode, request.thinking_budget, request.temperature) for request in engine.asked}
+    assert asked == {("on", 0, 0.6), ("on", 7, 0.6), ("off", None, 0.0)}
+    assert len(evaluation.samples) == len(engine.asked) == 3 * 3 * 2
+    assert len({request.seed for request in engine.asked}) == 18
+    assert {sample.budget for sample in evaluation.of("on")} == {0, 7}
+
+
+@pytest.mark.parametrize("lives", [0, 1, 3])
+def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, lives: int) -> None:
+    settings = evaluate_settings(["mmlu"])
+    script = scripted(settings)
+    whole = run(ScriptedEngine(script), settings, tmp_path / "whole.jsonl")
+    log = tmp_path / "mmlu.jsonl"
+    mortal = MortalEngine(script, lives=lives)
+    with pytest.raises(Killed):
+        run(mortal, settings, log)
+    with log.open("ab") as file:
+        file.write(b'{"question": "half a li')
+    second = ScriptedEngine(script)
+    assert run(second, settings, log) == whole
+    assert len(mortal.asked) + len(second.asked) == len(whole.samples)
+    third = ScriptedEngine(script)
+    assert run(third, settings, log) == whole
+    assert third.asked == []
+    assert Evaluation.load(log).samples == whole.samples
+
+
+def test_an_engine_that_streams_keeps_every_answer_it_gave(tmp_path: Path) -> None:
+    settings = evaluate_settings(["mmlu"])
+    script = scripted(settings)
+    engine = StreamingEngine(script, lives=29)
+    log = tmp_path / "mmlu.jsonl"
+    with pytest.raises(EngineError, match="died"):
+        run(engine, settings, log)
+    assert len(Evaluation.load(log).samples) == 29
+    assert engine.cancelled == 48
+    assert {request.max_new_tokens for request in engine.asked} == {99}
+    second = ScriptedEngine(script)
+    whole = run(ScriptedEngine(script), settings, tmp_path / "whole.jsonl")
+    assert run(second, settings, log) == whole
+    assert len(second.asked) == 48 - 29
+
+
+def test_more_questions_add_to_a_log_and_other_settings_do_not(tmp_path: Path) -> None:
+    few, more = evaluate_settings(["mmlu"], "limit=5"), evaluate_settings(["mmlu"], "limit=9")
+    log = tmp_path / "mmlu.jsonl"
+    run(ScriptedEngine(scripted(few)), few, log)
+    engine = ScriptedEngine(scripted(more))
+    assert len(run(engine, more, log).samples) == 18
+    assert len(engine.asked) < 18
+    with pytest.raises(DataError, match="belongs to another evaluation: model was m, is n"):
+        run(engine, more, log, identity={"model": "n"})

@@ -1,0 +1,166 @@
+"""A server of OpenAI's protocol, played by the standard library."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from nemo_reasoning.data.schema import Message
+from nemo_reasoning.errors import EngineError
+from nemo_reasoning.inference.engine import GenerationRequest
+from nemo_reasoning.inference.remote import RemoteEngine
+
+Answer = tuple[int, dict[str, str], Any]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers by a function of the request's body, and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Answer]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer, self.asked, self.headers = answer, [], []  # type: ignore[var-annotated]
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Server
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/chat/completions"
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        self.server.headers.append(dict(self.headers))
+        status, headers, answer = self.server.answer(body)
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Server]:
+    server = Server(answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def engine(server: Server, **options: Any) -> RemoteEngine:
+    defaults = {"model": "m", "concurrency": 4, "api_key_variable": "NO_SUCH_KEY", "pause": 0.01}
+    return RemoteEngine(server.url, **{**defaults, **options})
+
+
+def request(text: str = "What?", **options: Any) -> GenerationRequest:
+    return GenerationRequest(**{"messages": (Message("user", text),), "mode": "on", "max_new_tokens": 9, **options})
+
+
+def said(content: str | None, *, finish: str = "stop", **fields: Any) -> Answer:
+    usage = {
+        "prompt_tokens": 3, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 4}
+    }  # fmt: skip
+    message = {"role": "assistant", "content": content, **fields}
+    return 200, {}, {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+
+
+def test_answers_come_in_the_order_of_the_requests() -> None:
+    with serving(lambda body: said(body["messages"][-1]["content"].upper())) as server:
+        completions = engine(server).generate([request(f"q{number}", mode="off") for number in range(20)])
+    assert [completion.answer for completion in completions] == [f"Q{number}" for number in range(20)]
+    assert all(completion.well_formed for completion in completions)
+
+
+def test_ends_are_reported_as_they_come() -> None:
+    ends: SimpleQueue[Any] = SimpleQueue()
+    with serving(lambda body: said("x") if "good" in body["messages"][-1]["content"] else (400, {}, {})) as server:
+        remote = engine(server, concurrency=1)
+        for text in ("good", "bad"):
+            remote.submit(request(text, mode="off"), ends.put)
+        assert ends.get().answer == "x"
+        assert isinstance(ends.get(), EngineError)
+        remote.close()
+
+
+def test_a_request_carries_switch_sampling_and_budget() -> None:
+    with serving(lambda body: said("x")) as server:
+        engine(server).generate([request(thinking_budget=5, temperature=0.6, top_p=0.9, seed=3)])
+        engine(server).generate([request()])
+    assert server.asked[0] == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "detailed thinking on"},
+            {"role": "user", "content": "What?"},
+        ],
+        "max_tokens": 9,
+        "temperature": 0.6,
+        "top_p": 0.9,
+        "seed": 3,
+        "nvext": {"max_thinking_tokens": 5},
+    }
+    assert "nvext" not in server.asked[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said("<think>\nhm\n</think>\n\n42"),
+        said("42", reasoning="hm"),
+        said("42", reasoning_content="hm"),
+    ],
+)
+def test_thinking_is_found_wherever_it_is(answer: Answer) -> None:
+    with serving(lambda body: answer) as server:
+        [completion] = engine(server).generate([request()])
+    assert (completion.reasoning, completion.answer, completion.well_formed) == ("hm", "42", True)
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.reasoning_tokens) == (3, 7, 4)
+
+
+def test_a_cut_answer_without_content_is_malformed() -> None:
+    with serving(lambda body: said(None, finish="length", reasoning="hm")) as server:
+        [completion] = engine(server).generate([request()])
+    assert (completion.answer, completion.finish_reason, completion.well_formed) == ("", "length", False)
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    answers: list[Answer] = [(429, {"Retry-After": "0"}, {}), (503, {}, {}), said("42")]
+    with serving(lambda body: answers.pop(0)) as server:
+        [completion] = engine(server).generate([request(mode="off")])
+    assert completion.answer == "42"
+    assert len(server.asked) == 3
+
+
+def test_the_key_is_sent_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "secret")
+    with serving(lambda body: said("x")) as server:
+        engine(server, api_key_variable="SOME_KEY").generate([request()])
+        engine(server).generate([request()])
+    assert [headers.get("Authorization") for headers in server.headers] == ["Bearer secret", None]
+
+
+def test_what_cannot_be_served_is_said() -> None:
+    with serving(lambda body: (400, {}, {"error": "no model m"})) as server:
+        with pytest.raises(EngineError, match="answered 400.*no model m"):
+            engine(server).generate([request()])
+        assert len(server.asked) == 1
+    with pytest.raises(EngineError, match="cannot be reached"):
+        engine(server).generate([request()])
+    with serving(lambda body: (200, {}, {"hello": 1})) as server, pytest.raises(EngineError, match="is no chat"):
+        engine(server).generate([request()])
+    with pytest.raises(EngineError, match="concurrency=0"):
+        engine(server, concurrency=0)

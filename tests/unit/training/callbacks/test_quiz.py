@@ -1,0 +1,93 @@
+"""Questions while training, and stopping when the answers get no better."""
+
+import json
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import Logger
+from tiny_run import fit
+
+from nemo_reasoning.data.schema import Mode
+from nemo_reasoning.training.callbacks.quiz import QUIZ_FILE, Paper, Quiz
+from nemo_reasoning.training.callbacks.samples import SamplePrompt
+from nemo_reasoning.training.loggers import JsonlLogger, read_metrics
+
+QUESTIONS = ["What?", "Why?"]
+
+
+class Judge:
+    """Gives marks by the number of the evaluation: so many of the two answers with thinking on are right."""
+
+    def __init__(self, marks: list[int]) -> None:
+        self.marks, self.seen = marks, []  # type: ignore[var-annotated]
+
+    def __call__(self, number: int, mode: Mode, text: str, finished: bool) -> bool:
+        self.seen.append((number, mode, text, finished))
+        evaluation = (len(self.seen) - 1) // 4
+        return mode == "on" and number < self.marks[evaluation]
+
+
+def quiz(folder: Path, judge: Judge, *, patience: int | None = None, shown: list[str] | None = None) -> Quiz:
+    return Quiz(
+        paper=Paper(questions=QUESTIONS, judge=judge),
+        prompts=[SamplePrompt(mode, text, [1, 2]) for mode in ("on", "off") for text in QUESTIONS],
+        eos_ids=[],
+        decode=lambda ids: " ".join(map(str, ids)),
+        max_new_tokens=3,
+        every_n_steps=2,
+        patience=patience,
+        path=folder / QUIZ_FILE,
+        show=(shown if shown is not None else []).append,
+    )
+
+
+def steps(folder: Path) -> list[tuple[int, float, float]]:
+    lines = map(json.loads, (folder / QUIZ_FILE).read_text().splitlines())
+    return [(line["step"], line["accuracy_on"], line["accuracy_off"]) for line in lines]
+
+
+def test_both_modes_are_asked_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
+    judge, shown, loggers = Judge([1, 2, 0]), [], list[Logger]()  # type: ignore[var-annotated]
+    loggers.append(JsonlLogger(tmp_path / "metrics.jsonl"))
+    fit(tmp_path, [quiz(tmp_path, judge, shown=shown)], max_steps=5, loggers=loggers)
+    assert steps(tmp_path) == [(2, 0.5, 0.0), (4, 1.0, 0.0), (5, 0.0, 0.0)]
+    assert [(number, mode) for number, mode, _, _ in judge.seen[:4]] == [(0, "on"), (1, "on"), (0, "off"), (1, "off")]
+    assert all(len(text.split()) == 3 and not finished for _, _, text, finished in judge.seen)
+    assert shown[0].startswith("step 2: 50% of 2 questions right with thinking on, 0% off")
+    records = [record for record in read_metrics(tmp_path / "metrics.jsonl") if "eval_accuracy_on" in record]
+    assert [(record["step"], record["eval_accuracy_on"]) for record in records] == [(2, 0.5), (4, 1.0), (5, 0.0)]
+
+
+def test_training_does_not_notice(tmp_path: Path) -> None:
+    watched = fit(tmp_path / "watched", [quiz(tmp_path, Judge([0] * 9))], max_steps=6)
+    assert watched.losses == fit(tmp_path / "alone", [], max_steps=6).losses
+
+
+@pytest.mark.parametrize(
+    ("marks", "patience", "last"),
+    [([1, 1, 1, 1, 1], 2, 6), ([1, 2, 1, 1, 1], 2, 8), ([0, 1, 2, 2, 2], None, 10), ([1, 0, 2, 0, 0], 2, 10)],
+)
+def test_training_stops_when_nothing_gets_better(
+    tmp_path: Path, marks: list[int], patience: int | None, last: int
+) -> None:
+    shown: list[str] = []
+    fit(tmp_path, [quiz(tmp_path, Judge(marks), patience=patience, shown=shown)], max_steps=10)
+    assert steps(tmp_path)[-1][0] == last
+    assert any("training stops here" in line for line in shown) == (patience is not None)
+
+
+def test_a_resumed_run_remembers_and_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    fit(tmp_path, [quiz(tmp_path, Judge([2, 1]))], max_steps=4)
+    checkpoint = next((tmp_path / "checkpoints").glob("*step=4*.ckpt"))
+    with (tmp_path / QUIZ_FILE).open("a") as file:
+        file.write(json.dumps({"step": 6, "accuracy_on": 1.0, "accuracy_off": 1.0}) + "\n")
+    fit(tmp_path, [quiz(tmp_path, Judge([1] * 9), patience=2)], max_steps=12, resume=str(checkpoint))
+    assert [step for step, _, _ in steps(tmp_path)] == [2, 4, 6]
+
+
+def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
+    fit(tmp_path, [quiz(tmp_path, Judge([1] * 9), patience=1)], max_steps=10)
+    checkpoint = next((tmp_path / "checkpoints").glob("*step=4*.ckpt"))
+    model = fit(tmp_path, [quiz(tmp_path, Judge([]), patience=1)], max_steps=10, resume=str(checkpoint))
+    assert len(model.losses) <= 1
+    assert [step for step, _, _ in steps(tmp_path)][:2] == [2, 4]
