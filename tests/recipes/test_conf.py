@@ -9,6 +9,7 @@ from composing import composed, sft_settings
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_reasoning import config as schemas
+from nemo_reasoning import config_evaluation as evaluation_schemas
 from nemo_reasoning import config_inference as inference_schemas
 from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, SftSettings, load_settings, settings_to_dict
 from nemo_reasoning.errors import ConfigError
@@ -22,7 +23,9 @@ ATTENTION, ALL = list(LORA_TARGETS[:2]), list(LORA_TARGETS)
 def groups(root: str) -> dict[str, str]:
     """Return the groups a root YAML chooses from, each with the key that chooses."""
     choices = composed(root=root, hydra=True).hydra.runtime.choices
-    return {str(key).partition("@")[0]: str(key) for key in choices}
+    defaults = OmegaConf.load(CONF_DIR / f"{root}.yaml").get("defaults", [])
+    several = {key: key for item in defaults if OmegaConf.is_dict(item) for key in item if OmegaConf.is_list(item[key])}
+    return {str(key).partition("@")[0]: str(key) for key in choices} | several
 
 
 def placements(file: Path) -> list[tuple[str, list[str]]]:
@@ -35,7 +38,7 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
 
 def schema(root: str) -> type[Any] | None:
     """Return the class whose docstring names the root YAML."""
-    modules = (schemas, inference_schemas)
+    modules = (schemas, evaluation_schemas, inference_schemas)
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
     return next((cls for cls in classes if (cls.__doc__ or "").startswith(f"conf/{root}.yaml")), None)
 
