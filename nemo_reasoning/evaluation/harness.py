@@ -107,7 +107,7 @@ def _until(text: str, stops: str | Sequence[str]) -> str:
 def _sample(
     found: dict[str, Any], completions: dict[str, Completion], *, task: str, mode: Mode, budget: int | None
 ) -> Sample:
-    prompt = found["arguments"]["gen_args_0"]["arg_0"]
+    prompt = found["arguments"][0][0]
     completion, metric = completions[prompt], found["metrics"][0]
     filtered = found["filtered_resps"][0]
     return Sample(
