@@ -11,7 +11,7 @@ from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.source import BaseModel
 
-_PROCESS_GROUP = {
+PROCESS_GROUP_VARIABLES = {
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
 }
@@ -38,7 +38,7 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
 
 def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     command = [sys.executable, "-m", "nemo_reasoning.models.importer", str(hf_path), str(out), dtype]
-    alone = {key: value for key, value in os.environ.items() if key not in _PROCESS_GROUP}
+    alone = {key: value for key, value in os.environ.items() if key not in PROCESS_GROUP_VARIABLES}
     done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-20:])
