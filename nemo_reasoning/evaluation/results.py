@@ -7,7 +7,13 @@ from typing import Any
 from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import Score, question_statistics, score, shares
-from nemo_reasoning.evaluation.statistics import Interval, PairedDifference, bootstrap_interval, paired_difference
+from nemo_reasoning.evaluation.statistics import (
+    Interval,
+    PairedDifference,
+    bootstrap_interval,
+    paired_difference,
+    wilson_interval,
+)
 
 Setting = tuple[Mode, int | None]
 
@@ -56,9 +62,15 @@ class Measurement:
         return score(self.samples(model, setting))
 
     def interval(self, model: str, setting: Setting) -> Interval:
-        """Return the 95 % interval of the accuracy: Wilson's, or by question where one has several samples."""
+        """Return the 95 % interval of the accuracy.
+
+        It is Wilson's; where questions have several samples, the bootstrap's over questions, unless all
+        samples agree: resampling would then claim certainty, so Wilson's counts each question once.
+        """
         samples = self.samples(model, setting)
         found = list(shares(samples).values())
+        if len(set(found)) == 1 and found[0] in (0, 1):
+            return wilson_interval(round(sum(found)), len(found))
         if len(found) == len(samples):
             return score(samples).accuracy_interval
         return bootstrap_interval(found, seed=self.seed)
