@@ -133,14 +133,17 @@ def difference(first: Sequence[Sample], second: Sequence[Sample], *, seed: int) 
 
 
 def failures(measurement: Measurement, model: str, *, count: int) -> list[Sample]:
-    """Return wrong answers to look at: of every kind of failure one, then the next, from all subjects."""
-    groups: dict[tuple[str, str], list[Sample]] = {}
-    for sample in measurement.evaluations[model].samples:
-        if not sample.correct:
-            groups.setdefault((failure(sample).partition(" ")[0], sample.family), []).append(sample)
+    """Return wrong answers to look at: one of every kind and subject, then the next, those with most thinking first."""
+    main = measurement.main_setting()
+    settings = sorted(measurement.settings(), key=lambda setting: setting != main)
     picked: list[Sample] = []
-    for place in range(max(map(len, groups.values()), default=0)):
-        picked += [group[place] for group in groups.values() if place < len(group)]
+    for setting in settings:
+        groups: dict[tuple[str, str], list[Sample]] = {}
+        for sample in measurement.samples(model, setting):
+            if not sample.correct:
+                groups.setdefault((failure(sample).partition(" ")[0], sample.family), []).append(sample)
+        for place in range(max(map(len, groups.values()), default=0)):
+            picked += [group[place] for group in groups.values() if place < len(group)]
     return picked[:count]
 
 
