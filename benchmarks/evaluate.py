@@ -60,7 +60,12 @@ def speed(model: Path, *, count: int) -> dict[str, Any]:
 def restart(model: Path, folder: Path, *, count: int) -> dict[str, Any]:
     """Kill the recipe after its first answers, run it again, and compare with an uninterrupted run."""
     log = folder / "killed" / "model" / "builtin.jsonl"
-    process = subprocess.Popen(command(model, folder / "killed", count), env=environment(), start_new_session=True)
+    process = subprocess.Popen(
+        command(model, folder / "killed", count),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     while not (log.is_file() and log.read_bytes().count(b"\n")):
         if process.poll() is not None:
             raise RuntimeError("the recipe ended before it could be killed; raise the count")
@@ -81,7 +86,7 @@ def restart(model: Path, folder: Path, *, count: int) -> dict[str, Any]:
 
 def command(model: Path, out: Path, count: int) -> list[str]:
     """Return the command line of a small evaluation."""
-    overrides = [f"model_name={model}", "template=chatml", f"output_dir={out}", f"benchmark.builtin.count={count}"]
+    overrides = [f"checkpoint={model}", "template=chatml", f"output_dir={out}", f"benchmark.builtin.count={count}"]
     overrides += [f"protocol.max_tokens={TOKENS // 2}", "protocol.thinking_on.temperature=0", "chunk=8"]
     return [sys.executable, str(ROOT / "recipes" / "evaluate.py"), *overrides]
 

@@ -75,9 +75,9 @@ class EvaluateSettings:
 
     checkpoint: str | None
     base: bool
-    model_name: str | None
     template: str | None
     url: str | None
+    model_name: str | None
     api_key_variable: str
     concurrency: int
     benchmark: dict[str, BenchmarkSettings]
@@ -90,7 +90,6 @@ class EvaluateSettings:
     seed: int
     output_dir: str | None
     cache_dir: str
-    tokenizer_python: str | None
     compare: list[str]
 
 

@@ -15,7 +15,7 @@ from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
 from nemo_reasoning.evaluation.contamination import contaminated, training_turns
-from nemo_reasoning.evaluation.models import Candidate, candidates
+from nemo_reasoning.evaluation.models import Candidate, candidates, is_run
 from nemo_reasoning.evaluation.results import Measurement
 from nemo_reasoning.evaluation.runner import ask, claim, plan
 from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
@@ -130,10 +130,15 @@ def _counts(settings: EvaluateSettings) -> dict[str, int]:
     return counts | ({} if settings.limit is None else {"limit": settings.limit})
 
 
+def _name(settings: EvaluateSettings) -> str:
+    return Path(settings.checkpoint or settings.model_name or "").resolve().name
+
+
 def _folder(settings: EvaluateSettings) -> Path:
     if settings.output_dir is not None:
         return Path(settings.output_dir)
-    return Path(settings.checkpoint) / "benchmarks" if settings.checkpoint else Path("outputs/evaluation")
+    run = settings.checkpoint is not None and is_run(Path(settings.checkpoint))
+    return Path(settings.checkpoint or "") / "benchmarks" if run else Path("outputs/evaluation") / _name(settings)
 
 
 def _modes(settings: EvaluateSettings) -> list[Mode]:
@@ -213,7 +218,7 @@ def _ask_harness(
 
 
 def _contaminated(settings: EvaluateSettings, benchmark: Benchmark) -> list[str] | None:
-    if settings.checkpoint is None:
+    if settings.checkpoint is None or not is_run(Path(settings.checkpoint)):
         return None
     return contaminated(benchmark.questions, training_turns(Path(settings.checkpoint)))
 
@@ -231,8 +236,7 @@ def write_reports(
     report["benchmarks"] = {found.benchmark: found.to_dict() for found in measurements}
     write_json(folder / REPORT, report)
     charts = draw_charts(measurements, folder / "plots")
-    name = settings.checkpoint or settings.model_name or ""
-    page = render_benchmarks(measurements, name=Path(name).name, method=_method(settings), charts=charts)
+    page = render_benchmarks(measurements, name=_name(settings), method=_method(settings), charts=charts)
     write_text(folder / "report.html", page)
     write_lm_eval(measurements, folder / "lm_eval", date=_started(folder), settings=plain)
 

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.config_evaluation import EvaluateSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.training.checkpoints import best_checkpoint
+from nemo_reasoning.training.run_folder import CONFIG_FILE, read_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,41 +29,63 @@ class Candidate:
 
 
 def candidates(settings: EvaluateSettings) -> list[Candidate]:
-    """Return the models that the settings name.
+    """Return the models that the settings name; of a trained adapter its base too, if it is wanted.
 
     Raises:
         ConfigError: They name none, or several that exclude each other.
-        CheckpointError: The run has no finished checkpoint.
+        CheckpointError: A run has no finished checkpoint.
+        ModelSourceError: There is no such model.
     """
-    if settings.checkpoint is not None:
-        if settings.model_name is not None or settings.url is not None:
-            raise ConfigError("checkpoint cannot be given together with model_name or url; choose one")
-        return _of_run(Path(settings.checkpoint), settings)
-    if settings.model_name is None:
-        raise ConfigError("nothing to measure: give checkpoint=outputs/<name>, or model_name=, or url= and model_name=")
+    if (settings.checkpoint is None) == (settings.url is None):
+        raise ConfigError("give either checkpoint=, such as outputs/<name>, or url= and model_name=")
     if settings.url is not None:
+        if settings.model_name is None:
+            raise ConfigError("model_name=null: give the name by which the server at url knows the model")
         return [_remote(settings.url, settings.model_name, settings)]
-    return [_local(settings.model_name, settings)]
+    assert settings.checkpoint is not None
+    if is_run(Path(settings.checkpoint)):
+        return _of_run(Path(settings.checkpoint), settings)
+    return _of_weights(settings.checkpoint, settings)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether recipes/sft_lora.py wrote a folder."""
+    return (folder / CONFIG_FILE).is_file()
 
 
 def _of_run(run: Path, settings: EvaluateSettings) -> list[Candidate]:
+    """Return base and trained model of a run; the adapter is exported only when it is asked."""
     from nemo_reasoning.export.from_run import ensure_exported, run_base
-    from nemo_reasoning.training.checkpoints import best_checkpoint
-    from nemo_reasoning.training.run_folder import read_settings
 
-    template = read_settings(run).model.template
+    template = settings.template or read_settings(run).model.template
     checkpoint, base = best_checkpoint(run).path, run_base(run)
+    trained = Candidate(
+        name="trained",
+        identity=f"{checkpoint.parent.parent.name}/{checkpoint.name} {template}",
+        load=lambda: _hf_engine(*ensure_exported(run), template),
+    )
+    identity = f"{base.revision} {template}"
+    untrained = Candidate(name="base", identity=identity, load=lambda: _hf_engine(base.path, None, template))
+    return [untrained, trained] if settings.base else [trained]
 
-    def load_trained() -> Engine:
-        python = Path(settings.tokenizer_python) if settings.tokenizer_python else None
-        model, adapter = ensure_exported(run, tokenizer_python=python if python and python.is_file() else None)
-        return _hf_engine(model, adapter, template)
 
-    trained = Candidate(name="trained", identity=str(checkpoint), load=load_trained)
-    if not settings.base:
-        return [trained]
-    untrained = Candidate(name="base", identity=base.revision, load=lambda: _hf_engine(base.path, None, template))
-    return [untrained, trained]
+def _of_weights(source: str, settings: EvaluateSettings) -> list[Candidate]:
+    from nemo_reasoning.inference.sources import find_weights
+
+    found = find_weights(source, cache_dir=Path(settings.cache_dir).expanduser())
+    template, identity = settings.template, f"{found.model.name} {settings.template}"
+    if found.adapter is None:
+        return [Candidate(name="model", identity=identity, load=lambda: _hf_engine(found.model, None, template))]
+    own = found.adapter / "chat_template.jinja"  # the base is asked in the adapter's format
+    shown = template or (str(own) if own.is_file() else None)
+    weights = file_sha256(found.adapter / "adapter_model.safetensors")
+    trained = Candidate(
+        name="trained",
+        identity=f"{weights} {template}",
+        load=lambda: _hf_engine(found.model, found.adapter, template),
+    )
+    untrained = Candidate(name="base", identity=identity, load=lambda: _hf_engine(found.model, None, shown))
+    return [untrained, trained] if settings.base else [trained]
 
 
 def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
@@ -74,17 +99,13 @@ def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
     return Candidate(name="model", identity=f"{url} {model}", load=load)
 
 
-def _local(model: str, settings: EvaluateSettings) -> Candidate:
-    from nemo_reasoning.models.source import fetch_base
-
-    found = fetch_base(model, revision=None, cache_dir=Path(settings.cache_dir).expanduser())
-    identity = f"{found.revision} {settings.template}"
-    return Candidate(name="model", identity=identity, load=lambda: _hf_engine(found.path, None, settings.template))
-
-
 def _hf_engine(model: Path, adapter: Path | None, template: str | None) -> Engine:
     from nemo_reasoning.export.tokenizer import strip_generation
     from nemo_reasoning.inference.hf import HFEngine
 
-    text = None if template is None else strip_generation(load_template(template))
-    return HFEngine(model, adapter, chat_template=text)
+    return HFEngine(model, adapter, chat_template=None if template is None else strip_generation(_text_of(template)))
+
+
+def _text_of(template: str) -> str:
+    """Return the text of a template; an exported one is stripped of its generation blocks already."""
+    return Path(template).read_text(encoding="utf-8") if Path(template).is_file() else load_template(template)

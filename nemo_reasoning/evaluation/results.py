@@ -7,7 +7,13 @@ from typing import Any
 from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import Score, question_statistics, score, shares
-from nemo_reasoning.evaluation.statistics import Interval, PairedDifference, bootstrap_interval, paired_difference
+from nemo_reasoning.evaluation.statistics import (
+    Interval,
+    PairedDifference,
+    bootstrap_interval,
+    paired_difference,
+    wilson_interval,
+)
 
 Setting = tuple[Mode, int | None]
 
@@ -56,9 +62,15 @@ class Measurement:
         return score(self.samples(model, setting))
 
     def interval(self, model: str, setting: Setting) -> Interval:
-        """Return the 95 % interval of the accuracy: Wilson's, or by question where one has several samples."""
+        """Return the 95 % interval of the accuracy.
+
+        It is Wilson's; where questions have several samples, the bootstrap's over questions, unless all
+        samples agree: resampling would then claim certainty, so Wilson's counts each question once.
+        """
         samples = self.samples(model, setting)
         found = list(shares(samples).values())
+        if len(set(found)) == 1 and found[0] in (0, 1):
+            return wilson_interval(round(sum(found)), len(found))
         if len(found) == len(samples):
             return score(samples).accuracy_interval
         return bootstrap_interval(found, seed=self.seed)
@@ -121,14 +133,17 @@ def difference(first: Sequence[Sample], second: Sequence[Sample], *, seed: int) 
 
 
 def failures(measurement: Measurement, model: str, *, count: int) -> list[Sample]:
-    """Return wrong answers to look at: of every kind of failure one, then the next, from all subjects."""
-    groups: dict[tuple[str, str], list[Sample]] = {}
-    for sample in measurement.evaluations[model].samples:
-        if not sample.correct:
-            groups.setdefault((failure(sample).partition(" ")[0], sample.family), []).append(sample)
+    """Return wrong answers to look at: one of every kind and subject, then the next, those with most thinking first."""
+    main = measurement.main_setting()
+    settings = sorted(measurement.settings(), key=lambda setting: setting != main)
     picked: list[Sample] = []
-    for place in range(max(map(len, groups.values()), default=0)):
-        picked += [group[place] for group in groups.values() if place < len(group)]
+    for setting in settings:
+        groups: dict[tuple[str, str], list[Sample]] = {}
+        for sample in measurement.samples(model, setting):
+            if not sample.correct:
+                groups.setdefault((failure(sample).partition(" ")[0], sample.family), []).append(sample)
+        for place in range(max(map(len, groups.values()), default=0)):
+            picked += [group[place] for group in groups.values() if place < len(group)]
     return picked[:count]
 
 

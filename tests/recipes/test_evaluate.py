@@ -19,7 +19,7 @@ def test_a_trained_run_is_measured_beside_its_base_and_goes_on_after_a_stop(tmp_
     printed = run("sft_lora", *tiny_overrides(model, out, "trainer.max_steps=2", "trainer.eval_interval=2", *quiz))
     assert "step 2: 0% of 2 questions right with thinking on" in printed
     assert set(records(out, "eval_accuracy_off")) == {2}
-    arguments = [f"checkpoint={out}", "tokenizer_python=null", *_SHORT]
+    arguments = [f"checkpoint={out}", *_SHORT]
     printed = run("evaluate", *arguments)
     folder = out / "benchmarks"
     scores = json.loads((folder / "report.json").read_text())["benchmarks"]["mmlu"]["scores"]
@@ -34,6 +34,10 @@ def test_a_trained_run_is_measured_beside_its_base_and_goes_on_after_a_stop(tmp_
     run("evaluate", *arguments)
     after = json.loads((folder / "report.json").read_text())
     assert _timeless(after) == _timeless(json.loads(before))
+    exported = [f"checkpoint={out / 'export' / 'hf_peft'}", f"output_dir={tmp_path / 'exported'}", *_SHORT]
+    run("evaluate", *exported)
+    other = json.loads((tmp_path / "exported" / "report.json").read_text())["benchmarks"]["mmlu"]["scores"]
+    assert _timeless(other) == _timeless(scores)
     assert "mmlu" in run("evaluate", f"compare=[{folder},{folder}]")
 
 
@@ -48,10 +52,10 @@ def _timeless(value: Any) -> Any:
 
 def test_a_model_of_ones_own_is_measured(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path / "tiny")
-    run("evaluate", f"model_name={model}", "template=chatml", f"output_dir={tmp_path / 'out'}", *_SHORT)
+    run("evaluate", f"checkpoint={model}", "template=chatml", f"output_dir={tmp_path / 'out'}", *_SHORT)
     assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_mistakes_are_one_line() -> None:
-    assert "ConfigError: nothing to measure" in run("evaluate", succeeds=False)
-    assert "reasoning" in run("evaluate", "model_name=x", "reasoning=[maybe]", succeeds=False)
+    assert "ConfigError: give either checkpoint=" in run("evaluate", succeeds=False)
+    assert "reasoning" in run("evaluate", "checkpoint=x", "reasoning=[maybe]", succeeds=False)

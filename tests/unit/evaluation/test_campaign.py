@@ -53,7 +53,7 @@ class Models:
 
 def measured(folder: Path, *overrides: str) -> tuple[Models, str]:
     """Measure both models; return them, and what was printed."""
-    settings = evaluate_settings(BENCHMARKS, f"output_dir={folder}", "model_name=demo", *overrides)
+    settings = evaluate_settings(BENCHMARKS, f"output_dir={folder}", "checkpoint=demo", *overrides)
     models, printed = Models(settings), StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(campaign, "candidates", models.candidates)
@@ -155,7 +155,7 @@ def test_several_samples_give_pass_and_majority(tmp_path: Path) -> None:
     found = row(report, "mmlu", "trained", "on")
     assert (found["n"], found["questions"]) == (12, 3)
     assert found["pass_at"] == found["majority_at"] == {"1": 1.0, "2": 1.0, "4": 1.0}
-    assert found["accuracy_interval"] == [1.0, 1.0]
+    assert found["accuracy_interval"] == [pytest.approx(0.4385, abs=1e-4), 1.0]  # three questions, not twelve
     assert "maj@k" in (tmp_path / "report.html").read_text()
 
 
@@ -177,6 +177,7 @@ def test_contaminated_questions_are_named_and_left_out(tmp_path: Path) -> None:
     models = Models(settings)
     text = "Which of these is the capital of France?"
     (tmp_path / "data").mkdir()
+    (tmp_path / "config.yaml").touch()  # what tells a run
     rows = {"messages": [{"role": "user", "content": text}]}
     (tmp_path / "data" / "training.jsonl").write_text(json.dumps(rows) + "\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -217,8 +218,18 @@ def test_settings_that_cannot_be_measured_are_refused(plain: EvaluateSettings) -
 
 
 def test_models_that_are_not_named_are_refused(plain: EvaluateSettings) -> None:
-    with pytest.raises(ConfigError, match="nothing to measure"):
+    with pytest.raises(ConfigError, match="give either checkpoint="):
         candidates(plain)
     plain.checkpoint, plain.url = "outputs/demo", "http://localhost/v1"
-    with pytest.raises(ConfigError, match="cannot be given together"):
+    with pytest.raises(ConfigError, match="give either checkpoint="):
         candidates(plain)
+    plain.checkpoint = None
+    with pytest.raises(ConfigError, match="model_name=null"):
+        candidates(plain)
+    plain.model_name = "m"
+    assert [found.name for found in candidates(plain)] == ["model"]
+
+
+def test_a_directory_is_one_model(plain: EvaluateSettings, tiny_llama: Path, tmp_path: Path) -> None:
+    plain.checkpoint, plain.cache_dir = str(tiny_llama), str(tmp_path)
+    assert [found.name for found in candidates(plain)] == ["model"]
