@@ -93,3 +93,44 @@ class ServeSettings:
     engine: EngineSettings
     thinking: ThinkingSettings
     limits: ServeLimits
+
+
+class Scaling(Enum):
+    """How more tokens are spent on a question."""
+
+    none = "none"
+    vote = "vote"
+    best = "best"
+    extend = "extend"
+
+
+class Effort(Enum):
+    """Levels of thinking."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
+@dataclass
+class GenerateSettings:
+    """conf/generate.yaml."""
+
+    checkpoint: str
+    template: str | None
+    cache_dir: str
+    prompt: str | None
+    input: str | None
+    output: str | None
+    reasoning: Reasoning
+    budget: int | None
+    effort: Effort | None
+    min_thinking: int
+    max_new_tokens: int
+    temperature: float | None
+    top_p: float | None
+    seed: int
+    scaling: Scaling
+    n: int
+    engine: EngineSettings
+    thinking: ThinkingSettings

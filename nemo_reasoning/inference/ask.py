@@ -1,0 +1,168 @@
+"""From settings to answers: one prompt, a file of them, or a chat."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nemo_reasoning.answers import extract_final_answer
+from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.config_inference import EffortSettings, GenerateSettings, Scaling
+from nemo_reasoning.data.schema import Message
+from nemo_reasoning.errors import DataError, EngineError
+from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.inference.open import open_engine
+from nemo_reasoning.inference.scaling import Scaled, best_of, extend, vote
+from nemo_reasoning.inference.sources import find_weights, line_up
+from nemo_reasoning.inference.terminal import Chat, show_stream
+
+Ask = Callable[[GenerationRequest], Scaled]
+
+
+def generate(settings: GenerateSettings) -> None:
+    """Load a model and ask it: the prompt, the rows of the file, or what somebody types.
+
+    Raises:
+        EngineError: The model cannot be loaded, or settings contradict each other.
+        DataError: The file is unreadable, or a row asks nothing.
+    """
+    request = request_of(settings)
+    rows = read_rows(Path(settings.input)) if settings.input else []
+    weights = find_weights(settings.checkpoint, cache_dir=Path(settings.cache_dir).expanduser())
+    engine = open_engine(settings.engine, line_up(weights, {}), template=settings.template)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        if settings.input:
+            answer_file(engine, request, rows, settings=settings, console=console)
+        elif settings.prompt is None:
+            Chat(engine, request, console=console).run()
+        elif settings.scaling is Scaling.none:
+            show_stream(engine, replace(request, messages=(Message("user", settings.prompt),)), console=console)
+        else:
+            asked = replace(request, messages=(Message("user", settings.prompt),))
+            show_scaled(scaled_by(engine, settings)(asked), console=console)
+    finally:
+        engine.close()
+
+
+def request_of(settings: GenerateSettings) -> GenerationRequest:
+    """Return the settings as a request whose question is still to be put in.
+
+    Raises:
+        EngineError: They contradict each other.
+    """
+    if settings.prompt is not None and settings.input is not None:
+        raise EngineError("both prompt and input are given; give one of them")
+    if settings.budget is not None and settings.effort is not None:
+        raise EngineError(f"budget={settings.budget} and effort={settings.effort.value}; give one of them")
+    mode = settings.reasoning.value
+    sampling = settings.thinking.sampling_on if mode == "on" else settings.thinking.sampling_off
+    return GenerationRequest(
+        messages=(Message("user", ""),),
+        mode="on" if mode == "on" else "off",
+        max_new_tokens=settings.max_new_tokens,
+        thinking_budget=_budget(settings, settings.thinking.efforts),
+        min_thinking=settings.min_thinking,
+        temperature=sampling.temperature if settings.temperature is None else settings.temperature,
+        top_p=sampling.top_p if settings.top_p is None else settings.top_p,
+        seed=settings.seed,
+    )
+
+
+def _budget(settings: GenerateSettings, efforts: EffortSettings) -> int | None:
+    if settings.effort is None:
+        return settings.budget
+    budget: int = getattr(efforts, settings.effort.value)
+    return budget
+
+
+def scaled_by(engine: Engine, settings: GenerateSettings) -> Ask:
+    """Return what asks a question in the way the settings choose."""
+    options: dict[str, Any] = {"extract": partial(extract_final_answer, last_number=True)}
+    if settings.scaling is Scaling.extend:
+        step = max(settings.max_new_tokens // (2 * settings.n), 1)
+        return partial(extend, engine, thinking=[step * number for number in range(settings.n)], **options)
+    return partial(vote if settings.scaling is Scaling.vote else best_of, engine, n=settings.n, **options)
+
+
+def show_scaled(found: Scaled, *, console: Console) -> None:
+    """Print the answer and what it took."""
+    console.print(found.completion.reasoning, style="dim", markup=False)
+    console.print(found.completion.answer, markup=False)
+    votes = ", ".join(f"{answer}: {count}" for answer, count in found.votes.items()) or "none"
+    console.print(
+        f"answer {found.answer}  votes {votes}  {found.samples} samples, {found.tokens} tokens",
+        style="dim",
+        markup=False,
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON Lines file, each with what is asked.
+
+    Raises:
+        DataError: It is unreadable, or a row asks nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"input={path}: {error.strerror}; give a file of JSON Lines") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(_row(line, place=f"{path}:{number}"))
+    if not rows:
+        raise DataError(f"input={path} has no row; write a JSON object with a prompt a line")
+    return rows
+
+
+def _row(line: str, *, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place} is no JSON ({error}); write an object a line") from error
+    if not isinstance(row, dict) or not (isinstance(row.get("prompt"), str) or isinstance(row.get("messages"), list)):
+        raise DataError(f'{place} has neither a "prompt" nor "messages"; add one of them')
+    return row
+
+
+def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
+    if "messages" not in row:
+        return (Message("user", row["prompt"]),)
+    return tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+
+
+def answer_file(
+    engine: Engine,
+    request: GenerationRequest,
+    rows: list[dict[str, Any]],
+    *,
+    settings: GenerateSettings,
+    console: Console,
+) -> None:
+    """Write each row with its answer; a row's seed depends on its place alone."""
+    source = Path(settings.input or "")
+    out = Path(settings.output) if settings.output else source.with_suffix(".answers.jsonl")
+    asked = [replace(request, messages=_messages(row), seed=request.seed + place) for place, row in enumerate(rows)]
+    if settings.scaling is Scaling.none:
+        answers = [_told(completion) for completion in engine.generate(asked)]
+    else:
+        ask = scaled_by(engine, settings)
+        answers = [_told(found.completion) | _vote_told(found) for found in map(ask, asked)]
+    lines = [json.dumps(row | answer, ensure_ascii=False) for row, answer in zip(rows, answers, strict=True)]
+    write_text(out, "\n".join(lines) + "\n")
+    console.print(f"{len(rows)} answers in {out}", markup=False)
+
+
+def _told(completion: Completion) -> dict[str, Any]:
+    told = asdict(completion)
+    del told["text"], told["logprobs"]
+    return told
+
+
+def _vote_told(found: Scaled) -> dict[str, Any]:
+    return {"final_answer": found.answer, "votes": found.votes, "samples": found.samples, "tokens": found.tokens}

@@ -1,0 +1,22 @@
+"""Ask a model: one prompt, a file of them, or a chat in the terminal: `--help` tells how."""
+
+import hydra
+from omegaconf import DictConfig
+
+from nemo_reasoning.cli import recipe
+from nemo_reasoning.config import load_settings
+from nemo_reasoning.config_inference import GenerateSettings
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="generate")
+def main(config: DictConfig) -> None:
+    """Load the model, then ask it what the settings say."""
+    with recipe():
+        settings = load_settings(config, GenerateSettings)
+        from nemo_reasoning.inference.ask import generate
+
+        generate(settings)
+
+
+if __name__ == "__main__":
+    main()
