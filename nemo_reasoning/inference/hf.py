@@ -1,11 +1,12 @@
 """Inference with Hugging Face transformers, on CPU or GPU: requests join a running batch and leave it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psutil
 import torch
@@ -20,6 +21,7 @@ from nemo_reasoning.inference.scheduler import Scheduler, Ticket
 from nemo_reasoning.inference.voice import Voice
 from nemo_reasoning.inference.writer import Writer
 
+Item = TypeVar("Item")
 Precision = Literal["auto", "bfloat16", "float32"]
 _PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
 _MEMORY_SHARE = 0.5
@@ -75,8 +77,9 @@ class HFEngine:
         adapters = adapters or {}
         sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters)
         tokenizers = {name: _load_tokenizer(model, path, chat_template=chat_template) for name, path in sources.items()}
-        self.model = _load_model(model, adapter, dtype=precision).to(place).eval()
-        self._lora = LoraBank(self.model, adapters) if adapters else None
+        with ThreadPoolExecutor(1) as passing:  # whose OpenMP threads end with it: see `Scheduler`
+            self.model = passing.submit(_load_model, model, adapter, dtype=precision, device=place).result()
+            self._lora = passing.submit(LoraBank, self.model, adapters).result() if adapters else None
         self.voices: dict[str | None, Voice] = {
             name: Voice(tokenizer, stop_ids=_stop_ids(self.model, tokenizer), context=self._context(context))
             for name, tokenizer in tokenizers.items()
@@ -103,6 +106,11 @@ class HFEngine:
             EngineError: The prompt and `max_new_tokens` exceed the model's context or memory, there is no
                 such adapter, or the engine is closed.
         """
+        ticket = self._queue(request, report)
+        self.scheduler.start()
+        return ticket
+
+    def _queue(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
         voice = self.voice(request.adapter)
         writer = Writer(request, voice.prompt(request), voice=voice, report=report)
         number = -1 if self._lora is None or request.adapter is None else self._lora.numbers[request.adapter]
@@ -145,9 +153,9 @@ class HFEngine:
         done: dict[int, Completion] = {}
         try:
             for index, request in enumerate(requests):
-                tickets.append(self.submit(request, partial(_keep_end, events, index)))
+                tickets.append(self._queue(request, partial(_keep_end, events, index)))
             while len(done) < len(requests):
-                index, end = events.get()
+                index, end = self._next(events)
                 if isinstance(end, EngineError):
                     raise end
                 done[index] = end
@@ -164,10 +172,10 @@ class HFEngine:
             EngineError: The request cannot be served.
         """
         events: SimpleQueue[Event] = SimpleQueue()
-        ticket = self.submit(request, events.put)
+        ticket = self._queue(request, events.put)
         try:
             while True:
-                event = events.get()
+                event = self._next(events)
                 if isinstance(event, EngineError):
                     raise event
                 yield event
@@ -175,6 +183,12 @@ class HFEngine:
                     return
         finally:
             ticket.cancel()
+
+    def _next(self, events: "SimpleQueue[Item]") -> Item:
+        """Return the next of the events, driving the engine on this thread unless another one does."""
+        while events.empty() and not self.scheduler.started:
+            self.scheduler.turn()
+        return events.get()
 
     def close(self) -> None:
         """Fail what is running or waiting, and take no more requests."""
@@ -217,17 +231,17 @@ def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: s
     return tokenizer
 
 
-def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype) -> Any:
+def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation=attention.register())
     except (OSError, ValueError) as error:
         raise EngineError(f"no model in {model} ({error}); give a Hugging Face directory or a hub id") from error
     if adapter is None:
-        return loaded
+        return loaded.to(device).eval()
     from peft import PeftModel
 
     read_adapter_config(adapter)
-    return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
+    return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().to(device).eval()
 
 
 def _stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

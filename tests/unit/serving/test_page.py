@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is install
 STUB = """
 window.clock = 1000; performance.now = () => window.clock;
 const encoder = new TextEncoder();
-window.feed = (...events) => events.forEach(e => window.pipe.enqueue(encoder.encode("data: " + JSON.stringify(e) + "\\n\\n")));
+const line = event => encoder.encode("data: " + JSON.stringify(event) + "\\n\\n");
+window.feed = (...events) => events.forEach(event => window.pipe.enqueue(line(event)));
 window.fetch = async (path, options) => {
   if (path.endsWith("/models")) return Response.json({ data: [{ id: "llama3_8b-reasoning" }] });
   window.asked = JSON.parse(options.body);
@@ -169,7 +170,9 @@ def test_an_error_gives_the_question_back(stubbed: Page, tmp_path: Path) -> None
 
 def test_what_a_model_writes_is_rendered_and_never_run(stubbed: Page, tmp_path: Path) -> None:
     ask(stubbed, "What is the area?")
-    feed(stubbed, *({"content": RICH[start : start + 7]} for start in range(0, len(RICH), 7)), usage=(120, 0), seconds=2)
+    feed(
+        stubbed, *({"content": RICH[start : start + 7]} for start in range(0, len(RICH), 7)), usage=(120, 0), seconds=2
+    )
     answer = stubbed.locator(".answer")
     expect(answer.locator("math")).to_have_count(4)
     expect(answer.locator("mfrac")).to_have_count(2)
