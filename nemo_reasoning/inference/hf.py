@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference import attention
@@ -18,7 +17,7 @@ from nemo_reasoning.inference.batch import RunningBatch
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.inference.lora import LoraBank, read_adapter_config
 from nemo_reasoning.inference.scheduler import Scheduler, Ticket
-from nemo_reasoning.inference.voice import Voice
+from nemo_reasoning.inference.voice import Voice, load_voice, voice_of
 from nemo_reasoning.inference.writer import Writer
 
 Item = TypeVar("Item")
@@ -76,14 +75,13 @@ class HFEngine:
         precision = _native_dtype(place) if dtype == "auto" else getattr(torch, dtype)
         adapters = adapters or {}
         sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters)
-        tokenizers = {name: _load_tokenizer(model, path, chat_template=chat_template) for name, path in sources.items()}
+        self.voices = {
+            name: load_voice(model, path, context=context, chat_template=chat_template)
+            for name, path in sources.items()
+        }
         with ThreadPoolExecutor(1) as passing:  # whose OpenMP threads end with it: see `Scheduler`
             self.model = passing.submit(_load_model, model, adapter, dtype=precision, device=place).result()
             self._lora = passing.submit(LoraBank, self.model, adapters).result() if adapters else None
-        self.voices: dict[str | None, Voice] = {
-            name: Voice(tokenizer, stop_ids=_stop_ids(self.model, tokenizer), context=self._context(context))
-            for name, tokenizer in tokenizers.items()
-        }
         batch = RunningBatch(
             self.model,
             lora=self._lora,
@@ -92,12 +90,6 @@ class HFEngine:
             prefill_tokens=_PREFILL_TOKENS[place.type],
         )
         self.scheduler = Scheduler(batch)
-
-    def _context(self, wanted: int | None) -> int:
-        most: int = self.model.config.max_position_embeddings
-        if wanted is not None and not 1 <= wanted <= most:
-            raise EngineError(f"context={wanted}; the model takes 1 to {most} tokens")
-        return wanted or most
 
     def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
         """Start a request and return at once; `report` is called on the engine's thread and must not block.
@@ -122,11 +114,7 @@ class HFEngine:
         Raises:
             EngineError: There is no such adapter.
         """
-        try:
-            return self.voices[adapter]
-        except KeyError:
-            known = ", ".join(name for name in self.voices if name) or "none"
-            raise EngineError(f"adapter={adapter!r} is not loaded; loaded: {known}") from None
+        return voice_of(self.voices, adapter)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -139,8 +127,7 @@ class HFEngine:
         Raises:
             EngineError: The prompt leaves no room, or there is no such adapter.
         """
-        voice = self.voice(request.adapter)
-        return voice.context - len(voice.prompt(replace(request, max_new_tokens=1)).ids)
+        return self.voice(request.adapter).room(request)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Return one completion per request, in their order.
@@ -214,23 +201,6 @@ def _native_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: str | None) -> PreTrainedTokenizerBase:
-    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    source = adapter if own else model
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"no tokenizer in {source} ({error}); point at the directory of an exported model") from error
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-    if tokenizer.chat_template is None:
-        raise EngineError(
-            f"the tokenizer in {source} has no chat template; add chat_template.jinja to the directory, "
-            "or give the engine a template"
-        )
-    return tokenizer
-
-
 def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation=attention.register())
@@ -242,14 +212,3 @@ def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, 
 
     read_adapter_config(adapter)
     return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().to(device).eval()
-
-
-def _stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    declared = model.generation_config.eos_token_id
-    listed = declared if isinstance(declared, list) else [declared]
-    stops = frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
-    if not stops:
-        raise EngineError(
-            "neither tokenizer nor generation_config names an EOS token; set eos_token in tokenizer_config.json"
-        )
-    return stops

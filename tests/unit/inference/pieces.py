@@ -65,7 +65,7 @@ def write(
     while not done:
         wish = wishes[min(step, len(wishes) - 1)]
         logits = -((torch.arange(len(PIECES)) - wish) % len(PIECES)).float()
-        step += not (writer._steering and writer._steering.forced)
+        step += not (writer.forced)
         done = writer.advance(logits, wish)
     completion = events.pop()
     assert isinstance(completion, Completion)
