@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -18,9 +16,9 @@ from nemo_reasoning.inference.engine import Completion, Delta, Event, Generation
 from nemo_reasoning.inference.lora import LoraBank, read_adapter_config
 from nemo_reasoning.inference.scheduler import Scheduler, Ticket
 from nemo_reasoning.inference.voice import Voice, load_voice, voice_of
+from nemo_reasoning.inference.waiting import generate_all, stream_one
 from nemo_reasoning.inference.writer import Writer
 
-Item = TypeVar("Item")
 Precision = Literal["auto", "bfloat16", "float32"]
 _PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
 _MEMORY_SHARE = 0.5
@@ -121,6 +119,11 @@ class HFEngine:
         """How many requests run, and how many wait."""
         return self.scheduler.running, self.scheduler.waiting
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        return self.scheduler.closed
+
     def room(self, request: GenerationRequest) -> int:
         """Return how many tokens may follow a request's prompt.
 
@@ -135,22 +138,7 @@ class HFEngine:
         Raises:
             EngineError: A request cannot be served; the others are cancelled.
         """
-        events: SimpleQueue[tuple[int, Completion | EngineError]] = SimpleQueue()
-        tickets: list[Ticket] = []
-        done: dict[int, Completion] = {}
-        try:
-            for index, request in enumerate(requests):
-                tickets.append(self._queue(request, partial(_keep_end, events, index)))
-            while len(done) < len(requests):
-                index, end = self._next(events)
-                if isinstance(end, EngineError):
-                    raise end
-                done[index] = end
-        except BaseException:
-            for ticket in tickets:
-                ticket.cancel()
-            raise
-        return [done[index] for index in range(len(requests))]
+        return generate_all(self._queue, requests, drive=self._drive)
 
     def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
         """Yield what the model writes as it does, the whole completion last; leaving the loop cancels it.
@@ -158,33 +146,16 @@ class HFEngine:
         Raises:
             EngineError: The request cannot be served.
         """
-        events: SimpleQueue[Event] = SimpleQueue()
-        ticket = self._queue(request, events.put)
-        try:
-            while True:
-                event = self._next(events)
-                if isinstance(event, EngineError):
-                    raise event
-                yield event
-                if isinstance(event, Completion):
-                    return
-        finally:
-            ticket.cancel()
+        return stream_one(self._queue, request, drive=self._drive)
 
-    def _next(self, events: "SimpleQueue[Item]") -> Item:
-        """Return the next of the events, driving the engine on this thread unless another one does."""
-        while events.empty() and not self.scheduler.started:
+    def _drive(self) -> bool:
+        if not self.scheduler.started:
             self.scheduler.turn()
-        return events.get()
+        return not self.scheduler.started
 
     def close(self) -> None:
         """Fail what is running or waiting, and take no more requests."""
         self.scheduler.close()
-
-
-def _keep_end(events: "SimpleQueue[tuple[int, Completion | EngineError]]", index: int, event: Event) -> None:
-    if not isinstance(event, Delta):
-        events.put((index, event))
 
 
 def _free_memory(device: torch.device) -> int:

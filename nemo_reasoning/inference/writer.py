@@ -95,11 +95,13 @@ class Writer:
     def offer(self, token: int, record: Record | None) -> Verdict:
         """Write a token that a model elsewhere has chosen, if the limits on thinking admit it.
 
+        The verdict "replace" says that forced tokens come first, and the model's later choices are void.
+
         Args:
             token: What it has chosen.
             record: How likely it was, if the request asks for that.
         """
-        verdict = self._judge(token)
+        verdict = Verdict.replace if self.forced else self._judge(token)
         if verdict is Verdict.accept:
             self._write(token, record)
         return verdict

@@ -26,6 +26,11 @@ class ServedEngine(StreamingEngine, Protocol):
         """How many requests run, and how many wait."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        ...
+
     def room(self, request: GenerationRequest) -> int:
         """Return how many tokens may follow a request's prompt.
 
@@ -72,6 +77,11 @@ class Desk:
         self.draining = False
         self._inside = 0
         self._mailbox: _Mailbox | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine still works."""
+        return not self._engine.closed
 
     def adapter(self, model: str) -> str | None:
         """Return the adapter behind a model's name.

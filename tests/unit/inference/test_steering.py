@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import END, PIECES, VOICE, request, thinking_tokens, write
+from pieces import END, PIECES, VOICE, request, thinking_tokens, write, write_offered
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.parsing import parse
@@ -127,3 +127,11 @@ def test_stop_strings_end_the_answer_and_not_the_thinking() -> None:
 def test_contradictions_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         request(**fields)
+
+
+@given(wanted=wishes, budget=st.integers(0, 12))
+def test_tokens_that_come_from_elsewhere_keep_the_budget_too(wanted: list[int], budget: int) -> None:
+    asked = request(budget=budget)
+    expected, _, _ = write(asked, wanted)
+    found = write_offered(asked, wanted)
+    assert (found.text, found.reasoning_tokens) == (expected.text, expected.reasoning_tokens)
