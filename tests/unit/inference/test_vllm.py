@@ -82,7 +82,7 @@ def test_budgets_are_exact(engine: VllmEngine, budget: int) -> None:
     assert all(completion.answer for completion in completions)
     if budget:
         assert any(completion.reasoning_tokens == budget for completion in completions)
-        assert all(completion.text.count("</think>") == 1 for completion in completions)
+        assert all(completion.text.count("<think>") == 1 for completion in completions)
 
 
 @needs_vllm
