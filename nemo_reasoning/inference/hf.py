@@ -1,15 +1,13 @@
 """Inference with Hugging Face transformers, on CPU or GPU: requests join a running batch and leave it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Literal
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference import attention
@@ -17,7 +15,8 @@ from nemo_reasoning.inference.batch import RunningBatch
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.inference.lora import LoraBank, read_adapter_config
 from nemo_reasoning.inference.scheduler import Scheduler, Ticket
-from nemo_reasoning.inference.voice import Voice
+from nemo_reasoning.inference.voice import Voice, load_voice, voice_of
+from nemo_reasoning.inference.waiting import generate_all, stream_one
 from nemo_reasoning.inference.writer import Writer
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -74,13 +73,13 @@ class HFEngine:
         precision = _native_dtype(place) if dtype == "auto" else getattr(torch, dtype)
         adapters = adapters or {}
         sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters)
-        tokenizers = {name: _load_tokenizer(model, path, chat_template=chat_template) for name, path in sources.items()}
-        self.model = _load_model(model, adapter, dtype=precision).to(place).eval()
-        self._lora = LoraBank(self.model, adapters) if adapters else None
-        self.voices: dict[str | None, Voice] = {
-            name: Voice(tokenizer, stop_ids=_stop_ids(self.model, tokenizer), context=self._context(context))
-            for name, tokenizer in tokenizers.items()
+        self.voices = {
+            name: load_voice(model, path, context=context, chat_template=chat_template)
+            for name, path in sources.items()
         }
+        with ThreadPoolExecutor(1) as passing:  # whose OpenMP threads end with it: see `Scheduler`
+            self.model = passing.submit(_load_model, model, adapter, dtype=precision, device=place).result()
+            self._lora = passing.submit(LoraBank, self.model, adapters).result() if adapters else None
         batch = RunningBatch(
             self.model,
             lora=self._lora,
@@ -90,12 +89,6 @@ class HFEngine:
         )
         self.scheduler = Scheduler(batch)
 
-    def _context(self, wanted: int | None) -> int:
-        most: int = self.model.config.max_position_embeddings
-        if wanted is not None and not 1 <= wanted <= most:
-            raise EngineError(f"context={wanted}; the model takes 1 to {most} tokens")
-        return wanted or most
-
     def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
         """Start a request and return at once; `report` is called on the engine's thread and must not block.
 
@@ -103,6 +96,11 @@ class HFEngine:
             EngineError: The prompt and `max_new_tokens` exceed the model's context or memory, there is no
                 such adapter, or the engine is closed.
         """
+        ticket = self._queue(request, report)
+        self.scheduler.start()
+        return ticket
+
+    def _queue(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
         voice = self.voice(request.adapter)
         writer = Writer(request, voice.prompt(request), voice=voice, report=report)
         number = -1 if self._lora is None or request.adapter is None else self._lora.numbers[request.adapter]
@@ -114,16 +112,17 @@ class HFEngine:
         Raises:
             EngineError: There is no such adapter.
         """
-        try:
-            return self.voices[adapter]
-        except KeyError:
-            known = ", ".join(name for name in self.voices if name) or "none"
-            raise EngineError(f"adapter={adapter!r} is not loaded; loaded: {known}") from None
+        return voice_of(self.voices, adapter)
 
     @property
     def load(self) -> tuple[int, int]:
         """How many requests run, and how many wait."""
         return self.scheduler.running, self.scheduler.waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        return self.scheduler.closed
 
     def room(self, request: GenerationRequest) -> int:
         """Return how many tokens may follow a request's prompt.
@@ -131,8 +130,7 @@ class HFEngine:
         Raises:
             EngineError: The prompt leaves no room, or there is no such adapter.
         """
-        voice = self.voice(request.adapter)
-        return voice.context - len(voice.prompt(replace(request, max_new_tokens=1)).ids)
+        return self.voice(request.adapter).room(request)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Return one completion per request, in their order.
@@ -140,22 +138,7 @@ class HFEngine:
         Raises:
             EngineError: A request cannot be served; the others are cancelled.
         """
-        events: SimpleQueue[tuple[int, Completion | EngineError]] = SimpleQueue()
-        tickets: list[Ticket] = []
-        done: dict[int, Completion] = {}
-        try:
-            for index, request in enumerate(requests):
-                tickets.append(self.submit(request, partial(_keep_end, events, index)))
-            while len(done) < len(requests):
-                index, end = events.get()
-                if isinstance(end, EngineError):
-                    raise end
-                done[index] = end
-        except BaseException:
-            for ticket in tickets:
-                ticket.cancel()
-            raise
-        return [done[index] for index in range(len(requests))]
+        return generate_all(self._queue, requests, drive=self._drive)
 
     def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
         """Yield what the model writes as it does, the whole completion last; leaving the loop cancels it.
@@ -163,27 +146,16 @@ class HFEngine:
         Raises:
             EngineError: The request cannot be served.
         """
-        events: SimpleQueue[Event] = SimpleQueue()
-        ticket = self.submit(request, events.put)
-        try:
-            while True:
-                event = events.get()
-                if isinstance(event, EngineError):
-                    raise event
-                yield event
-                if isinstance(event, Completion):
-                    return
-        finally:
-            ticket.cancel()
+        return stream_one(self._queue, request, drive=self._drive)
+
+    def _drive(self) -> bool:
+        if not self.scheduler.started:
+            self.scheduler.turn()
+        return not self.scheduler.started
 
     def close(self) -> None:
         """Fail what is running or waiting, and take no more requests."""
         self.scheduler.close()
-
-
-def _keep_end(events: "SimpleQueue[tuple[int, Completion | EngineError]]", index: int, event: Event) -> None:
-    if not isinstance(event, Delta):
-        events.put((index, event))
 
 
 def _free_memory(device: torch.device) -> int:
@@ -200,42 +172,14 @@ def _native_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: str | None) -> PreTrainedTokenizerBase:
-    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    source = adapter if own else model
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"no tokenizer in {source} ({error}); point at the directory of an exported model") from error
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-    if tokenizer.chat_template is None:
-        raise EngineError(
-            f"the tokenizer in {source} has no chat template; add chat_template.jinja to the directory, "
-            "or give the engine a template"
-        )
-    return tokenizer
-
-
-def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype) -> Any:
+def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation=attention.register())
     except (OSError, ValueError) as error:
         raise EngineError(f"no model in {model} ({error}); give a Hugging Face directory or a hub id") from error
     if adapter is None:
-        return loaded
+        return loaded.to(device).eval()
     from peft import PeftModel
 
     read_adapter_config(adapter)
-    return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
-
-
-def _stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    declared = model.generation_config.eos_token_id
-    listed = declared if isinstance(declared, list) else [declared]
-    stops = frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
-    if not stops:
-        raise EngineError(
-            "neither tokenizer nor generation_config names an EOS token; set eos_token in tokenizer_config.json"
-        )
-    return stops
+    return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().to(device).eval()

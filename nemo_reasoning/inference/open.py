@@ -1,16 +1,20 @@
 """From settings to a running engine."""
 
-from nemo_reasoning.config_inference import EngineSettings
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning.config_inference import EngineKind, EngineSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.hf import HFEngine
 from nemo_reasoning.inference.sources import Lineup
+from nemo_reasoning.inference.vllm import VllmEngine
 
 DTYPES = ("auto", "bfloat16", "float32")
 
 
-def open_engine(settings: EngineSettings, lineup: Lineup, *, template: str | None) -> HFEngine:
+def open_engine(settings: EngineSettings, lineup: Lineup, *, template: str | None) -> HFEngine | VllmEngine:
     """Load the models.
 
     Args:
@@ -24,14 +28,18 @@ def open_engine(settings: EngineSettings, lineup: Lineup, *, template: str | Non
     """
     if settings.dtype not in DTYPES:
         raise EngineError(f"engine.dtype={settings.dtype}; choose from {', '.join(DTYPES)}")
-    return HFEngine(
-        lineup.model,
-        lineup.merged,
-        adapters=lineup.adapters,
-        dtype=settings.dtype,  # type: ignore[arg-type]  # one of DTYPES
-        device=settings.device,
-        batch_size=settings.batch_size,
-        context=settings.context,
-        cache_gb=settings.cache_gb,
-        chat_template=None if template is None else strip_generation(load_template(template)),
-    )
+    text = None if template is None else strip_generation(load_template(template))
+    shared: dict[str, Any] = {
+        "adapters": lineup.adapters,
+        "dtype": settings.dtype,
+        "batch_size": settings.batch_size,
+        "context": settings.context,
+        "cache_gb": settings.cache_gb,
+        "chat_template": text,
+    }
+    if settings.kind is EngineKind.hf:
+        return HFEngine(lineup.model, lineup.merged, device=settings.device, **shared)
+    if settings.vllm_python is None:
+        raise EngineError("engine.vllm_python is null; name the interpreter of the environment that holds vLLM")
+    python = Path(settings.vllm_python)
+    return VllmEngine(lineup.model, lineup.merged, python=python, args=settings.vllm_args, **shared)

@@ -1,5 +1,6 @@
-"""The thread that serves requests: takes them in, steps the batch, and lets them go."""
+"""Who is served when: requests are taken into the batch, stepped, and let go."""
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,12 +27,18 @@ class Ticket:
 
 
 class Scheduler:
-    """Runs a batch on a thread of its own, which starts with the first request and sleeps without any."""
+    """Takes requests into a batch and lets them go, a turn for each token.
+
+    Turns are driven by a thread of its own once `start` was called, and before that by whoever waits for
+    an answer: with two threads that compute, the OpenMP of a small machine goes to sleep between any two
+    operations, which costs a third of the speed.
+    """
 
     def __init__(self, batch: RunningBatch) -> None:
         """Take the batch; nobody else may touch it from now on."""
         self._batch = batch
         self._changed = threading.Condition()
+        self._driving = threading.Lock()
         self._waiting: deque[tuple[Row, Ticket]] = deque()
         self._tickets: dict[Row, Ticket] = {}
         self._closed = False
@@ -68,11 +75,21 @@ class Scheduler:
             if self._closed:
                 raise EngineClosedError("the engine is closed; start another one")
             self._waiting.append((row, ticket))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-                self._thread.start()
             self._changed.notify()
         return ticket
+
+    @property
+    def started(self) -> bool:
+        """Whether a thread drives the turns."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Let a thread drive the turns from now on; it sleeps while there is nothing to do."""
+        with self._changed:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)  # a thread that computes while Python ends aborts the process
 
     def close(self) -> None:
         """Fail every request and end the thread."""
@@ -81,6 +98,8 @@ class Scheduler:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
+            atexit.unregister(self.close)
+        self.turn()
 
     def _wake(self) -> None:
         with self._changed:
@@ -88,24 +107,31 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            with torch.inference_mode():
-                while self._admit():
-                    self._step()
+            while not self._closed:
+                self.turn()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed or self._waiting or self._tickets)
         finally:
-            with self._changed:
-                self._closed = True
-            self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
+            self._closed = True
+            self.turn()
 
-    def _admit(self) -> bool:
-        """Move waiting requests into the batch, oldest first; sleep without any, and return False when closed."""
+    def turn(self) -> None:
+        """Write one token of every request that has a place; fail them all when the engine is closed."""
+        with self._driving, torch.inference_mode():
+            if self._closed:
+                self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
+            else:
+                self._admit()
+                self._step()
+
+    def _admit(self) -> None:
+        """Move waiting requests into the batch, oldest first."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting or self._tickets)
             self._waiting = deque(pair for pair in self._waiting if not pair[1].cancelled)
             while self._waiting and self._batch.fits(self._waiting[0][0]):
                 row, ticket = self._waiting.popleft()
                 self._tickets[row] = ticket
                 self._batch.join(row)
-            return not self._closed
 
     def _let_go(self) -> None:
         for row in [row for row, ticket in self._tickets.items() if ticket.cancelled]:

@@ -101,12 +101,11 @@ class Steering:
         joined = scanner.pending + ("" if ends else self._transcript.peek(token))
         if scanner.thinking:
             return self._judge_thinking(joined, ends=ends)
-        if THINK_CLOSE in joined:
-            refused = True
-        elif THINK_OPEN in joined:
+        if THINK_OPEN in joined:
             refused = not self._may_think_after(joined.partition(THINK_OPEN)[0])
-        else:
-            refused = self._transcript.blank and (ends or (self._left <= 1 and not joined.strip()))
+        else:  # a closing tag too many says nothing: the parser drops it
+            silent = not joined.replace(THINK_CLOSE, "").strip()
+            refused = self._transcript.blank and (ends or (self._left <= 1 and silent))
         return Verdict.refuse if refused else Verdict.accept
 
     def _may_think_after(self, text: str) -> bool:

@@ -1,10 +1,12 @@
 """The tokenizer side of a model: prompts to tokens, tokens to text, and where a turn ends."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from nemo_reasoning.data.schema import THINK_OPEN
 from nemo_reasoning.errors import EngineError
@@ -63,6 +65,14 @@ class Voice:
             )
         return Prompt(ids, thinking)
 
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt.
+
+        Raises:
+            EngineError: The prompt leaves no room.
+        """
+        return self.context - len(self.prompt(replace(request, max_new_tokens=1)).ids)
+
     def _known(self, ids: Sequence[int]) -> list[int]:
         size = len(self.tokenizer)
         unknown = [token for token in ids if not 0 <= token < size]
@@ -87,3 +97,73 @@ class Voice:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+def load_voice(
+    model: Path | str, adapter: Path | None, *, context: int | None = None, chat_template: str | None = None
+) -> Voice:
+    """Return the voice of a model or of an adapter, whose own tokenizer comes first.
+
+    Args:
+        model: Directory or hub id of the model.
+        adapter: Directory of a PEFT adapter.
+        context: Most tokens of prompt and completion; None is what the model was made for.
+        chat_template: Text of a template that takes the place of the tokenizer's own.
+
+    Raises:
+        EngineError: There is no tokenizer, no template or no end-of-turn token, or `context` is out of range.
+    """
+    tokenizer = _load_tokenizer(model, adapter, chat_template=chat_template)
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"no model in {model} ({error}); give a Hugging Face directory or a hub id") from error
+    most: int = config.max_position_embeddings
+    if context is not None and not 1 <= context <= most:
+        raise EngineError(f"context={context}; the model takes 1 to {most} tokens")
+    return Voice(tokenizer, stop_ids=_stop_ids(model, config, tokenizer), context=context or most)
+
+
+def voice_of(voices: Mapping[str | None, Voice], adapter: str | None) -> Voice:
+    """Return the voice of an adapter, or of the model.
+
+    Raises:
+        EngineError: There is no such adapter.
+    """
+    try:
+        return voices[adapter]
+    except KeyError:
+        known = ", ".join(name for name in voices if name) or "none"
+        raise EngineError(f"adapter={adapter!r} is not loaded; loaded: {known}") from None
+
+
+def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: str | None) -> PreTrainedTokenizerBase:
+    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    source = adapter if own else model
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"no tokenizer in {source} ({error}); point at the directory of an exported model") from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if tokenizer.chat_template is None:
+        raise EngineError(
+            f"the tokenizer in {source} has no chat template; add chat_template.jinja to the directory, "
+            "or give the engine a template"
+        )
+    return tokenizer
+
+
+def _stop_ids(model: Path | str, config: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    try:
+        generation = GenerationConfig.from_pretrained(model)
+    except OSError:  # optional in a model's directory
+        generation = GenerationConfig.from_model_config(config)
+    declared = generation.eos_token_id
+    listed = declared if isinstance(declared, list) else [declared]
+    stops = frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+    if not stops:
+        raise EngineError(
+            "neither tokenizer nor generation_config names an EOS token; set eos_token in tokenizer_config.json"
+        )
+    return stops

@@ -23,7 +23,9 @@ from nemo_reasoning.inference.transcript import Transcript
 from nemo_reasoning.inference.voice import Prompt, Voice
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """How likely a token was: what it adds, its log-probability, and the likeliest in its place."""
+
     text: str
     logprob: float
     top: tuple[Alternative, ...]
@@ -36,6 +38,7 @@ class Writer:
         prompt: Tokens to continue.
         tokens: Tokens written and kept; the last one may take the place of some that were taken back.
         limit: Most tokens to write.
+        done: Whether all has been reported.
     """
 
     def __init__(
@@ -54,8 +57,8 @@ class Writer:
         )
         self._stop = StopFinder(request.stop)
         self._said = ["", ""]
-        self._done = False
-        self._records: list[_Record] = []
+        self.done = False
+        self._records: list[Record] = []
         self._reported: list[TokenLogprob] = []
         self.prompt = prompt.ids
         self.limit = request.max_new_tokens
@@ -65,6 +68,11 @@ class Writer:
         """Tokens written and kept."""
         return self._transcript.tokens
 
+    @property
+    def forced(self) -> bool:
+        """Whether the next token is not the model's choice."""
+        return self._steering is not None and bool(self._steering.forced)
+
     def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
         """Write the next token, and return whether it is the last.
 
@@ -72,10 +80,55 @@ class Writer:
             logits: [vocabulary] after the last token.
             likeliest: The first token with the highest of them.
         """
-        token = self._pick(logits, likeliest)
+        given = logits
+        while not self.forced:
+            token = self._choose(logits, likeliest)
+            verdict = self._judge(token)
+            if verdict is Verdict.accept:
+                return self._write(token, self._measure(given, token))
+            if verdict is Verdict.refuse:
+                logits = logits.clone()
+                logits[token] = -torch.inf
+                likeliest = int(logits.argmax())
+        return self.write_forced(given)
+
+    def offer(self, token: int, record: Record | None) -> Verdict:
+        """Write a token that a model elsewhere has chosen, if the limits on thinking admit it.
+
+        The verdict "replace" says that forced tokens come first, and the model's later choices are void.
+
+        Args:
+            token: What it has chosen.
+            record: How likely it was, if the request asks for that.
+        """
+        verdict = Verdict.replace if self.forced else self._judge(token)
+        if verdict is Verdict.accept:
+            self._write(token, record)
+        return verdict
+
+    def write_forced(self, logits: torch.Tensor | None = None) -> bool:
+        """Write the next token that is not the model's choice, and return whether it is the last.
+
+        Args:
+            logits: Those of the model, as for `advance`; without them the token counts as certain.
+        """
+        assert self._steering is not None
+        token = self._steering.forced.popleft()
+        certain = Record(self._voice.decode([token]), 0.0, ())
+        return self._write(token, certain if logits is None else self._measure(logits, token))
+
+    def _judge(self, token: int) -> Verdict:
+        if self._steering is None:
+            return Verdict.accept
+        verdict = self._steering.judge(token, ends=token in self._voice.stop_ids)
+        if verdict is Verdict.replace:
+            del self._records[len(self.tokens) :]
+        return verdict
+
+    def _write(self, token: int, record: Record | None) -> bool:
         ended = token in self._voice.stop_ids
-        if self._request.logprobs is not None:
-            self._record(logits, token)
+        if record is not None and self._request.logprobs is not None:
+            self._records.append(record)
         if not ended:
             self._transcript.push(token)
             if self._steering:
@@ -85,39 +138,23 @@ class Writer:
             self._finish("stop", ended=ended)
         elif len(self.tokens) == self.limit:
             self._finish("length", ended=False)
-        else:
-            return False
-        return True
+        return self.done
 
     def fail(self, error: EngineError) -> None:
         """Report that no more will come, and why, unless all has come."""
-        if not self._done:
-            self._done = True
+        if not self.done:
+            self.done = True
             self._report(error)
-
-    def _pick(self, logits: torch.Tensor, likeliest: int) -> int:
-        steering = self._steering
-        if steering is None:
-            return self._choose(logits, likeliest)
-        while not steering.forced:
-            token = self._choose(logits, likeliest)
-            verdict = steering.judge(token, ends=token in self._voice.stop_ids)
-            if verdict is Verdict.accept:
-                return token
-            if verdict is Verdict.refuse:
-                logits = logits.clone()
-                logits[token] = -torch.inf
-                likeliest = int(logits.argmax())
-        del self._records[len(self.tokens) :]
-        return steering.forced.popleft()
 
     def _choose(self, logits: torch.Tensor, likeliest: int) -> int:
         return likeliest if self._sampler is None else self._sampler.draw(logits)
 
-    def _record(self, logits: torch.Tensor, token: int) -> None:
-        chosen, likeliest = logprobs_of(logits, token, top=self._request.logprobs or 0)
+    def _measure(self, logits: torch.Tensor, token: int) -> Record | None:
+        if self._request.logprobs is None:
+            return None
+        chosen, likeliest = logprobs_of(logits, token, top=self._request.logprobs)
         top = tuple(Alternative(self._voice.decode([number]), value) for number, value in likeliest)
-        self._records.append(_Record(self._voice.decode([token]), chosen, top))
+        return Record(self._voice.decode([token]), chosen, top)
 
     def _tell(self) -> None:
         reasoning, answer = self._transcript.collect()
@@ -133,7 +170,7 @@ class Writer:
         self._report(Delta(reasoning, answer, news))
 
     def _finish(self, reason: FinishReason, *, ended: bool) -> None:
-        self._done = True
+        self.done = True
         self._transcript.finish()
         self._tell()
         if rest := self._stop.finish():

@@ -104,9 +104,9 @@ def _add_facts(app: FastAPI, desk: Desk) -> None:
         desk.adapter(name)
         return model(name)
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    @app.get("/health", responses={503: _DOCUMENTED[503]})
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "ok"}) if desk.healthy else JSONResponse({"status": "engine closed"}, 503)
 
     @app.get("/ready", responses={503: _DOCUMENTED[503]})
     async def ready() -> JSONResponse:

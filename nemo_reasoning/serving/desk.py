@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from nemo_reasoning.inference.engine import Completion, Event, Generation, Gener
 from nemo_reasoning.serving.metrics import Metrics
 
 Numbered = tuple[int, Event]
+Inbox = asyncio.Queue[Numbered]
 
 
 class ServedEngine(StreamingEngine, Protocol):
@@ -22,6 +24,11 @@ class ServedEngine(StreamingEngine, Protocol):
     @property
     def load(self) -> tuple[int, int]:
         """How many requests run, and how many wait."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
         ...
 
     def room(self, request: GenerationRequest) -> int:
@@ -69,6 +76,12 @@ class Desk:
         self.created = int(time.time())
         self.draining = False
         self._inside = 0
+        self._mailbox: _Mailbox | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine still works."""
+        return not self._engine.closed
 
     def adapter(self, model: str) -> str | None:
         """Return the adapter behind a model's name.
@@ -123,8 +136,9 @@ class Desk:
             EngineError: A request cannot be served, or its generation failed.
             RequestError: It takes too long.
         """
-        inbox: asyncio.Queue[Numbered] = asyncio.Queue()
-        batch = _Batch(self._engine, requests, partial(_hand_over, asyncio.get_running_loop(), inbox))
+        inbox: Inbox = asyncio.Queue()
+        self._mailbox = self._mailbox or _Mailbox()
+        batch = _Batch(self._engine, requests, partial(self._mailbox.put, inbox))
         deadline = time.monotonic() + self.limits.timeout
         try:
             await asyncio.to_thread(batch.start)
@@ -138,7 +152,7 @@ class Desk:
         finally:
             batch.cancel()
 
-    async def _next(self, inbox: "asyncio.Queue[Numbered]", deadline: float) -> Numbered | None:
+    async def _next(self, inbox: Inbox, deadline: float) -> Numbered | None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise RequestError(
@@ -181,6 +195,20 @@ class _Batch:
             generation.cancel()
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue[Numbered]", number: int, event: Event) -> None:
-    with suppress(RuntimeError):  # the loop has been closed: nobody listens any more
-        loop.call_soon_threadsafe(inbox.put_nowait, (number, event))
+class _Mailbox:
+    """Carries the events of all requests from the engine's thread to the event loop, together: waking it is dear."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._letters: deque[tuple[Inbox, Numbered]] = deque()
+
+    def put(self, inbox: Inbox, number: int, event: Event) -> None:
+        self._letters.append((inbox, (number, event)))
+        if len(self._letters) == 1:
+            with suppress(RuntimeError):  # the loop has been closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        while self._letters:
+            inbox, letter = self._letters.popleft()
+            inbox.put_nowait(letter)

@@ -6,7 +6,7 @@ import torch
 
 from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
-from nemo_reasoning.inference.steering import phrases
+from nemo_reasoning.inference.steering import Verdict, phrases
 from nemo_reasoning.inference.voice import Prompt
 from nemo_reasoning.inference.writer import Writer
 
@@ -65,7 +65,7 @@ def write(
     while not done:
         wish = wishes[min(step, len(wishes) - 1)]
         logits = -((torch.arange(len(PIECES)) - wish) % len(PIECES)).float()
-        step += not (writer._steering and writer._steering.forced)
+        step += not (writer.forced)
         done = writer.advance(logits, wish)
     completion = events.pop()
     assert isinstance(completion, Completion)
@@ -87,3 +87,21 @@ def thinking_tokens(tokens: Sequence[int], *, thinking: bool = False) -> int:
             place += 1
     starts = [len(VOICE.decode(tokens[:number])) for number in range(len(tokens))]
     return sum(inside[start] for start in starts if start < len(text))
+
+
+def write_offered(asked: GenerationRequest, wishes: Sequence[int]) -> Completion:
+    """Write the same with tokens offered one by one, the next one where one is refused."""
+    events: list[Event] = []
+    writer = Writer(asked, Prompt([1], False), voice=VOICE, report=events.append)
+    step = 0
+    while not writer.done:
+        if writer.forced:
+            writer.write_forced()
+            continue
+        wish = wishes[min(step, len(wishes) - 1)]
+        step += 1
+        while writer.offer(wish, None) is Verdict.refuse:
+            wish = (wish + 1) % len(PIECES)
+    completion = events[-1]
+    assert isinstance(completion, Completion)
+    return completion

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import END, PIECES, VOICE, request, thinking_tokens, write
+from pieces import END, PIECES, VOICE, request, thinking_tokens, write, write_offered
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.parsing import parse
@@ -29,7 +29,7 @@ def test_the_budget_is_never_exceeded_and_an_answer_always_follows(
     completion, deltas, tokens = write(request(budget=budget, limit=limit, least=least), wanted)
     assert completion.reasoning_tokens == thinking_tokens(tokens) <= budget
     assert completion.answer
-    assert completion.text.count("<think>") == completion.text.count("</think>") <= 1
+    assert completion.text.count("<think>") <= min(completion.text.count("</think>"), 1)
     assert completion.completion_tokens <= limit
     assert "".join(delta.reasoning for delta in deltas) == completion.reasoning
     assert "".join(delta.answer for delta in deltas) == completion.answer
@@ -54,7 +54,7 @@ def test_without_limits_the_model_writes_what_it_likes(wanted: list[int], limit:
 def test_a_block_that_the_prompt_opened_is_kept_short_too(wanted: list[int], budget: int) -> None:
     completion, _, tokens = write(request(budget=budget), wanted, thinking=True)
     assert completion.reasoning_tokens == thinking_tokens(tokens, thinking=True) <= budget
-    assert completion.text.count("</think>") == 1
+    assert completion.text.count("</think>") >= 1
     assert completion.answer
 
 
@@ -69,6 +69,7 @@ def test_a_block_that_the_prompt_opened_is_kept_short_too(wanted: list[int], bud
         (9, 0, ["<think>", "a", "\n", "</", "think", ">\n\n", "42"], "<think>a\n</think>\n\n42"),
         (9, 0, ["<think>", "a", "", "42"], "<think>a</think>\n\n42"),  # an end within the block closes it
         (9, 0, ["<think>", "</think>", "", "42"], "<think></think><42"),  # there is no end without an answer
+        (2, 0, ["<think>", "a", "a", "</think>", "42"], "<think>a\n</think>\n\na</think>42"),  # too late, but harmless
         (9, 0, ["42", "<", "think", ">", ""], "42<think</"),  # no second thoughts
         (9, 2, ["a", "b ", "</think>", "a"], "<think>\nab </think>a"),
         (
@@ -127,3 +128,11 @@ def test_stop_strings_end_the_answer_and_not_the_thinking() -> None:
 def test_contradictions_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         request(**fields)
+
+
+@given(wanted=wishes, budget=st.integers(0, 12))
+def test_tokens_that_come_from_elsewhere_keep_the_budget_too(wanted: list[int], budget: int) -> None:
+    asked = request(budget=budget)
+    expected, _, _ = write(asked, wanted)
+    found = write_offered(asked, wanted)
+    assert (found.text, found.reasoning_tokens) == (expected.text, expected.reasoning_tokens)

@@ -127,7 +127,7 @@ def test_a_thousand_samples_keep_their_budget_and_answer(taught_llama: Path, bud
     engine.close()
     assert all(completion.reasoning_tokens <= budget for completion in completions)
     assert all(completion.answer for completion in completions)
-    assert all(completion.text.count("</think>") <= 1 for completion in completions)
+    assert all(completion.text.count("<think>") <= 1 for completion in completions)
     thought = [completion for completion in completions if "<think>" in completion.text]
     assert sum(completion.reasoning_tokens == budget for completion in thought) > 100
 

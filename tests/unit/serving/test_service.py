@@ -199,3 +199,10 @@ def test_an_engine_that_fails_is_the_services_fault(serve: Serve) -> None:
         assert failed.json()["error"]["message"] == "generation failed: ZeroDivisionError: division by zero"
         handle.remove()
         assert ask(live).status_code == 200
+
+
+def test_a_service_whose_engine_is_gone_is_not_healthy(serve: Serve) -> None:
+    with serve() as live:
+        live.engine.close()
+        assert httpx.get(live.url + "/health").status_code == 503
+        assert ask(live).json()["error"]["code"] == "stopping"

@@ -1,0 +1,212 @@
+"""Inference with vLLM, which lives in an environment of its own: LoRA adapters on the base."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
+from nemo_reasoning.inference.engine import Alternative, Completion, Delta, Event, GenerationRequest
+from nemo_reasoning.inference.steering import Verdict
+from nemo_reasoning.inference.vllm_server import BASE, VllmServer
+from nemo_reasoning.inference.voice import Voice, load_voice, voice_of
+from nemo_reasoning.inference.waiting import generate_all, stream_one
+from nemo_reasoning.inference.writer import Record, Writer
+
+_NEVER = -100.0  # the bias that excludes a token
+
+
+class VllmTicket:
+    """A request that vLLM serves."""
+
+    def __init__(self) -> None:
+        """Start without a cancellation."""
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """End it at the next token; nothing more is reported."""
+        self.cancelled = True
+
+
+class VllmEngine:
+    """Generates with a vLLM server that it starts and stops.
+
+    Prompts, answers and limits on thinking are those of the transformers engine: the server continues
+    tokens, and where a limit is reached its stream is left, and another one begun behind the tokens that
+    this engine has put there. A token that is put there counts as certain in log-probabilities.
+
+    Attributes:
+        voices: Tokenizer and template by name of adapter; None is the model itself, or its only adapter.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        adapter: Path | None = None,
+        *,
+        python: Path,
+        adapters: Mapping[str, Path] | None = None,
+        dtype: str = "auto",
+        batch_size: int = 64,
+        context: int | None = None,
+        cache_gb: float | None = None,
+        args: Sequence[str] = (),
+        chat_template: str | None = None,
+    ) -> None:
+        """Start vLLM with the model, which takes a minute or more.
+
+        Args:
+            model: Directory or hub id of a causal language model.
+            adapter: Directory of a PEFT adapter that answers what names no adapter.
+            python: Interpreter of the environment that holds vLLM.
+            adapters: Directories of further LoRA adapters, by the name that requests choose them by.
+            dtype: Of weights and arithmetic, as vLLM names it.
+            batch_size: Most requests decoded together.
+            context: Most tokens of prompt and completion; None is what the model was made for.
+            cache_gb: Memory of keys and values where vLLM runs on a CPU, in GiB.
+            args: Further arguments of `vllm serve`.
+            chat_template: Text of a template that takes the place of the tokenizer's own.
+
+        Raises:
+            EngineError: vLLM does not start, or there is no tokenizer or template.
+        """
+        sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters or {})
+        self.voices = {
+            name: load_voice(model, path, context=context, chat_template=chat_template)
+            for name, path in sources.items()
+        }
+        loras = {f"adapter-{name or 'default'}": path for name, path in sources.items() if path is not None}
+        self._names = {name: BASE if path is None else f"adapter-{name or 'default'}" for name, path in sources.items()}
+        own = ["--dtype", dtype, "--max-num-seqs", str(batch_size), "--max-model-len", str(self.voices[None].context)]
+        own += ["--max-logprobs", "20", *args]
+        self._server = VllmServer(python, model, adapters=loras, args=own, cache_gb=cache_gb)
+        self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="vllm")
+        self._lock = threading.Lock()
+        self._running = self._waiting = 0
+        self._closed = False
+
+    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> VllmTicket:
+        """Start a request and return at once; `report` is called on another thread and must not block.
+
+        Raises:
+            EngineError: The prompt and `max_new_tokens` exceed the context, there is no such adapter, or the
+                engine is closed.
+        """
+        if self._closed:
+            raise EngineClosedError("the engine is closed; start another one")
+        voice = voice_of(self.voices, request.adapter)
+        ticket = VllmTicket()
+        writer = Writer(request, voice.prompt(request), voice=voice, report=report)
+        self._count(waiting=1)
+        self._pool.submit(self._serve, request, writer, voice, ticket)
+        return ticket
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run, and how many wait."""
+        return self._running, self._waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests, or its server has ended."""
+        return self._closed or not self._server.alive
+
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt.
+
+        Raises:
+            EngineError: The prompt leaves no room, or there is no such adapter.
+        """
+        return voice_of(self.voices, request.adapter).room(request)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        """Return one completion per request, in their order.
+
+        Raises:
+            EngineError: A request cannot be served; the others are cancelled.
+        """
+        return generate_all(self.submit, requests)
+
+    def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
+        """Yield what the model writes as it does, the whole completion last; leaving the loop cancels it.
+
+        Raises:
+            EngineError: The request cannot be served.
+        """
+        return stream_one(self.submit, request)
+
+    def close(self) -> None:
+        """Fail what is running or waiting, and stop vLLM."""
+        self._closed = True
+        self._server.close()
+        self._pool.shutdown()
+
+    def _count(self, *, waiting: int = 0, running: int = 0) -> None:
+        with self._lock:
+            self._waiting += waiting
+            self._running += running
+
+    def _serve(self, request: GenerationRequest, writer: Writer, voice: Voice, ticket: VllmTicket) -> None:
+        self._count(waiting=-1, running=1)
+        try:
+            banned: list[int] = []
+            while not (writer.done or ticket.cancelled or self._closed):
+                if writer.forced:
+                    writer.write_forced()
+                else:
+                    banned = self._listen(request, writer, voice, ticket, banned)
+            if self._closed:
+                writer.fail(EngineClosedError("the engine was closed before the end; ask again"))
+        except EngineError as error:
+            writer.fail(EngineClosedError(str(error)) if self._closed else error)
+        except Exception as error:  # whatever it is, whoever waits must hear of it
+            writer.fail(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
+        finally:
+            self._count(running=-1)
+
+    def _listen(
+        self, request: GenerationRequest, writer: Writer, voice: Voice, ticket: VllmTicket, banned: list[int]
+    ) -> list[int]:
+        """Let the writer take the server's tokens until it wants another; return those it must not get next."""
+        for token, record in self._tokens(request, writer, voice, banned):
+            if ticket.cancelled or self._closed:
+                return []
+            verdict = writer.offer(token, record)
+            if verdict is Verdict.refuse:
+                return [*banned, token]
+            if verdict is Verdict.replace or writer.done or writer.forced:
+                return []
+            banned = []
+        return []
+
+    def _tokens(
+        self, request: GenerationRequest, writer: Writer, voice: Voice, banned: Sequence[int]
+    ) -> Iterator[tuple[int, Record | None]]:
+        """Yield the tokens that follow the prompt and what is written."""
+        written = writer.tokens
+        body = {
+            "model": self._names[request.adapter],
+            "prompt": [*writer.prompt, *written],
+            "max_tokens": writer.limit - len(written),
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": (request.seed + len(written)) % 2**63,
+            "logprobs": request.logprobs,
+            "logit_bias": {str(token): _NEVER for token in banned} or None,
+            "return_token_ids": True,
+        }
+        token = None
+        for choice in self._server.complete(body):
+            for place, token in enumerate(choice["token_ids"] or []):
+                yield token, _record(choice["logprobs"], place)
+            if choice["finish_reason"] == "stop" and token not in voice.stop_ids:
+                yield min(voice.stop_ids), None
+
+
+def _record(logprobs: dict[str, Any] | None, place: int) -> Record | None:
+    if logprobs is None:
+        return None
+    top = logprobs["top_logprobs"][place] or {}
+    likeliest = sorted((Alternative(text, value) for text, value in top.items()), key=lambda each: -each.logprob)
+    return Record(logprobs["tokens"][place], logprobs["token_logprobs"][place], tuple(likeliest))

@@ -1,0 +1,98 @@
+"""vLLM, in an environment of its own, answers as transformers does.
+
+The environment is `.venv-vllm`, or that of the interpreter in $NEMO_REASONING_VLLM_PYTHON; see docs/serving.md.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.data.schema import Message
+from nemo_reasoning.errors import EngineError
+from nemo_reasoning.export.tokenizer import strip_generation
+from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.vllm import VllmEngine
+
+PYTHON = Path(os.environ.get("NEMO_REASONING_VLLM_PYTHON", Path(__file__).parents[3] / ".venv-vllm/bin/python"))
+QUESTIONS = ["What is the capital of France?", "What is 12 times 7?", "Name three colours.", "Say hello."]
+needs_vllm = pytest.mark.skipif(not PYTHON.is_file(), reason=f"there is no vLLM at {PYTHON}")
+
+
+def ask(question: str = QUESTIONS[0], **fields: Any) -> GenerationRequest:
+    return GenerationRequest(messages=(Message("user", question),), **{"mode": "off", "max_new_tokens": 24, **fields})
+
+
+def test_without_vllm_the_remedy_is_told(smollm2_hf: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="pip install vllm"):
+        VllmEngine(smollm2_hf, python=tmp_path / "python", chat_template=load_template("chatml"))
+
+
+@pytest.fixture(scope="module")
+def options(smollm2_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    torch.manual_seed(0)
+    config = LoraConfig(r=8, lora_alpha=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    folder = tmp_path_factory.mktemp("lora") / "bent"
+    get_peft_model(LlamaForCausalLM.from_pretrained(smollm2_hf), config).save_pretrained(folder)
+    template = strip_generation(load_template("chatml"))
+    return {"model": smollm2_hf, "adapters": {"bent": folder}, "dtype": "float32", "chat_template": template}
+
+
+@pytest.fixture(scope="module")
+def engine(options: dict[str, Any]) -> Iterator[VllmEngine]:
+    engine = VllmEngine(**options, python=PYTHON, batch_size=8, context=512, cache_gb=1, args=["--enforce-eager"])
+    yield engine
+    engine.close()
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_answers_are_those_of_transformers(engine: VllmEngine, options: dict[str, Any]) -> None:
+    plain = HFEngine(**options, device="cpu", context=512)
+    for name in (None, "bent"):  # apart: vLLM 0.32 on a CPU lets an adapter change its neighbours without one
+        requests = [ask(question, adapter=name) for question in QUESTIONS]
+        assert engine.generate(requests) == plain.generate(requests)
+    plain.close()
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [0, 1, 16])
+def test_budgets_are_exact(engine: VllmEngine, budget: int) -> None:
+    requests = [
+        ask(
+            mode="on",
+            thinking_budget=budget,
+            min_thinking=min(budget, 1),
+            max_new_tokens=120,
+            temperature=1.0,
+            seed=seed,
+        )
+        for seed in range(20)
+    ]
+    completions = engine.generate(requests)
+    assert all(completion.reasoning_tokens <= budget for completion in completions)
+    assert all(completion.answer for completion in completions)
+    if budget:
+        assert any(completion.reasoning_tokens == budget for completion in completions)
+        assert all(completion.text.count("<think>") == 1 for completion in completions)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_streams_stops_and_log_probabilities(engine: VllmEngine) -> None:
+    *deltas, completion = engine.stream(ask(stop=("Paris",), logprobs=2))
+    assert isinstance(completion, Completion)
+    assert "".join(delta.answer for delta in deltas) == completion.answer == "The capital of France is "
+    assert completion.finish_reason == "stop"
+    assert all(entry.logprob <= 0 and len(entry.top) >= 2 for entry in completion.logprobs)
+    for _ in engine.stream(ask("Tell a long story.", max_new_tokens=400)):
+        break
+    assert engine.generate([ask()])[0].answer == "The capital of France is Paris."
