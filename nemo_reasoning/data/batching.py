@@ -22,9 +22,9 @@ PADDING_ROW = -1
 class BatchPlan:
     """Deals rows to steps, micro-batches and data-parallel ranks.
 
-    Rows are shuffled anew in every pass, passes follow each other without a break, and within a
-    global batch rows of similar length share a micro-batch, the longest first, so that little is
-    padded and a step that does not fit in memory fails at once.
+    Rows are shuffled anew in every pass, or stay in order as a curriculum needs. Within a global batch
+    rows of similar length share a micro-batch, the longest first, so that little is padded and a step
+    that does not fit in memory fails at once.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class BatchPlan:
         data_parallel_size: int,
         pad_to: int,
         seed: int | None,
+        repeat: bool,
     ) -> None:
         """Plan batches.
 
@@ -47,7 +48,9 @@ class BatchPlan:
             global_batch_size: Rows of one optimiser step over all replicas.
             data_parallel_size: Number of replicas.
             pad_to: A micro-batch is as long as its longest row, rounded up to a multiple of this.
-            seed: Of the shuffling; None keeps the rows in order, filling the last step with padding rows.
+            seed: Of the shuffling; None keeps the rows in order.
+            repeat: Passes follow each other without a break; otherwise there is one, and padding rows fill
+                its last step.
 
         Raises:
             ConfigError: The global batch cannot be dealt evenly.
@@ -59,8 +62,9 @@ class BatchPlan:
             )
         self.lengths, self.supervised = lengths, supervised
         self.micro_batch_size, self.global_batch_size = micro_batch_size, global_batch_size
-        self.data_parallel_size, self.pad_to, self.seed = data_parallel_size, pad_to, seed
-        self._order = lru_cache(maxsize=2)(self._shuffled)
+        self.data_parallel_size, self.pad_to = data_parallel_size, pad_to
+        self.seed, self.repeat = seed, repeat
+        self._order = lru_cache(maxsize=2)(self._ordered)
 
     @property
     def micro_batches(self) -> int:
@@ -76,16 +80,17 @@ class BatchPlan:
         """Steps that touch every row at least once."""
         return -(-len(self.lengths) // self.global_batch_size)
 
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed or 0, epoch]).permutation(len(self.lengths))
+    def _ordered(self, epoch: int) -> NDArray[np.int64]:
+        if self.seed is None:
+            return np.arange(len(self.lengths))
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return the rows of a step, [global_batch_size], in the order they are drawn."""
         numbers = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-        if self.seed is None:
-            return np.where(numbers < len(self.lengths), numbers, PADDING_ROW)
         epochs, places = np.divmod(numbers, len(self.lengths))
-        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        rows = np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        return rows if self.repeat else np.where(epochs == 0, rows, PADDING_ROW)
 
     def deal(self, step: int) -> Sequence[Sequence[NDArray[np.int64]]]:
         """Return the rows of a step by micro-batch and replica."""

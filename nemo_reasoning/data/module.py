@@ -86,7 +86,7 @@ class ChatDataModule(pl.LightningDataModule):
         pad_id: int,
         fixed_length: bool,
         packing: bool,
-        seed: int,
+        seed: int | None,
     ) -> None:
         """Open prepared data.
 
@@ -102,7 +102,7 @@ class ChatDataModule(pl.LightningDataModule):
             fixed_length: Pad every micro-batch to `seq_length`, as pipeline parallelism requires.
             packing: Lay rows end to end instead of padding each; `micro_batch_size` then says how many
                 rows of `seq_length` a micro-batch has room for.
-            seed: Of the shuffling.
+            seed: Of the shuffling; None trains on the rows in the order they were prepared in.
         """
         super().__init__()
         self.seq_length, self.micro_batch_size = seq_length, micro_batch_size  # NeMo checks these three
@@ -114,6 +114,7 @@ class ChatDataModule(pl.LightningDataModule):
                 split,
                 seq_length=seq_length,
                 seed=seed if split == "train" else None,
+                repeat=split == "train",
                 micro_batch_size=micro_batch_size,
                 global_batch_size=global_batch_size,
                 data_parallel_size=data_parallel_size,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.backend.runtime import Backend, backend
 from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
+from nemo_reasoning.config_data import Order
 from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
@@ -77,7 +78,7 @@ def _finetune(
     from nemo_reasoning.training.callbacks.order import attach
     from nemo_reasoning.training.loggers import build_loggers
 
-    data = _build_data(settings, inputs)
+    data = build_data(settings, inputs)
     model = build.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
     trainer = build.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
     attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream, paper=paper))
@@ -109,7 +110,8 @@ def _nemo_tokenizer(inputs: TrainingInputs) -> Any:
     return AutoTokenizer(str(inputs.tokenizer))
 
 
-def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
+def build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
+    """Return the `ChatDataModule` of a run; a curriculum is trained in its order, other rows are shuffled."""
     from nemo_reasoning.data.module import ChatDataModule
 
     trainer = settings.trainer
@@ -124,7 +126,7 @@ def _build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
         pad_id=inputs.formatter.end_of_turn,
         fixed_length=trainer.pipeline_model_parallel_size > 1,
         packing=trainer.packing,
-        seed=trainer.seed,
+        seed=trainer.seed if settings.data.order is Order.shuffle else None,
     )
 
 

@@ -11,6 +11,8 @@ from launch import environment, records, run, tiny_overrides
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
+from nemo_reasoning.config_data import Order
+from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.training.checkpoints import best_checkpoint, list_checkpoints
 from nemo_reasoning.training.loggers import read_metrics
@@ -75,6 +77,18 @@ def test_the_validation_loss_is_that_of_the_exported_model_over_all_rows(trained
     best = best_checkpoint(trained)
     assert records(trained, "val_loss")[best.step] == pytest.approx(expected, rel=1e-4)
     assert best.val_loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_curriculum_is_trained_in_its_order(model: Path, trained: Path) -> None:
+    from nemo_reasoning.training.run import TrainingInputs, build_data
+
+    formatter = ChatFormatter.load(model, template=load_template("chatml"))
+    inputs = TrainingInputs(base=None, tokenizer=model, formatter=formatter, data=trained / "data")
+    settings = read_settings(trained)
+    drawn = {}
+    for settings.data.order in Order:
+        drawn[settings.data.order] = build_data(settings, inputs).plans["train"].rows(0).tolist()
+    assert drawn[Order.curriculum] == list(range(8)) != drawn[Order.shuffle]
 
 
 def test_losses_are_those_of_this_recipe(trained: Path) -> None:

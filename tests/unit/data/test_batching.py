@@ -22,6 +22,7 @@ class Case:
     accumulation: int
     pad_to: int
     seed: int | None
+    repeat: bool = True
 
     @property
     def global_batch_size(self) -> int:
@@ -37,17 +38,18 @@ class Case:
             data_parallel_size=self.replicas,
             pad_to=self.pad_to,
             seed=self.seed,
+            repeat=self.repeat,
         )
 
 
-def cases(seeds: st.SearchStrategy[int | None]) -> st.SearchStrategy[Case]:
+def cases(seeds: st.SearchStrategy[int | None], *, repeat: bool) -> st.SearchStrategy[Case]:
     few = st.integers(1, 3)
-    return st.builds(
-        Case, st.lists(st.integers(1, 30), min_size=1, max_size=40), few, few, few, st.integers(1, 16), seeds
-    )
+    lengths = st.lists(st.integers(1, 30), min_size=1, max_size=40)
+    return st.builds(Case, lengths, few, few, few, st.integers(1, 16), seeds, st.just(repeat))
 
 
-TRAINING, VALIDATION = cases(st.integers(0, 5)), cases(st.none())
+SHUFFLED, CURRICULUM = cases(st.integers(0, 5), repeat=True), cases(st.none(), repeat=True)
+TRAINING, VALIDATION = SHUFFLED | CURRICULUM, cases(st.none(), repeat=False)
 FIXED = Case([7, 3, 9, 30, 2, 11, 5, 8, 1, 4], 2, 2, 2, pad_to=8, seed=1)
 
 
@@ -63,6 +65,13 @@ def test_every_row_occurs_once_in_every_pass(case: Case) -> None:
     numbers = drawn(plan, steps=3 * plan.steps_per_pass)
     for epoch in range(len(numbers) // rows):
         assert sorted(numbers[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+
+
+@given(case=CURRICULUM)
+def test_a_curriculum_is_trained_in_its_order_in_every_pass(case: Case) -> None:
+    rows = len(case.lengths)
+    numbers = drawn(case.plan(), steps=2 * case.plan().steps_per_pass)
+    assert numbers == [place % rows for place in range(len(numbers))]
 
 
 def test_passes_and_seeds_are_shuffled_differently() -> None:
@@ -160,7 +169,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused(global_batch_size: int) -> None
     ones = np.ones(3, dtype=np.int64)
     sizes = {"micro_batch_size": 2, "data_parallel_size": 2, "global_batch_size": global_batch_size}
     with pytest.raises(ConfigError, match=f"global_batch_size={global_batch_size} .* micro_batch_size=2 x 2"):
-        BatchPlan(lengths=ones, supervised=ones, **sizes, pad_to=1, seed=0)
+        BatchPlan(lengths=ones, supervised=ones, **sizes, pad_to=1, seed=0, repeat=True)
 
 
 def packed(case: Case) -> PackedPlan:
@@ -175,6 +184,7 @@ def packed(case: Case) -> PackedPlan:
         data_parallel_size=case.replicas,
         pad_to=case.pad_to,
         seed=case.seed,
+        repeat=case.repeat,
     )
 
 
