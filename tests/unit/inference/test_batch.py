@@ -143,6 +143,21 @@ def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> Non
     assert [writer.tokens for writer in writers] == [reference[0], reference[3]]
 
 
+def test_the_cache_stays_within_its_memory(model: Any, reference: list[list[int]]) -> None:
+    most = 8 * 256  # positions: eight rows of 256, or two of 768, but not eight of 768
+    batch = running(model, max_bytes=most * running(model)._cache.bytes_per_position)
+    prompt = PROMPTS[0] * 81
+    alone = Greedy(prompt, limit=600 - len(prompt))
+    run(running(model), [alone])
+    for _ in range(2):  # several short rows, a long one beside one of them, and several again
+        short = [Greedy(prompt, limit=4) for prompt in PROMPTS]
+        staying, long = Greedy(PROMPTS[0]), Greedy(prompt, limit=alone.limit)
+        run(batch, [*short, staying, long])
+        assert [writer.tokens for writer in short] == [row[:4] for row in reference]
+        assert (staying.tokens, long.tokens) == (reference[0], alone.tokens)
+        assert batch._cache._rows * batch._cache._length <= most
+
+
 def test_memory_bounds_the_rows(model: Any, reference: list[list[int]]) -> None:
     batch = running(model)
     position = batch._cache.bytes_per_position
