@@ -48,7 +48,7 @@ class SlotCache:
         Args:
             rows: How many are in use.
             length: The longest of them, in positions.
-            most: Positions that the cache should not exceed: many short rows that are gone give their
+            most: Positions that the cache should not exceed, but for rounding: many short rows that are gone give their
                 place back to a long one, and the other way round.
         """
         if rows <= self._rows and length <= self._length:

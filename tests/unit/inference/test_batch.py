@@ -158,6 +158,23 @@ def test_the_cache_stays_within_its_memory(model: Any, reference: list[list[int]
         assert batch._cache._rows * batch._cache._length <= most
 
 
+def test_a_cache_that_trades_length_for_rows_keeps_what_they_hold(model: Any, reference: list[list[int]]) -> None:
+    batch = running(model, max_bytes=3 * 600 * running(model)._cache.bytes_per_position)
+    alone, long = (Greedy(PROMPTS[0] * 81, limit=20) for _ in range(2))
+    late = [Greedy(PROMPTS[3]), Greedy(PROMPTS[1])]
+    run(running(model), [alone])
+    batch.join(Row(long, -1))
+    with torch.inference_mode():
+        while not long.tokens:
+            batch.step()
+        for writer in late:
+            assert batch.fits(Row(writer, -1))
+            batch.join(Row(writer, -1))
+        while batch.rows:
+            batch.step()
+    assert [writer.tokens for writer in (long, *late)] == [alone.tokens, reference[3], reference[1]]
+
+
 def test_memory_bounds_the_rows(model: Any, reference: list[list[int]]) -> None:
     batch = running(model)
     position = batch._cache.bytes_per_position
