@@ -1,6 +1,8 @@
 """From settings to a running service."""
 
+import signal
 import socket
+import sys
 from pathlib import Path
 
 from nemo_reasoning.config_inference import ServeSettings, ThinkingSettings
@@ -20,6 +22,7 @@ def serve(settings: ServeSettings) -> None:
         ConfigError: The key file is unreadable or empty, or another service has the port.
         EngineError: A model cannot be loaded.
     """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # else vLLM would outlive the start
     keys = read_keys(settings.api_key_file)
     check_port(settings.host, settings.port)
     cache_dir = Path(settings.cache_dir).expanduser()
