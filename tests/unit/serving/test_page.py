@@ -54,7 +54,8 @@ Done <img src=x onerror="document.title='broken'">"""
 
 MATHS = r"""Two unknowns:
 $$\begin{aligned} x + y &= 5 \\ 2x - y &= 1 \end{aligned}$$
-\[ \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \cdot v, \quad f(x) = \begin{cases} x^2 & x < 0 \\ 1 & \text{else} \end{cases} \]
+\[ \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \cdot v,
+\quad f(x) = \begin{cases} x^2 & x < 0 \\ 1 & \text{else} \end{cases} \]
 So $\displaystyle a \lt b$ and \(\begin{bmatrix} 1 \\ 2 \end{bmatrix}\), and cut off \(\begin{aligned} x &= 2\)"""
 
 

@@ -11,6 +11,9 @@ import httpx
 import pytest
 from live import ANSWER, MODEL, QUESTION, TRACE, Live, wait_for
 
+from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.serving.launch import check_port
+
 Serve = Callable[..., AbstractContextManager[Live]]
 CHAT = "/v1/chat/completions"
 LONG: dict[str, Any] = {  # about four hundred tokens
@@ -222,3 +225,10 @@ def test_a_service_whose_engine_is_gone_is_not_healthy(serve: Serve) -> None:
         assert httpx.get(live.url + "/health").status_code == 503
         assert httpx.get(live.url + "/ready").status_code == 503
         assert ask(live).json()["error"]["code"] == "stopping"
+
+
+def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded(live: Live) -> None:
+    port = int(live.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=f"port={port}: Address already in use"):
+        check_port("127.0.0.1", port)
+    check_port("127.0.0.1", 0)
