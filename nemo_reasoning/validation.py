@@ -5,6 +5,7 @@ from math import gcd, inf, prod
 
 from nemo_reasoning.config import LORA_TARGETS, Accelerator, Init, PrepareSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
+from nemo_reasoning.config_inference import EngineSettings, GenerateSettings, Scaling, ServeSettings, ThinkingSettings
 from nemo_reasoning.errors import ConfigError
 
 PRECISIONS = ("bf16-mixed", "32")
@@ -43,6 +44,69 @@ def validate_prepare(settings: PrepareSettings) -> None:
             *_check_data(settings.data),
         ]
     )
+
+
+def validate_generate(settings: GenerateSettings) -> None:
+    """Refuse settings that cannot ask a model.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    positive = {"max_new_tokens": settings.max_new_tokens, "n": settings.n}
+    not_negative = {
+        "budget": settings.budget,
+        "min_thinking": settings.min_thinking,
+        "temperature": settings.temperature,
+    }
+    _refuse(
+        [
+            *_outside(positive, "must be above 0", lambda value: value > 0),
+            *_outside(not_negative, "must be 0 or above", lambda value: 0 <= value < inf),
+            *_outside({"top_p": settings.top_p}, "must be above 0, and 1 at most", lambda value: 0 < value <= 1),
+            *_check_question(settings),
+            *_check_engine(settings.engine, settings.thinking),
+        ]
+    )
+
+
+def validate_serve(settings: ServeSettings) -> None:
+    """Refuse settings that cannot serve.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    limits = {f"limits.{name}": value for name, value in vars(settings.limits).items()}
+    not_negative = {key: limits.pop(key) for key in ("limits.waiting", "limits.grace_seconds")}
+    _refuse(
+        [
+            *_outside({"port": settings.port}, "must lie between 0 and 65535", lambda value: 0 <= value < 2**16),
+            *_outside(limits, "must be above 0", lambda value: 0 < value < inf),
+            *_outside(not_negative, "must be 0 or above", lambda value: 0 <= value < inf),
+            *_check_engine(settings.engine, settings.thinking),
+        ]
+    )
+
+
+def _check_question(settings: GenerateSettings) -> list[str]:
+    problems, asked = [], settings.prompt is not None or settings.input is not None
+    if settings.prompt is not None and settings.input is not None:
+        problems.append("prompt and input: both are given; give one of them")
+    if settings.output is not None and settings.input is None:
+        problems.append(f"output={settings.output}: only the answers to a file are written; give input, or no output")
+    if settings.scaling is not Scaling.none and not asked:
+        problems.append(f"scaling={settings.scaling.value}: a chat takes the first answer; give prompt or input")
+    if settings.budget is not None and settings.effort is not None:
+        problems.append(f"budget={settings.budget} and effort={settings.effort.value}: give one of them")
+    return problems
+
+
+def _check_engine(engine: EngineSettings, thinking: ThinkingSettings) -> list[str]:
+    positive = {f"engine.{name}": getattr(engine, name) for name in ("batch_size", "context", "cache_gb")}
+    efforts = {f"thinking.efforts.{name}": value for name, value in vars(thinking.efforts).items()}
+    return [
+        *_outside(positive, "must be above 0", lambda value: 0 < value < inf),
+        *_outside(efforts, "must be 0 or above", lambda value: value >= 0),
+    ]
 
 
 def _refuse(problems: list[str]) -> None:

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import load_settings
 from nemo_reasoning.config_inference import GenerateSettings
+from nemo_reasoning.validation import validate_generate
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="generate")
@@ -13,6 +14,7 @@ def main(config: DictConfig) -> None:
     """Load the model, then ask it what the settings say."""
     with recipe():
         settings = load_settings(config, GenerateSettings)
+        validate_generate(settings)
         from nemo_reasoning.inference.ask import generate
 
         generate(settings)

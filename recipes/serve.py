@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import load_settings
 from nemo_reasoning.config_inference import ServeSettings
+from nemo_reasoning.validation import validate_serve
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="serve")
@@ -13,6 +14,7 @@ def main(config: DictConfig) -> None:
     """Load the model, then serve it until it is told to stop."""
     with recipe():
         settings = load_settings(config, ServeSettings)
+        validate_serve(settings)
         from nemo_reasoning.serving.launch import serve
 
         serve(settings)

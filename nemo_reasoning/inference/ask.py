@@ -5,16 +5,16 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.config_inference import EffortSettings, GenerateSettings, Scaling
-from nemo_reasoning.data.schema import Message
+from nemo_reasoning.data.schema import Message, Role
 from nemo_reasoning.errors import DataError, EngineError
-from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest, StreamingEngine
 from nemo_reasoning.inference.open import open_engine
 from nemo_reasoning.inference.scaling import Scaled, best_of, extend, vote
 from nemo_reasoning.inference.sources import find_weights, line_up
@@ -53,12 +53,8 @@ def request_of(settings: GenerateSettings) -> GenerationRequest:
     """Return the settings as a request whose question is still to be put in.
 
     Raises:
-        EngineError: They contradict each other.
+        EngineError: They ask for thinking, and turn it off.
     """
-    if settings.prompt is not None and settings.input is not None:
-        raise EngineError("both prompt and input are given; give one of them")
-    if settings.budget is not None and settings.effort is not None:
-        raise EngineError(f"budget={settings.budget} and effort={settings.effort.value}; give one of them")
     mode = settings.reasoning.value
     sampling = settings.thinking.sampling_on if mode == "on" else settings.thinking.sampling_off
     return GenerationRequest(
@@ -91,7 +87,8 @@ def scaled_by(engine: Engine, settings: GenerateSettings) -> Ask:
 
 def show_scaled(found: Scaled, *, console: Console) -> None:
     """Print the answer and what it took."""
-    console.print(found.completion.reasoning, style="dim", markup=False)
+    if found.completion.reasoning:
+        console.print(f"{found.completion.reasoning}\n", style="dim", markup=False)
     console.print(found.completion.answer, markup=False)
     votes = ", ".join(f"{answer}: {count}" for answer, count in found.votes.items()) or "none"
     console.print(
@@ -127,7 +124,13 @@ def _row(line: str, *, place: str) -> dict[str, Any]:
         raise DataError(f"{place} is no JSON ({error}); write an object a line") from error
     if not isinstance(row, dict) or not (isinstance(row.get("prompt"), str) or isinstance(row.get("messages"), list)):
         raise DataError(f'{place} has neither a "prompt" nor "messages"; add one of them')
+    if not all(map(_is_turn, row.get("messages", ()))) or row.get("messages") == []:
+        raise DataError(f'{place}: a turn has a "role" ({", ".join(get_args(Role))}) and a "content" of text; mend it')
     return row
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and turn.get("role") in get_args(Role) and isinstance(turn.get("content"), str)
 
 
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
@@ -137,17 +140,23 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def answer_file(
-    engine: Engine,
+    engine: StreamingEngine,
     request: GenerationRequest,
     rows: list[dict[str, Any]],
     *,
     settings: GenerateSettings,
     console: Console,
 ) -> None:
-    """Write each row with its answer; a row's seed depends on its place alone."""
+    """Write each row with its answer; a row's seed depends on its place alone.
+
+    Raises:
+        DataError: A row leaves too little of the model's context to the answer.
+    """
     source = Path(settings.input or "")
     out = Path(settings.output) if settings.output else source.with_suffix(".answers.jsonl")
     asked = [replace(request, messages=_messages(row), seed=request.seed + place) for place, row in enumerate(rows)]
+    for number, each in enumerate(asked, 1):
+        _check_room(engine, each, place=f"question {number} of {source}")
     if settings.scaling is Scaling.none:
         answers = [_told(completion) for completion in engine.generate(asked)]
     else:
@@ -156,6 +165,18 @@ def answer_file(
     lines = [json.dumps(row | answer, ensure_ascii=False) for row, answer in zip(rows, answers, strict=True)]
     write_text(out, "\n".join(lines) + "\n")
     console.print(f"{len(rows)} answers in {out}", markup=False)
+
+
+def _check_room(engine: StreamingEngine, request: GenerationRequest, *, place: str) -> None:
+    try:
+        room = engine.room(request)
+    except EngineError as error:
+        raise DataError(f"{place}: {error}") from error
+    if room < request.max_new_tokens:
+        raise DataError(
+            f"{place} leaves {room} tokens of the model's context to its answer; shorten it, or lower "
+            f"max_new_tokens={request.max_new_tokens}"
+        )
 
 
 def _told(completion: Completion) -> dict[str, Any]:

@@ -166,7 +166,9 @@ class RunningBatch:
     ) -> torch.Tensor:
         """Return the logits [rows, vocabulary] at the last token of each row."""
         new, device = len(ids[0]), self._model.device
-        self._cache.reserve(rows=max(first + len(ids), len(self.rows)), length=max(starts) + new)
+        longest = max(max(starts) + new, *(row.held for row in self.rows))
+        in_use = max(first + len(ids), len(self.rows))
+        self._cache.reserve(rows=in_use, length=longest, most=self._max_positions)
         self._cache.aim(first=first, starts=starts, new=new)
         if self._lora is not None:
             self._lora.route([row.adapter for row in rows] + [-1] * (len(ids) - len(rows)))

@@ -42,17 +42,28 @@ class SlotCache:
         itemsize: int = torch.empty((), dtype=self._options["dtype"]).element_size()
         return len(self._layers) * groups * size * itemsize
 
-    def reserve(self, *, rows: int, length: int) -> None:
-        """Make room for a number of rows of a length, and keep what is there."""
+    def reserve(self, *, rows: int, length: int, most: int) -> None:
+        """Make room for a number of rows of a length, and keep what is there of them.
+
+        Args:
+            rows: How many are in use.
+            length: The longest of them, in positions.
+            most: Positions that the cache should not exceed, but for rounding: many short rows that are gone give their
+                place back to a long one, and the other way round.
+        """
         if rows <= self._rows and length <= self._length:
             return
-        rows, length = max(rows, self._rows), round_up(max(length, self._length), _BLOCK)
+        length = round_up(length, _BLOCK)
+        grown = max(rows, self._rows), max(length, self._length)
+        if grown[0] * grown[1] > most:
+            grown = rows, length
         for number, old in enumerate(self._layers):
-            new = torch.zeros(rows, length, *self._shape, **self._options)
+            new = torch.zeros(*grown, *self._shape, **self._options)
             if self._rows:
-                new[: self._rows, : self._length] = old
+                kept = old[: grown[0], : grown[1]]
+                new[: kept.shape[0], : kept.shape[1]] = kept
             self._layers[number] = new
-        self._rows, self._length = rows, length
+        self._rows, self._length = grown
 
     def aim(self, *, first: int, starts: Sequence[int], new: int) -> None:
         """Say where the next forward pass writes, and what it may attend to.

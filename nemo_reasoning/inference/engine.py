@@ -201,6 +201,14 @@ class StreamingEngine(Engine, Protocol):
         """
         ...
 
+    def room(self, request: GenerationRequest) -> int:
+        """Return how many tokens may follow a request's prompt.
+
+        Raises:
+            EngineError: The prompt leaves no room.
+        """
+        ...
+
     def close(self) -> None:
         """Fail what is running or waiting, and take no more requests."""
         ...

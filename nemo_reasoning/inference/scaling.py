@@ -122,10 +122,11 @@ def extend(engine: Engine, request: GenerationRequest, *, thinking: Sequence[int
     """
     if not thinking:
         raise EngineError("thinking is empty; give the least tokens of each attempt")
+    attempts = [replace(request, min_thinking=least) for least in thinking]  # refused before any is paid for
     done: list[Completion] = []
     votes: dict[str, int] = {}
-    for least in thinking:
-        done += engine.generate([replace(request, min_thinking=least)])
+    for attempt in attempts:
+        done += engine.generate([attempt])
         answer = _answer(done[-1], extract)
         before = _answer(done[-2], extract) if len(done) > 1 else None
         if answer is not None and before is not None and answers_equal(answer, before):

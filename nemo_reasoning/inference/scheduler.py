@@ -15,15 +15,15 @@ from nemo_reasoning.inference.writer import Writer
 class Ticket:
     """A request on its way; `cancel` gives its place to others at the next token."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
         """Take what to call when the request is cancelled."""
-        self._wake = wake
+        self._on_cancel = on_cancel
         self.cancelled = False
 
     def cancel(self) -> None:
         """Stop the request; nothing more is reported. After its end it does nothing."""
         self.cancelled = True
-        self._wake()
+        self._on_cancel()
 
 
 class Scheduler:
@@ -41,7 +41,7 @@ class Scheduler:
         self._driving = threading.Lock()
         self._waiting: deque[tuple[Row, Ticket]] = deque()
         self._tickets: dict[Row, Ticket] = {}
-        self._closed = False
+        self._closed = self._cancelled = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -65,11 +65,11 @@ class Scheduler:
         Raises:
             EngineError: The engine is closed, or the request does not fit into the cache's memory.
         """
-        row, ticket = Row(writer, adapter), Ticket(self._wake)
+        row, ticket = Row(writer, adapter), Ticket(self._note_cancel)
         if not self._batch.fits_alone(row.most):
             raise EngineError(
-                f"{row.most} tokens of prompt and completion do not fit into the engine's memory; lower max_new_tokens "
-                "or raise cache_gb"
+                f"{row.most} tokens of prompt and completion do not fit into the engine's memory; "
+                "ask for fewer tokens, or raise cache_gb"
             )
         with self._changed:
             if self._closed:
@@ -101,8 +101,9 @@ class Scheduler:
             atexit.unregister(self.close)
         self.turn()
 
-    def _wake(self) -> None:
+    def _note_cancel(self) -> None:
         with self._changed:
+            self._cancelled = True
             self._changed.notify()
 
     def _run(self) -> None:
@@ -127,7 +128,9 @@ class Scheduler:
     def _admit(self) -> None:
         """Move waiting requests into the batch, oldest first."""
         with self._changed:
-            self._waiting = deque(pair for pair in self._waiting if not pair[1].cancelled)
+            if self._cancelled:
+                self._waiting = deque(pair for pair in self._waiting if not pair[1].cancelled)
+                self._cancelled = False
             while self._waiting and self._batch.fits(self._waiting[0][0]):
                 row, ticket = self._waiting.popleft()
                 self._tickets[row] = ticket

@@ -73,8 +73,10 @@ def line_up(main: Weights, others: Mapping[str, Weights]) -> Lineup:
     A lone adapter is merged, which is fastest.
 
     Raises:
-        EngineError: One of the others is no adapter of the same base.
+        EngineError: One of the others is no adapter of the same base, or has the name of the first.
     """
+    if main.name in others:
+        raise EngineError(f"adapters.{main.name} has the name of the model itself; rename it, or set name")
     if not others:
         return Lineup(main.model, main.adapter, {}, {main.name: None})
     for name, weights in others.items():

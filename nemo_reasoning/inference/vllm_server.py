@@ -112,13 +112,16 @@ class VllmServer:
                 raise GenerationError(f"vLLM is gone ({error}); {self.log} tells why") from error
 
     def close(self) -> None:
-        """Stop the server."""
+        """Stop the server; its log stays only if it has ended by itself."""
+        stopped = self.alive
         self._process.terminate()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if stopped:
+            self.log.unlink(missing_ok=True)
 
 
 def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:

@@ -60,8 +60,8 @@ class Voice:
             raise EngineError("the prompt has no token; write something")
         if len(ids) + request.max_new_tokens > self.context:
             raise EngineError(
-                f"the prompt's {len(ids)} tokens and max_new_tokens={request.max_new_tokens} exceed the "
-                f"model's context of {self.context}; lower max_new_tokens or shorten the prompt"
+                f"the prompt's {len(ids)} tokens and {request.max_new_tokens} new ones exceed the model's context "
+                f"of {self.context}; ask for fewer new tokens or shorten the prompt"
             )
         return Prompt(ids, thinking)
 
@@ -148,8 +148,8 @@ def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: s
         tokenizer.chat_template = chat_template
     if tokenizer.chat_template is None:
         raise EngineError(
-            f"the tokenizer in {source} has no chat template; add chat_template.jinja to the directory, "
-            "or give the engine a template"
+            f"the tokenizer in {source} has no chat template; name the one the model was trained with "
+            "(template=chatml or another, or a file), or add chat_template.jinja to the directory"
         )
     return tokenizer
 

@@ -100,9 +100,23 @@ class Answer:
 
 
 async def answer(
-    asked: Sequence[GenerationRequest], body: Sampled, request: Request, *, form: Format, desk: Desk
+    asked: Sequence[GenerationRequest],
+    body: Sampled,
+    request: Request,
+    *,
+    form: Format,
+    desk: Desk,
+    limited: bool = True,
 ) -> Response:
     """Run the completions of a request, and return the answer or the stream of it.
+
+    Args:
+        asked: The completions.
+        body: What the client sent.
+        request: How it came.
+        form: How the choices look.
+        desk: Who lets requests in.
+        limited: Whether the client says how many tokens to write; else the service does.
 
     Raises:
         RequestError: There is no place for it, or it takes too long.
@@ -113,6 +127,8 @@ async def answer(
     async with AsyncExitStack() as stack:
         stack.enter_context(desk.place(len(asked)))
         stack.callback(made.leave)
+        if not limited:
+            asked = await desk.with_limit(asked)
         events = await stack.enter_async_context(aclosing(desk.events(asked)))
         if not body.stream:
             return await unless_gone(request, made.whole(events))

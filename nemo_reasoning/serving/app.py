@@ -1,6 +1,7 @@
 """The service as an ASGI application."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
         413: "The body is too large",
         429: "No place is free",
         503: "The service is stopping",
+        504: "No end within the time limit",
     }.items()
 }
 
@@ -80,9 +82,8 @@ def _add_answers(app: FastAPI, desk: Desk, *, defaults: Defaults, log_prompts: b
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         asked = chat_generation(body, adapter=desk.adapter(body.model), defaults=defaults)
         note(request, body.model, asked, n=body.n, stream=body.stream)
-        if body.limit is None:
-            asked = await desk.with_limit(asked)
-        return await answer(asked.choices(body.n), body, request, form=ChatFormat(logprobs=body.logprobs), desk=desk)
+        form, limited = ChatFormat(logprobs=body.logprobs), body.limit is not None
+        return await answer(asked.choices(body.n), body, request, form=form, desk=desk, limited=limited)
 
     @app.post("/v1/completions", responses=_DOCUMENTED)
     async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -110,7 +111,8 @@ def _add_facts(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/ready", responses={503: _DOCUMENTED[503]})
     async def ready() -> JSONResponse:
-        return JSONResponse({"status": "stopping"}, 503) if desk.draining else JSONResponse({"status": "ready"})
+        ready = desk.healthy and not desk.draining
+        return JSONResponse({"status": "ready"}) if ready else JSONResponse({"status": "stopping"}, 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -146,8 +148,11 @@ def _add_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        message = f"the service failed; its log has more under {visit_of(request).id}"
-        return sent(request, reply(500, message, code="internal_error"))
+        visit = visit_of(request)
+        message = f"the service failed; its log has more under {visit.id}"
+        failed = sent(request, reply(500, message, code="internal_error"))
+        failed.headers["X-Request-ID"] = visit.id  # this answer comes from outside of the guard
+        return failed
 
 
 def _http_reply(request: Request, error: HTTPException) -> ErrorReply:
@@ -162,15 +167,18 @@ def _http_reply(request: Request, error: HTTPException) -> ErrorReply:
 
 
 _REMEDIES = {"extra_forbidden": "unknown field; remove it", "missing": "is missing; send it"}
+_FIELD = re.compile(r"\w+")  # what else stands in a place is pydantic's name of one of several types
 
 
 def _explain(errors: Sequence[Any]) -> tuple[str, str | None]:
     """Return a message that names the fields at fault, and the first of them."""
     told, fields = [], []
     for error in errors[:4]:
-        field = ".".join(str(part) for part in error["loc"][1:])
+        field = _field(error)
         fields.append(field)
         what = _REMEDIES.get(error["type"], error["msg"])
+        if error["type"] == "too_long" and error["ctx"]["max_length"] == 0:
+            what = "is not supported here; remove it"
         if error["type"] == "json_invalid":
             what = f"the body is no JSON: {error['ctx']['error']} at character {error['loc'][-1]}"
         elif error["type"] in ("model_attributes_type", "model_type"):
@@ -178,6 +186,15 @@ def _explain(errors: Sequence[Any]) -> tuple[str, str | None]:
         given = _short(error.get("input"))
         told.append(f"{field}: {what}{given}" if field else what)
     return "; ".join(told), next((field for field in fields if field), None)
+
+
+def _field(error: Any) -> str:
+    """Return the place of an error as a client would write it."""
+    *path, last = map(str, error["loc"][1:] or [""])
+    named = [part for part in path if _FIELD.fullmatch(part)]
+    if _FIELD.fullmatch(last) or error["type"] == "extra_forbidden":
+        named.append(last)
+    return ".".join(named)
 
 
 def _short(value: Any) -> str:

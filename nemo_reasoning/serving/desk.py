@@ -31,14 +31,6 @@ class ServedEngine(StreamingEngine, Protocol):
         """Whether it takes no more requests."""
         ...
 
-    def room(self, request: GenerationRequest) -> int:
-        """Return how many tokens may follow a request's prompt.
-
-        Raises:
-            EngineError: The prompt alone exceeds the context.
-        """
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -106,8 +98,9 @@ class Desk:
         Raises:
             RequestError: There are too few, or the service is about to stop.
         """
-        if count > self.limits.max_choices:
-            raise RequestError(f"{count} completions in a request; ask for up to {self.limits.max_choices}", param="n")
+        most = min(self.limits.max_choices, self.limits.capacity)
+        if count > most:
+            raise RequestError(f"{count} completions in a request; ask for up to {most}", param="n")
         if self.draining:
             raise RequestError("the service is stopping; ask another one", status=503, code="stopping")
         if self._inside + count > self.limits.capacity:
@@ -122,10 +115,14 @@ class Desk:
         finally:
             self._inside -= count
 
-    async def with_limit(self, request: GenerationRequest) -> GenerationRequest:
-        """Return the request with the default limit, as far as the context has room."""
-        room = await asyncio.to_thread(self._engine.room, request)
-        return replace(request, max_new_tokens=max(1, min(self.limits.max_new_tokens, room)))
+    async def with_limit(self, choices: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """Return the choices of one prompt with the default limit, as far as the context has room.
+
+        Raises:
+            EngineError: The prompt leaves no room.
+        """
+        room = await asyncio.to_thread(self._engine.room, choices[0])
+        return [replace(choice, max_new_tokens=min(self.limits.max_new_tokens, room)) for choice in choices]
 
     async def events(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Numbered | None, None]:
         """Yield (number of the request, event) as they come; None after each silence of a heartbeat.

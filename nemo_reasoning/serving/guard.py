@@ -45,6 +45,9 @@ class Guard:
                 await refusal(scope, receive, numbered)
             else:
                 await self._app(scope, self._counted(receive), numbered)
+        except Exception:
+            status = 500 if status == 499 else status  # the framework answers with it, outside of this layer
+            raise
         finally:
             self._metrics.requests.labels(_known(scope), status).inc()
             visit.log(status=status)

@@ -1,5 +1,8 @@
 """From settings to a running service."""
 
+import signal
+import socket
+import sys
 from pathlib import Path
 
 from nemo_reasoning.config_inference import ServeSettings, ThinkingSettings
@@ -16,10 +19,12 @@ def serve(settings: ServeSettings) -> None:
     """Load the models and serve them until the process is told to stop.
 
     Raises:
-        ConfigError: The key file is unreadable or empty.
+        ConfigError: The key file is unreadable or empty, or another service has the port.
         EngineError: A model cannot be loaded.
     """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # else vLLM would outlive the start
     keys = read_keys(settings.api_key_file)
+    check_port(settings.host, settings.port)
     cache_dir = Path(settings.cache_dir).expanduser()
     main = find_weights(settings.checkpoint, cache_dir=cache_dir)
     main = main._replace(name=settings.name or main.name)
@@ -36,14 +41,35 @@ def serve(settings: ServeSettings) -> None:
         log_prompts=settings.log_prompts,
     )
     log_to_stderr()
-    Server(
+    server = Server(
         app,
         desk=desk,
         engine=engine,
         host=settings.host,
         port=settings.port,
         grace_seconds=settings.limits.grace_seconds,
-    ).run()
+    )
+    try:
+        server.run()
+    finally:
+        engine.close()  # also if the service could not start: vLLM would go on without it
+
+
+def check_port(host: str, port: int) -> None:
+    """Make sure that the service can listen, before a model is loaded for minutes.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    try:
+        [(family, kind, _, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(f"host={host} port={port}: {error.strerror}; choose others") from error
 
 
 def limits_of(settings: ServeSettings) -> Limits:

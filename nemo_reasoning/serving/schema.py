@@ -76,6 +76,8 @@ class Neutral(Strict):
     """OpenAI's fields that change nothing here: those that only label a request, and others at rest."""
 
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     store: Literal[False] | None = None
     metadata: dict[str, str] | None = None
     service_tier: Literal["auto", "default"] | None = None

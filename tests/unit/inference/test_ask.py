@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nemo_reasoning.config import load_settings
 from nemo_reasoning.config_inference import GenerateSettings
-from nemo_reasoning.errors import DataError, EngineError
+from nemo_reasoning.errors import DataError
 from nemo_reasoning.inference.ask import generate, read_rows, request_of
 from nemo_reasoning.inference.hf import HFEngine
 from nemo_reasoning.inference.terminal import Chat
@@ -58,7 +58,14 @@ def test_a_file(taught_llama: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no row"), ("{\n", "rows.jsonl:1 is no JSON"), ('{"prompt": "a"}\n{"question": "b"}\n', "rows.jsonl:2")],
+    [
+        ("", "no row"),
+        ("{\n", "rows.jsonl:1 is no JSON"),
+        ('{"prompt": "a"}\n{"question": "b"}\n', "rows.jsonl:2"),
+        ('{"messages": []}', "rows.jsonl:1: a turn has"),
+        ('{"messages": [{"role": "user"}]}', "rows.jsonl:1: a turn has"),
+        ('{"messages": [{"role": "robot", "content": "a"}]}', "user, assistant"),
+    ],
 )
 def test_a_file_without_questions_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -76,13 +83,13 @@ def test_settings_become_a_request() -> None:
     assert (off.mode, off.thinking_budget, off.temperature, off.top_p) == ("off", None, 0.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [(["budget=3", "effort=low"], "effort=low"), (["prompt=a", "input=b"], "both prompt and input")],
-)
-def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
-    with pytest.raises(EngineError, match=message):
-        request_of(settings("x", *overrides))
+@pytest.mark.parametrize("question", ["x" * 600, "x" * 400])  # too long by itself, and with its answer
+def test_a_question_that_is_too_long_is_named(taught_llama: Path, tmp_path: Path, question: str) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in ("a", question)))
+    with pytest.raises(DataError, match="question 2 of .*rows.jsonl"):
+        generate(settings(taught_llama, f"input={source}"))
+    assert not (tmp_path / "rows.answers.jsonl").exists()
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,38 @@ def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> Non
     assert [writer.tokens for writer in writers] == [reference[0], reference[3]]
 
 
+def test_the_cache_stays_within_its_memory(model: Any, reference: list[list[int]]) -> None:
+    most = 8 * 256  # positions: eight rows of 256, or two of 768, but not eight of 768
+    batch = running(model, max_bytes=most * running(model)._cache.bytes_per_position)
+    prompt = PROMPTS[0] * 81
+    alone = Greedy(prompt, limit=600 - len(prompt))
+    run(running(model), [alone])
+    for _ in range(2):  # several short rows, a long one beside one of them, and several again
+        short = [Greedy(prompt, limit=4) for prompt in PROMPTS]
+        staying, long = Greedy(PROMPTS[0]), Greedy(prompt, limit=alone.limit)
+        run(batch, [*short, staying, long])
+        assert [writer.tokens for writer in short] == [row[:4] for row in reference]
+        assert (staying.tokens, long.tokens) == (reference[0], alone.tokens)
+        assert batch._cache._rows * batch._cache._length <= most
+
+
+def test_a_cache_that_trades_length_for_rows_keeps_what_they_hold(model: Any, reference: list[list[int]]) -> None:
+    batch = running(model, max_bytes=3 * 600 * running(model)._cache.bytes_per_position)
+    alone, long = (Greedy(PROMPTS[0] * 81, limit=20) for _ in range(2))
+    late = [Greedy(PROMPTS[3]), Greedy(PROMPTS[1])]
+    run(running(model), [alone])
+    batch.join(Row(long, -1))
+    with torch.inference_mode():
+        while not long.tokens:
+            batch.step()
+        for writer in late:
+            assert batch.fits(Row(writer, -1))
+            batch.join(Row(writer, -1))
+        while batch.rows:
+            batch.step()
+    assert [writer.tokens for writer in (long, *late)] == [alone.tokens, reference[3], reference[1]]
+
+
 def test_memory_bounds_the_rows(model: Any, reference: list[list[int]]) -> None:
     batch = running(model)
     position = batch._cache.bytes_per_position

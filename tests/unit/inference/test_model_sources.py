@@ -58,3 +58,9 @@ def test_another_base_cannot_be_shared(tmp_path: Path, adapter: str | None) -> N
     other = Weights("o", tmp_path / "o", tmp_path / adapter if adapter else None)
     with pytest.raises(EngineError, match=r"adapters\.o is .* serve it by itself"):
         line_up(main, {"o": other})
+
+
+def test_two_models_have_two_names(tmp_path: Path) -> None:
+    main = Weights("m", tmp_path, None)
+    with pytest.raises(EngineError, match=r"adapters\.m has the name of the model itself"):
+        line_up(main, {"m": Weights("x", tmp_path, tmp_path / "a")})

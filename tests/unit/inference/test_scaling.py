@@ -1,6 +1,7 @@
 """Votes, best of several, and thinking longer, with an engine that says what it is told to."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -96,3 +97,6 @@ def test_what_cannot_be_scaled_is_refused() -> None:
         best_of(engine, QUESTION, n=0, extract=extract)
     with pytest.raises(EngineError, match="thinking is empty"):
         extend(engine, QUESTION, thinking=[], extract=extract)
+    with pytest.raises(EngineError, match="thinking_budget=5"):
+        extend(engine, replace(QUESTION, thinking_budget=5), thinking=[0, 10], extract=extract)
+    assert engine.asked == []

@@ -152,7 +152,7 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="model 'gpt' is not served here; served: tiny") as caught:
         client.chat.completions.create(model="gpt", messages=ASKED)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-    with pytest.raises(openai.BadRequestError, match="context of 512; lower max_new_tokens"):
+    with pytest.raises(openai.BadRequestError, match="context of 512; ask for fewer new tokens"):
         client.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=500)
     with pytest.raises(openai.BadRequestError, match="temperature: Input should be less than or equal to 2"):
         client.chat.completions.create(model=MODEL, messages=ASKED, temperature=3)

@@ -52,6 +52,12 @@ def area(r):
 ```
 Done <img src=x onerror="document.title='broken'">"""
 
+MATHS = r"""Two unknowns:
+$$\begin{aligned} x + y &= 5 \\ 2x - y &= 1 \end{aligned}$$
+\[ \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \cdot v,
+\quad f(x) = \begin{cases} x^2 & x < 0 \\ 1 & \text{else} \end{cases} \]
+So $\displaystyle a \lt b$ and \(\begin{bmatrix} 1 \\ 2 \end{bmatrix}\), and cut off \(\begin{aligned} x &= 2\)"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -126,7 +132,7 @@ def test_a_chat_streams_collapses_its_thinking_and_counts(page: Page) -> None:
 
 
 def test_the_switch_and_the_slider_reach_the_model(page: Page) -> None:
-    page.get_by_label("Thinking").uncheck()
+    page.get_by_role("switch", name="Thinking").uncheck()
     expect(page.locator("#amount")).to_have_text("off")
     expect(page.locator("#budget")).to_be_disabled()
     ask(page)
@@ -160,10 +166,58 @@ def test_the_page_works_from_the_keyboard(stubbed: Page) -> None:
     expect(stubbed.locator(".turn")).to_have_count(0)
 
 
+def test_a_new_chat_forgets_what_was_being_said(stubbed: Page) -> None:
+    ask(stubbed, "one")
+    feed(stubbed, {"content": "two"})
+    expect(stubbed.locator(".answer")).to_have_text("two")
+    stubbed.get_by_role("button", name="New chat").click()
+    expect(stubbed.get_by_role("button", name="Send")).to_be_visible()
+    ask(stubbed, "three")
+    feed(stubbed, {"content": "four"}, usage=(4, 0))
+    assert [turn["content"] for turn in stubbed.evaluate("() => window.asked.messages")] == ["three"]
+    assert [turn["content"] for turn in stubbed.evaluate("() => turns")] == ["three", "four"]
+
+
+def test_what_is_stopped_while_it_thinks_says_so(stubbed: Page) -> None:
+    ask(stubbed, "one")
+    feed(stubbed, {"reasoning": "hm"}, seconds=2)
+    expect(stubbed.locator("article")).to_have_attribute("aria-busy", "true")
+    stubbed.keyboard.press("Escape")
+    expect(stubbed.locator(".stats")).to_have_text("stopped")
+    expect(stubbed.locator("summary")).to_have_text("Thought for 2.0 s")
+    expect(stubbed.locator("article")).to_have_attribute("aria-busy", "false")
+
+
+def test_every_control_has_a_name_and_is_reached_by_tab(stubbed: Page) -> None:
+    names = []
+    for _ in range(6):
+        stubbed.keyboard.press("Shift+Tab")
+        names.append(stubbed.evaluate("() => document.activeElement.id"))
+    assert names == ["budget", "think", "model", "fresh", "", "send"]  # "" is the browser's own bar
+    for role, name in [("slider", "Most tokens of thinking"), ("switch", "Thinking"), ("combobox", "Model")]:
+        expect(stubbed.get_by_role(role, name=name)).to_have_count(1)  # type: ignore[arg-type]
+    expect(stubbed.get_by_role("slider")).to_have_attribute("aria-valuetext", "no limit")
+
+
+def test_maths_in_rows_and_columns(stubbed: Page, tmp_path: Path) -> None:
+    ask(stubbed, "Solve")
+    feed(stubbed, {"content": MATHS}, usage=(60, 0), seconds=1)
+    shapes = [
+        [row.locator("> mtd").count() for row in table.locator("> mtr").all()]
+        for table in stubbed.locator("mtable").all()
+    ]
+    assert shapes == [[2, 2], [2, 2], [2, 2], [1, 1], [2]]
+    expect(stubbed.locator(".answer")).not_to_contain_text("\\")
+    same_picture(stubbed, "maths", tmp_path)
+
+
 def test_an_error_gives_the_question_back(stubbed: Page, tmp_path: Path) -> None:
+    ask(stubbed, "How?")
+    feed(stubbed, {"content": "So.\n\n" * 30}, usage=(30, 0), seconds=1)
     stubbed.evaluate("() => { window.refusal = 'all 3 places are taken; ask again in 7 s'; }")
     ask(stubbed, "Why?")
     expect(stubbed.locator(".stats.wrong")).to_have_text("all 3 places are taken; ask again in 7 s")
+    expect(stubbed.get_by_role("alert")).to_be_in_viewport()
     expect(stubbed.get_by_label("Message")).to_have_value("Why?")
     same_picture(stubbed, "error", tmp_path)
 

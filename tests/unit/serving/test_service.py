@@ -11,6 +11,9 @@ import httpx
 import pytest
 from live import ANSWER, MODEL, QUESTION, TRACE, Live, wait_for
 
+from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.serving.launch import check_port
+
 Serve = Callable[..., AbstractContextManager[Live]]
 CHAT = "/v1/chat/completions"
 LONG: dict[str, Any] = {  # about four hundred tokens
@@ -64,6 +67,8 @@ def test_more_than_there_is_place_for_is_told_to_come_again(serve: Serve) -> Non
             assert full.json()["error"]["type"] == "rate_limit_error"
         live.wait_until_idle()
         assert ask(live).status_code == 200
+        never = ask(live, SHORT | {"n": 4})
+        assert (never.status_code, never.json()["error"]["param"]) == (400, "n")
 
 
 def test_what_takes_too_long_is_ended(serve: Serve) -> None:
@@ -191,6 +196,19 @@ def test_a_service_that_stops_takes_no_more(live: Live) -> None:
         live.desk.draining = False
 
 
+def test_what_nobody_foresaw_is_logged_as_the_services_fault(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve() as live, caplog.at_level(logging.INFO, "nemo_reasoning.serving"):
+        monkeypatch.setattr(live.desk, "models", None)
+        failed = ask(live)
+        wait_for(lambda: live.metric("requests_total", path=CHAT, status="500") == 1)
+    assert failed.status_code == 500
+    assert failed.headers["X-Request-ID"] in failed.json()["error"]["message"]
+    [line] = [json.loads(record.getMessage()) for record in caplog.records if record.name == "nemo_reasoning.serving"]
+    assert (line["request"], line["status"]) == (failed.headers["X-Request-ID"], 500)
+
+
 def test_an_engine_that_fails_is_the_services_fault(serve: Serve) -> None:
     with serve() as live:
         handle = live.engine.model.model.layers[0].register_forward_hook(lambda *_: 1 / 0)
@@ -205,4 +223,12 @@ def test_a_service_whose_engine_is_gone_is_not_healthy(serve: Serve) -> None:
     with serve() as live:
         live.engine.close()
         assert httpx.get(live.url + "/health").status_code == 503
+        assert httpx.get(live.url + "/ready").status_code == 503
         assert ask(live).json()["error"]["code"] == "stopping"
+
+
+def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded(live: Live) -> None:
+    port = int(live.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=f"port={port}: Address already in use"):
+        check_port("127.0.0.1", port)
+    check_port("127.0.0.1", 0)
