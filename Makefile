@@ -4,9 +4,10 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 VENV := .venv
 # The exported tokenizer is proven under the newest transformers, which NeMo cannot be installed beside.
 VERIFY := .venv-verify
+PEERS := .venv-peers
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup peers clean
 
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
@@ -35,5 +36,13 @@ $(VERIFY)/.ready: requirements/verify.txt
 	$(VERIFY)/bin/pip install $(PIP_FLAGS) --requirement requirements/verify.txt
 	touch $@
 
+# What benchmarks/train_cpu.py compares with.
+peers: $(PEERS)/.ready
+
+$(PEERS)/.ready: requirements/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install $(PIP_FLAGS) --requirement requirements/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VERIFY) outputs
+	rm -rf $(VENV) $(VERIFY) $(PEERS) outputs

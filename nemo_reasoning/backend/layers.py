@@ -23,6 +23,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch.nn.utils.rnn import pad_sequence
 
+from nemo_reasoning.backend.attention import Samples, blocked_attention
 from nemo_reasoning.errors import BackendError
 
 
@@ -124,48 +125,39 @@ class TorchAttention(MegatronModule):  # type: ignore[misc]
         """
         if attention_mask is not None or attention_bias is not None:
             raise BackendError("the torch attention is causal and takes neither attention_mask nor attention_bias")
-        if packed_seq_params is None:
-            mixed = self._attend(*(x.permute(1, 2, 0, 3) for x in (query, key, value)))
-            return mixed.permute(2, 0, 1, 3).flatten(2)
-        lengths, groups = _samples(packed_seq_params, positions=query.shape[0])
-        split = [torch.split(x, lengths) for x in (query, key, value)]
+        packed = packed_seq_params is not None
+        if not packed:
+            batch = query.shape[1]
+            query, key, value = (x.transpose(0, 1).flatten(0, 1) for x in (query, key, value))
+            samples = Samples([query.shape[0] // batch] * batch)
+        else:
+            samples = _samples(packed_seq_params, positions=query.shape[0])
+        mixed = self._attend(query, key, value, samples).flatten(1)
+        return mixed if packed else mixed.view(batch, -1, mixed.shape[1]).transpose(0, 1)
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, samples: Samples) -> torch.Tensor:
+        """Return causal attention within each sample, [t, h, d], of [t, h, d] over [t, g, d]."""
+        dropout = self.dropout if self.training else 0.0
+        scale = query.shape[-1] ** -0.5 if self.softmax_scale is None else self.softmax_scale
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not dropout:
+            return blocked_attention(query, key, value, samples=samples, scale=scale)
+        split = [torch.split(x, samples.lengths) for x in (query, key, value)]
         attended: dict[int, torch.Tensor] = {}
-        for group in groups:
-            padded = (pad_sequence([x[sample] for sample in group], batch_first=True) for x in split)
-            mixed = self._attend(*(x.transpose(1, 2) for x in padded)).transpose(1, 2)
-            attended.update((sample, row[: lengths[sample]]) for sample, row in zip(group, mixed, strict=True))
-        return torch.cat([attended[sample] for sample in range(len(lengths))]).flatten(1)
-
-    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return causal attention of [b, h, s, d] over [b, g, s, d]."""
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
-            scale=self.softmax_scale,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        for group in samples.groups:
+            q, k, v = (pad_sequence([x[sample] for sample in group], batch_first=True).transpose(1, 2) for x in split)
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            ).transpose(1, 2)
+            attended.update((sample, row[: samples.lengths[sample]]) for sample, row in zip(group, mixed, strict=True))
+        return torch.cat([attended[sample] for sample in sorted(attended)])
 
 
-def _samples(packed: Any, *, positions: int) -> tuple[list[int], list[list[int]]]:
-    """Return the lengths of the samples, and groups of sample numbers that are attended to at once.
-
-    The samples of a group are padded on the right, which causality hides, and at most doubled by it. All
-    layers of a forward pass share the result, which is kept with the bounds.
-    """
+def _samples(packed: Any, *, positions: int) -> Samples:
+    """Return where the samples lie; all layers of a forward pass share it, so it is kept with the bounds."""
     if not hasattr(packed, "samples"):
         lengths = packed.cu_seqlens_q.diff().tolist()
-        lengths.append(positions - sum(lengths))  # padding behind the last sample
-        groups: list[list[int]] = []
-        for sample in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-            if groups and 2 * lengths[sample] >= lengths[groups[-1][0]]:
-                groups[-1].append(sample)
-            else:
-                groups.append([sample])
-        packed.samples = lengths, groups
-    found: tuple[list[int], list[list[int]]] = packed.samples
+        packed.samples = Samples([*lengths, positions - sum(lengths)])  # padding behind the last sample
+    found: Samples = packed.samples
     return found
 
 

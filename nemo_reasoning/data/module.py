@@ -18,7 +18,8 @@ from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.data.schema import IGNORED_LABEL
 from nemo_reasoning.data.store import TokenStore
 
-PAD_MULTIPLE = 16  # what FP8 kernels ask for
+ROW_MULTIPLE = 16  # what FP8 kernels ask for
+PACK_MULTIPLE = 64  # the same, and few lengths: on a CPU each one costs the compilation of its kernels
 _Row = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 
@@ -118,7 +119,7 @@ class ChatDataModule(pl.LightningDataModule):
                 micro_batch_size=micro_batch_size,
                 global_batch_size=global_batch_size,
                 data_parallel_size=data_parallel_size,
-                pad_to=seq_length if fixed_length else PAD_MULTIPLE,
+                pad_to=seq_length if fixed_length else PACK_MULTIPLE if packing else ROW_MULTIPLE,
             )
             for split in self.stores
         }
