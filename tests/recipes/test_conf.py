@@ -9,6 +9,7 @@ from composing import asked_settings, composed, sft_settings
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_reasoning import config as schemas
+from nemo_reasoning import config_doctor as doctor_schemas
 from nemo_reasoning import config_evaluation as evaluation_schemas
 from nemo_reasoning import config_inference as inference_schemas
 from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Recompute, SftSettings, load_settings, settings_to_dict
@@ -39,7 +40,7 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
 
 def schema(root: str) -> type[Any] | None:
     """Return the class whose docstring names the root YAML."""
-    modules = (schemas, evaluation_schemas, inference_schemas)
+    modules = (schemas, doctor_schemas, evaluation_schemas, inference_schemas)
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
     return next((cls for cls in classes if (cls.__doc__ or "").startswith(f"conf/{root}.yaml")), None)
 

@@ -11,6 +11,7 @@ import torch
 from architectures import SMALL
 from composing import sft_settings
 from lightning.pytorch import Callback
+
 from nemo_reasoning.config import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
