@@ -32,7 +32,7 @@ def _check_gpus(machine: Machine, needs: Needs) -> Iterator[Check]:
         yield judged(
             "GPU",
             found,
-            "none: it will train on the CPU",
+            "none",
             holds=not gpus,
             remedy="a GPU lies idle; leave out hardware=cpu to use it",
             otherwise=Verdict.warn,

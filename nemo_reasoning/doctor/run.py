@@ -26,7 +26,7 @@ def examine(settings: DoctorSettings) -> bool:
     if settings.output is Output.json:
         print(json.dumps(answer(checks, needs), indent=2))
     else:
-        show(checks, Console(highlight=False))
+        show(checks, needs, Console(highlight=False))
     return not _failed(checks)
 
 
@@ -40,7 +40,7 @@ def answer(checks: list[Check], needs: Needs) -> dict[str, object]:
     return {"ok": not _failed(checks), "plan": needs.plan, "checks": lines}
 
 
-def show(checks: list[Check], console: Console) -> None:
+def show(checks: list[Check], needs: Needs, console: Console) -> None:
     """Print a table, then what to do, then the result."""
     table = Table("check", "found", "needed", "verdict")
     for check in checks:
@@ -55,4 +55,4 @@ def show(checks: list[Check], console: Console) -> None:
     if failed:
         console.print(f"[bold red]Training would fail[/]: {failed} of {len(checks)} checks.")
     else:
-        console.print("[green]Training can start.[/]")
+        console.print(f"[green]Training can start[/]{', on the CPU' if needs.on_cpu else ''}.")

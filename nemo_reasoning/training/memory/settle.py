@@ -88,7 +88,8 @@ def refusal(request: Request, memory_gb: float, *, name: str, hardware: str) -> 
     return (
         f"{name} with peft={least.scheme}, {least.seq_length:,} tokens, micro-batch {least.micro_batch_size}, "
         f"recompute {least.recompute.name} needs {need:.1f} GiB of a GPU; {hardware} offers {memory_gb:.1f}, of which "
-        f"{USABLE_SHARE:.0%} can be used. " + (f"What fits: {'; or '.join(ways)}" if ways else "No GPU here holds it")
+        f"{USABLE_SHARE:.0%} can be used. "
+        + (f"What fits: {'; or '.join(ways)}" if ways else "Nothing near it fits either; take a smaller model")
     )
 
 
