@@ -17,6 +17,7 @@ from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
+AUTO_BATCH = 0  # what `micro_batch_size: auto` is until training/memory has chosen
 LORA_TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
 
 
@@ -46,6 +47,7 @@ class Recompute(Enum):
     none = "none"
     selective = "selective"
     full = "full"
+    auto = "auto"  # until training/memory has chosen
 
 
 class LoggerBackend(Enum):
@@ -137,7 +139,7 @@ class HardwareSettings:
 
     name: str
     accelerator: Accelerator
-    memory_gb: int | None
+    memory_gb: float | None  # GiB
     devices: int
     precision: str
     micro_batch_size: int
@@ -273,7 +275,11 @@ def load_settings(config: DictConfig, schema: type[Settings]) -> Settings:
         ConfigError: A key is unknown, a value is missing, or has the wrong type; the message names it.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(config, resolve=True))
+        plain = OmegaConf.to_container(config, resolve=True)
+        for group in ("hardware", "trainer"):
+            if isinstance(plain, dict) and plain.get(group, {}).get("micro_batch_size") == "auto":
+                plain[group]["micro_batch_size"] = AUTO_BATCH
+        merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
         return cast(Settings, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]  # the other lines describe OmegaConf's own types

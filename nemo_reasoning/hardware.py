@@ -46,7 +46,11 @@ def matching_hardware(memory_gb: float | None) -> str:
 
 @cache
 def _detected() -> Any:
-    return OmegaConf.load(CONF_DIR / "hardware" / f"{matching_hardware(gpu_memory_gb())}.yaml")
+    memory = gpu_memory_gb()
+    found = OmegaConf.load(CONF_DIR / "hardware" / f"{matching_hardware(memory)}.yaml")
+    if memory is not None:
+        found.memory_gb = round(memory, 1)
+    return found
 
 
 def register_resolvers() -> None:

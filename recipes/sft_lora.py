@@ -6,21 +6,21 @@ from omegaconf import DictConfig
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import SftSettings, load_settings
 from nemo_reasoning.hardware import register_resolvers
-from nemo_reasoning.validation import validate
+from nemo_reasoning.training.memory.settle import settle
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="sft_lora")
 def main(config: DictConfig) -> None:
-    """Validate, then print the plan or run it."""
+    """Settle what is open, validate, then print the plan or run it."""
     with recipe():
-        settings = load_settings(config, SftSettings)
-        validate(settings)
+        asked = load_settings(config, SftSettings)
+        settings = settle(asked)
         if settings.dry_run:
             from nemo_reasoning.training.plan import print_plan
 
-            print_plan(settings)
+            print_plan(settings, asked=asked)
         else:
             from nemo_reasoning.pipeline import fine_tune
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from nemo_reasoning.config import CONF_DIR, SftSettings, load_settings
 from nemo_reasoning.hardware import register_resolvers
+from nemo_reasoning.training.memory.settle import settle
 
 
 def composed(*overrides: str, root: str = "sft_lora", hydra: bool = False) -> DictConfig:
@@ -20,11 +21,16 @@ def composed(*overrides: str, root: str = "sft_lora", hydra: bool = False) -> Di
 
 @cache
 def _settings(overrides: tuple[str, ...]) -> SftSettings:
+    return settle(asked_settings(*overrides))
+
+
+def asked_settings(*overrides: str) -> SftSettings:
+    """Return the settings of recipes/sft_lora.py as they are asked for, some perhaps still open."""
     return load_settings(composed(*overrides), SftSettings)
 
 
 def sft_settings(*overrides: str) -> SftSettings:
-    """Return the settings of recipes/sft_lora.py, for the caller to change."""
+    """Return the settings of recipes/sft_lora.py, settled, for the caller to change."""
     return deepcopy(_settings(overrides))
 
 

@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from nemo_reasoning.data.schema import IGNORED_LABEL
-
-CHUNK_BYTES = 256 * 2**20  # of float32 logits held at a time
+from nemo_reasoning.training.memory.estimate import LOGIT_CHUNK_BYTES
 
 
 def linear_cross_entropy(
@@ -26,7 +25,7 @@ def linear_cross_entropy(
     labels: torch.Tensor,
     *,
     group: "dist.ProcessGroup | None" = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int = LOGIT_CHUNK_BYTES,
 ) -> torch.Tensor:
     """Return the cross entropy of `hidden @ weight.T` against `labels`, per position, float32 [n].
 

@@ -10,6 +10,9 @@ from nemo_reasoning.config import Architecture, SftSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
+from nemo_reasoning.training.memory.settle import available_gb, known_shape, request_of
+from nemo_reasoning.training.memory.table import choice_table, parts_table
+from nemo_reasoning.training.memory.workload import workload_of
 from nemo_reasoning.validation import validate
 
 _BYTES = {"bf16-mixed": 2, "32": 4}
@@ -124,6 +127,20 @@ def plan_table(plan: RunPlan) -> Table:
     return table
 
 
-def print_plan(settings: SftSettings) -> None:
-    """Print the plan of a run."""
-    Console().print(plan_table(plan_run(settings)))
+def print_plan(settings: SftSettings, *, asked: SftSettings) -> None:
+    """Print the plan of a run and the memory it needs.
+
+    Args:
+        settings: The run, settled.
+        asked: The run before, where micro-batch and recompute may still be open.
+    """
+    console = Console()
+    console.print(plan_table(plan_run(settings)))
+    shape = known_shape(settings)
+    if shape is None:
+        return
+    request, memory = request_of(asked, shape), available_gb(settings)
+    work = workload_of(settings, shape)
+    console.print(parts_table(work, memory_gb=memory, device=settings.hardware.name))
+    if request.open_batch or request.open_recompute:
+        console.print(choice_table(request, chosen=work, memory_gb=memory))

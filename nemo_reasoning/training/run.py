@@ -138,6 +138,7 @@ def _build_callbacks(
     from nemo_reasoning.training.callbacks.memory import MemoryMonitor
     from nemo_reasoning.training.callbacks.preemption import SigtermSave
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
+    from nemo_reasoning.training.callbacks.recompute import InputGradients
     from nemo_reasoning.training.callbacks.recorder import MetricSource, MetricsRecorder
     from nemo_reasoning.training.callbacks.supervised_loss import SupervisedLoss
     from nemo_reasoning.training.callbacks.validation import ValidationLoss
@@ -155,6 +156,7 @@ def _build_callbacks(
         StepSeed(settings.trainer.seed),
         RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
         SupervisedLoss(),
+        InputGradients(),
         ValidationLoss(data),
         *sources,
         recorder,

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from composing import composed, sft_settings
+from composing import asked_settings, composed, sft_settings
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_reasoning import config as schemas
+from nemo_reasoning import config_doctor as doctor_schemas
 from nemo_reasoning import config_evaluation as evaluation_schemas
 from nemo_reasoning import config_inference as inference_schemas
-from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, SftSettings, load_settings, settings_to_dict
+from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Recompute, SftSettings, load_settings, settings_to_dict
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.training.memory.settle import settle
 from nemo_reasoning.validation import validate
 
 FILES = sorted(path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml"))
@@ -38,7 +40,7 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
 
 def schema(root: str) -> type[Any] | None:
     """Return the class whose docstring names the root YAML."""
-    modules = (schemas, evaluation_schemas, inference_schemas)
+    modules = (schemas, doctor_schemas, evaluation_schemas, inference_schemas)
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
     return next((cls for cls in classes if (cls.__doc__ or "").startswith(f"conf/{root}.yaml")), None)
 
@@ -54,7 +56,7 @@ def check(config: DictConfig, cls: type[Any] | None) -> None:
     else:
         settings = load_settings(config, cls)
         if isinstance(settings, SftSettings):
-            validate(settings)
+            validate(settle(settings))
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -96,7 +98,7 @@ def test_a_file_is_named_after_what_it_holds() -> None:
     ],
 )
 def test_the_guides_values_are_the_defaults(model: str, dim: int, dropout: float, targets: list[str]) -> None:
-    plain = settings_to_dict(sft_settings(f"model={model}", "hardware=gpu_80gb"))
+    plain = settings_to_dict(asked_settings(f"model={model}", "hardware=gpu_80gb"))
 
     assert plain["peft"] == {
         "scheme": "lora",
@@ -110,13 +112,18 @@ def test_the_guides_values_are_the_defaults(model: str, dim: int, dropout: float
     trainer = {
         "epochs": 2.0,
         "max_steps": None,
-        "micro_batch_size": 2,
         "global_batch_size": 2 * 8,
         "eval_interval": 500,
         "precision": "bf16-mixed",
     }
     assert plain["trainer"].items() >= trainer.items()
     assert plain["data"].items() >= {"validation_share": 0.05, "thinking_off_share": 0.3}.items()
+
+
+def test_an_8b_model_gets_the_guides_micro_batch_on_80_gb() -> None:
+    trainer = sft_settings("model=llama3_8b", "hardware=gpu_80gb").trainer
+
+    assert (trainer.micro_batch_size, trainer.recompute) == (2, Recompute.none)
 
 
 def test_nvidias_weekend_run() -> None:

@@ -38,7 +38,8 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nvid
         (16.0, "gpu_24gb"),
         (22.5, "gpu_24gb"),  # A10, L4
         (24.0, "gpu_24gb"),
-        (39.4, "gpu_24gb"),  # A100 40GB
+        (36.3, "gpu_24gb"),
+        (39.4, "gpu_40gb"),  # A100 40GB
         (44.0, "gpu_48gb"),  # A40 and L40 with ECC
         (47.5, "gpu_48gb"),
         (79.6, "gpu_80gb"),
@@ -80,15 +81,19 @@ def test_a_gpu_of_unknown_memory_has_to_be_named(nvidia_smi: NvidiaSmi, answer: 
     assert load_settings(composed("hardware=gpu_24gb"), SftSettings).hardware.memory_gb == 24
 
 
-@pytest.mark.parametrize(("mebibytes", "name"), [(None, "cpu"), (23028, "gpu_24gb"), (81559, "gpu_80gb")])
-def test_auto_is_the_file_it_finds(nvidia_smi: NvidiaSmi, mebibytes: int | None, name: str) -> None:
+@pytest.mark.parametrize(
+    ("mebibytes", "name", "memory_gb"), [(None, "cpu", None), (23028, "gpu_24gb", 22.5), (81559, "gpu_80gb", 79.6)]
+)
+def test_auto_is_the_file_it_finds_with_the_memory_it_finds(
+    nvidia_smi: NvidiaSmi, mebibytes: int | None, name: str, memory_gb: float | None
+) -> None:
     if mebibytes:
         nvidia_smi(f"echo {mebibytes}")
     found, chosen = (
         OmegaConf.to_container(composed(f"hardware={choice}").hardware, resolve=True) for choice in ("auto", name)
     )
 
-    assert found == chosen
+    assert found == {**chosen, "memory_gb": memory_gb}
 
 
 def test_the_machine_is_asked_once(nvidia_smi: NvidiaSmi, tmp_path: Path) -> None:

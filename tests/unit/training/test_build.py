@@ -1,6 +1,7 @@
 """Settings become the NeMo objects they describe, which hold nothing that another machine lacks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -199,8 +200,7 @@ def test_the_model_computes_in_the_trainers_precision(build: ModuleType, precisi
 
 def test_the_strategy_is_the_settings(build: ModuleType) -> None:
     sizes = {"tensor_model_parallel_size": 4, "pipeline_model_parallel_size": 2, "context_parallel_size": 3}
-    run = settings(*(f"trainer.{size}={number}" for size, number in sizes.items()))
-    strategy = build._build_strategy(run.trainer)
+    strategy = build._build_strategy(replace(settings().trainer, **sizes))
 
     assert {size: getattr(strategy, size) for size in sizes} == sizes
 

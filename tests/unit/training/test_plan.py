@@ -34,7 +34,9 @@ def test_llama3_8b_on_an_80_gb_card() -> None:
 
 
 def test_steps_follow_the_settings() -> None:
-    settings = sft_settings("model=llama3_8b", "hardware=gpu_80gb", "trainer.precision=32")
+    settings = sft_settings(
+        "model=llama3_8b", "hardware=gpu_80gb", "trainer.precision=32", "trainer.micro_batch_size=2"
+    )
     settings.trainer.max_steps, settings.trainer.devices, settings.trainer.tensor_model_parallel_size = 7, 8, 2
     plan = plan_run(settings)
 

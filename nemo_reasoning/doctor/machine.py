@@ -1,0 +1,148 @@
+"""Find out what this machine is."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from nemo_reasoning.config_doctor import DoctorSettings
+from nemo_reasoning.doctor.facts import OWN_CONTAINER, Disk, Gpu, Machine, Torch
+from nemo_reasoning.doctor.sources import find_sources, has_token
+
+GIB = 2**30
+PACKAGES = (
+    *("nemo_toolkit", "megatron-core", "torch", "lightning", "transformers", "nemo_run", "peft"),
+    *("transformer-engine", "bitsandbytes", "hydra-core", "huggingface_hub"),
+)
+
+
+def look_around(settings: DoctorSettings) -> Machine:
+    """Return the facts about this machine that matter for a training."""
+    gpus = find_gpus()
+    memory = psutil.virtual_memory()
+    limit = min(memory.total, _container_limit() or memory.total)
+    driver, driver_cuda = _driver() if gpus else (None, None)
+    return Machine(
+        gpus=gpus,
+        driver=driver,
+        driver_cuda=driver_cuda,
+        nvlink=_nvlink() if len(gpus) > 1 else None,
+        torch=_torch() if gpus else None,
+        ram_gb=limit / GIB,
+        ram_free_gb=min(memory.available, limit) / GIB,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        python=platform.python_version(),
+        container=_container(),
+        packages={name: _version(name) for name in PACKAGES},
+        outputs=_disk(Path(settings.output_dir)),
+        cache=_disk(Path(settings.cache_dir).expanduser()),
+        downloads=_disk(_hub_cache()),
+        imported=_imported(settings),
+        token=has_token(),
+        sources=find_sources(settings),
+    )
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that nvidia-smi reports; none without it."""
+    answer = _smi("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits") or ""
+    gpus = []
+    for line in answer.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 3:
+            gpus.append(Gpu(name=fields[0], memory_gb=_gib(fields[1]), capability=_capability(fields[2])))
+    return tuple(gpus)
+
+
+def _gib(mebibytes: str) -> float | None:
+    return int(mebibytes) / 1024 if mebibytes.isdigit() else None
+
+
+def _capability(text: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _driver() -> tuple[str | None, str | None]:
+    answer = _smi() or ""
+    driver = re.search(r"Driver Version: *([\d.]+)", answer)
+    cuda = re.search(r"CUDA Version: *([\d.]+)", answer)
+    return driver and driver[1], cuda and cuda[1]
+
+
+def _nvlink() -> bool | None:
+    answer = _smi("nvlink", "--status")
+    return None if answer is None else "GB/s" in answer
+
+
+def _smi(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout
+
+
+def _torch() -> Torch | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    available = torch.cuda.is_available()
+    return Torch(
+        version=str(torch.__version__),
+        cuda=torch.version.cuda,
+        available=available,
+        bf16=available and torch.cuda.is_bf16_supported(),
+    )
+
+
+def _container() -> str | None:
+    release = os.environ.get("NVIDIA_PRODUCT_NAME")
+    if release:
+        return f"{release} {os.environ.get('NVIDIA_BUILD_ID', '')}".strip()
+    if os.environ.get("NVIDIA_BUILD_ID"):
+        return f"NVIDIA's, build {os.environ['NVIDIA_BUILD_ID']}"
+    isolated = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    return OWN_CONTAINER if isolated else None
+
+
+def _container_limit() -> int | None:
+    """Return the bytes of main memory that a container allows, None for no limit."""
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(file)
+        text = path.read_text().strip() if path.is_file() else ""
+        if text.isdigit():
+            return int(text)
+    return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _imported(settings: DoctorSettings) -> bool:
+    """Return whether `models.importer` has been here before."""
+    stem = Path(settings.model.source).name.removesuffix(".gguf").lower()
+    return any(Path(settings.cache_dir).expanduser().glob(f"nemo/{stem}-*-{settings.model.dtype}"))
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def _disk(folder: Path) -> Disk:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return Disk(path=str(folder), free_gb=shutil.disk_usage(place).free / GIB, device=place.stat().st_dev)

@@ -1,0 +1,122 @@
+"""Bytes of the tensors that autograd keeps between the forward and the backward pass.
+
+The list follows Korthikanti et al. (arXiv 2205.05198, section 4), but for Llama's layers with adapters and
+attention that never holds a score matrix. A frozen linear keeps nothing; an adapter keeps its input, the
+output of its first half, and where it has dropout a mask. Tensor parallelism without sequence parallelism
+divides what lies between a column-parallel and a row-parallel linear, and nothing else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nemo_reasoning.config import Recompute
+from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.training.memory.workload import DORA, Workload
+
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What an implementation keeps beyond the values themselves.
+
+    Attributes:
+        norm: Bytes an element of a norm's input.
+        mask: Bytes an element of a dropout mask.
+        fused_activation: Whether the activation keeps its input only.
+        rotary: Bytes a position of the rotary tables that each layer keeps.
+    """
+
+    norm: int
+    mask: int
+    fused_activation: bool
+    rotary: float
+
+
+def kernels(work: Workload) -> Kernels:
+    """Return what runs: on the CPU torch's unfused operations, where a norm keeps its input in float32."""
+    rotary = 0.0
+    if work.torch_layers:  # sine and cosine, of queries and of keys; rows that are padded share them
+        rotary = 4 * work.shape.head_dim * work.width / (1 if work.packing else work.micro_batch_size)
+    if work.on_cpu:
+        return Kernels(norm=_FLOAT32, mask=work.width, fused_activation=False, rotary=rotary)
+    return Kernels(norm=work.width, mask=1, fused_activation=True, rotary=rotary)
+
+
+def layer_bytes(work: Workload, *, input_gradient: bool = True) -> float:
+    """Return the bytes a position of one layer keeps, with nothing recomputed.
+
+    Args:
+        work: The workload.
+        input_gradient: Whether the layer's input has a gradient; behind a frozen embedding it has none.
+    """
+    return sum(size for _, size in _attention(work, input_gradient)) + sum(size for _, size in _mlp(work))
+
+
+def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, float]]:
+    shape, kernel, width, parts = work.shape, kernels(work), work.width, work.tensor_parallel
+    heads, keys = shape.num_attention_heads * shape.head_dim / parts, shape.num_query_groups * shape.head_dim / parts
+    copied = work.torch_layers and work.packing  # our attention pads packed samples, and at most doubles them
+    padding = 2 if copied else 1
+    if input_gradient:
+        yield "norm", shape.hidden_size * kernel.norm + _FLOAT32
+    yield from _linear(work, "linear_qkv", mask=input_gradient)
+    yield "query", padding * heads * width
+    yield "key", padding * keys * width
+    # A plain value is a view of the joint projection, which it keeps whole.
+    yield "value", (padding * keys if copied else heads + 2 * keys) * width
+    yield "rotary tables", kernel.rotary
+    if work.recompute is not Recompute.selective:
+        yield "log-sum-exp", padding * shape.num_attention_heads / parts * _FLOAT32
+    if work.recompute is not Recompute.selective or work.adapts("linear_proj") or work.trains_base:
+        yield "output", padding * heads * width
+    yield from _linear(work, "linear_proj", shared=not copied)
+
+
+def _mlp(work: Workload) -> Iterator[tuple[str, float]]:
+    shape, kernel, width = work.shape, kernels(work), work.width
+    inner = shape.ffn_hidden_size / work.tensor_parallel
+    yield "norm", shape.hidden_size * kernel.norm + _FLOAT32
+    yield from _linear(work, "linear_fc1")
+    yield "gate and up", 2 * inner * width
+    if not kernel.fused_activation:
+        yield "both factors", 2 * inner * width
+    yield from _linear(work, "linear_fc2")
+
+
+def _linear(work: Workload, name: str, *, mask: bool = True, shared: bool = False) -> Iterator[tuple[str, float]]:
+    """Yield what a linear and its adapter keep; `shared` says that somebody else keeps the plain input."""
+    inputs, outputs = linear_shapes(work.shape)[name]
+    if name in ("linear_qkv", "linear_fc1"):
+        outputs //= work.tensor_parallel
+    else:
+        inputs //= work.tensor_parallel
+    if work.trains_base and not shared:
+        yield f"{name} input", inputs * work.width
+    if not work.adapts(name):
+        return
+    if work.dropout or not shared:
+        yield f"{name} input", inputs * work.width
+    if work.dropout and mask:
+        yield f"{name} mask", inputs * kernels(work).mask
+    yield f"{name} bottleneck", work.dim * work.width
+    if work.scheme == DORA:
+        yield f"{name} output before its magnitude", outputs * work.width
+
+
+def activation_bytes(work: Workload) -> int:
+    """Return the most bytes that autograd keeps at a time for one forward and backward pass, without the loss.
+
+    With full recompute only the layers' inputs stay, and the tensors of the one layer that is computed again.
+    A pipeline's first stage holds as many micro-batches as it has stages (1F1B), which cancels its share of the
+    layers.
+    """
+    shape, positions = work.shape, work.positions
+    final = shape.hidden_size * kernels(work).norm + _FLOAT32
+    layer = layer_bytes(work)
+    if work.recompute is Recompute.full:
+        inputs = work.layers * work.pipeline_parallel * shape.hidden_size * work.width
+        return round(positions * (inputs + max(layer, final)))
+    first = layer_bytes(work, input_gradient=work.trains_base)
+    layers = (work.layers - 1) * layer + first
+    return round(positions * (work.pipeline_parallel * layers + final))

@@ -1,0 +1,160 @@
+"""Choose micro-batch and recompute for a GPU, and name what would fit where nothing does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import gcd
+
+from omegaconf import OmegaConf
+
+from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Recompute
+from nemo_reasoning.training.memory.estimate import MemoryEstimate, estimate_memory, fits
+from nemo_reasoning.training.memory.workload import FULL, LORA, QLORA, Workload
+
+_SHORTEST = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be computed, and what is still open.
+
+    Attributes:
+        work: The workload; micro-batch and recompute count only where they are not open.
+        rows: Of a step on one replica; a micro-batch divides it.
+        open_batch: Whether the micro-batch is to be chosen.
+        open_recompute: Whether recompute is to be chosen.
+    """
+
+    work: Workload
+    rows: int
+    open_batch: bool
+    open_recompute: bool
+
+    def options(self) -> Iterator[Workload]:
+        """Yield what may be chosen, the fastest first: nothing recomputed, then large micro-batches.
+
+        Recomputing costs a third of the forward and backward pass; a smaller micro-batch costs little while
+        it has some thousand positions.
+        """
+        recomputes = (Recompute.none, Recompute.full) if self.open_recompute else (self.work.recompute,)
+        sizes = divisors(self.rows)[::-1] if self.open_batch else [self.work.micro_batch_size]
+        for recompute in recomputes:
+            for size in sizes:
+                yield replace(self.work, recompute=recompute, micro_batch_size=size)
+
+    def best(self, memory_gb: float) -> Workload | None:
+        """Return the first option that fits into `memory_gb` GiB."""
+        return next((option for option in self.options() if fits(option, memory_gb)), None)
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a positive number in order."""
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A line of the table that explains a choice."""
+
+    recompute: Recompute
+    micro_batch_size: int
+    estimate: MemoryEstimate
+    fits: bool
+
+
+def weigh(request: Request, memory_gb: float) -> list[Option]:
+    """Return for each recompute that comes into question the largest micro-batch that fits and the next larger."""
+    lines: list[Option] = []
+    options = list(request.options())
+    for recompute in dict.fromkeys(option.recompute for option in options):
+        same = [option for option in options if option.recompute is recompute]
+        first = next((place for place, option in enumerate(same) if fits(option, memory_gb)), len(same))
+        for option in same[max(0, first - 1) : first + 1]:
+            lines.append(Option(recompute, option.micro_batch_size, estimate_memory(option), fits(option, memory_gb)))
+        if first < len(same):
+            break  # what follows is slower
+    return lines
+
+
+def nearest(request: Request, memory_gb: float) -> list[str]:
+    """Return overrides that make an impossible request possible, the smallest change first.
+
+    Args:
+        request: What does not fit.
+        memory_gb: Of the GPU, in GiB.
+    """
+    found = _closest(request, request, memory_gb)
+    for scheme in _lighter(request.work.scheme):
+        found += _lighter_scheme(request, scheme, memory_gb)
+    length = request.work.seq_length // 2
+    while length >= _SHORTEST:
+        if shorter := _closest(_with(request, seq_length=length), request, memory_gb, f"trainer.seq_length={length}"):
+            found += shorter
+            break
+        length //= 2
+    larger = (size for size in gpu_sizes() if size > memory_gb)
+    found += next((fit for size in larger if (fit := _closest(request, request, size, f"hardware=gpu_{size}gb"))), [])
+    return found or _shared(request, memory_gb)
+
+
+def gpu_sizes() -> list[int]:
+    """Return the memory of the GPUs in conf/hardware, in GiB."""
+    files = (OmegaConf.load(path) for path in (CONF_DIR / "hardware").glob("gpu_*.yaml"))
+    return sorted(file.memory_gb for file in files)
+
+
+def _lighter_scheme(request: Request, scheme: str, memory_gb: float) -> list[str]:
+    """Return how a scheme makes it possible; QLoRA quantises what it adapts, so adapting all may be the way."""
+    lighter = _with(request, scheme=scheme)
+    if fit := _closest(lighter, request, memory_gb, f"peft={scheme}"):
+        return fit
+    if scheme != QLORA:
+        return []
+    every = replace(lighter, work=replace(lighter.work, target_modules=LORA_TARGETS))
+    return _closest(every, request, memory_gb, f"peft={scheme} 'peft.target_modules=[{','.join(LORA_TARGETS)}]'")
+
+
+def _lighter(scheme: str) -> list[str]:
+    """Return the schemes that need less, as far as conf/peft has them."""
+    order = [scheme, LORA, QLORA] if scheme == FULL else [scheme, QLORA]
+    return [name for name in order[1:] if name != scheme and (CONF_DIR / "peft" / f"{name}.yaml").is_file()]
+
+
+def _with(request: Request, *, scheme: str | None = None, seq_length: int | None = None) -> Request:
+    work = request.work
+    if scheme is not None:
+        work = replace(work, scheme=scheme, torch_layers=work.torch_layers or scheme == QLORA)
+    return replace(request, work=replace(work, seq_length=seq_length or work.seq_length))
+
+
+def _closest(changed: Request, asked: Request, memory_gb: float, override: str = "") -> list[str]:
+    """Return the overrides that lead from what was asked to what fits of `changed`, as one string, or nothing.
+
+    Recompute changes before the micro-batch, which never grows.
+    """
+    recomputed = replace(changed, open_recompute=True)
+    for candidate in (changed, recomputed, replace(recomputed, open_batch=True)):
+        for fitting in candidate.options():
+            grown = not asked.open_batch and fitting.micro_batch_size > asked.work.micro_batch_size
+            if not grown and fits(fitting, memory_gb):
+                return [_overrides(fitting, asked, override)]
+    return []
+
+
+def _overrides(fitting: Workload, asked: Request, override: str) -> str:
+    overrides = [override] if override else []
+    if not asked.open_recompute and fitting.recompute is not asked.work.recompute:
+        overrides.append(f"trainer.recompute={fitting.recompute.name}")
+    if not asked.open_batch and fitting.micro_batch_size != asked.work.micro_batch_size:
+        overrides.append(f"trainer.micro_batch_size={fitting.micro_batch_size}")
+    return " ".join(overrides)
+
+
+def _shared(request: Request, memory_gb: float) -> list[str]:
+    """Return the fewest GPUs of this kind that hold the model together."""
+    shape = request.work.shape
+    for parts in divisors(gcd(shape.num_attention_heads, shape.num_query_groups))[1:]:
+        split = replace(request, work=replace(request.work, tensor_parallel=parts))
+        text = f"trainer.devices={parts} trainer.tensor_model_parallel_size={parts}"
+        if fit := _closest(split, request, memory_gb, text):
+            return fit
+    return []

@@ -1,0 +1,100 @@
+"""Add the parts of a device's memory up."""
+
+from dataclasses import dataclass
+
+from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.training.memory.activations import activation_bytes
+from nemo_reasoning.training.memory.static import StaticBytes, static_bytes
+from nemo_reasoning.training.memory.workload import DORA, QLORA, Workload
+
+GIB = 2**30
+LOGIT_CHUNK_BYTES = 256 * 2**20  # of float32 logits that the loss holds at a time
+# CUDA's context with its loaded kernels, cuBLAS' workspace and NCCL's buffers; an allowance, not a measurement.
+CONTEXT_BYTES = 3 * GIB // 4
+# The rest of a GPU's memory is left to the allocator: what lies unused between tensors.
+USABLE_SHARE = 0.92
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one device.
+
+    Attributes:
+        static: Weights, adapter, gradients, optimiser.
+        activations: Kept for the backward pass.
+        logits: A chunk of them, and the loss's gradients.
+        temporary: Gradients that travel through a layer, and weights that are unpacked for it.
+        context: Taken by CUDA before the first tensor.
+    """
+
+    static: StaticBytes
+    activations: int
+    logits: int
+    temporary: int
+    context: int
+
+    @property
+    def peak(self) -> int:
+        """What tensors take at their most; the loss is over when the layers' backward pass begins."""
+        static = self.static
+        lasting = static.weights + static.adapter + static.gradients + static.optimizer
+        return lasting + self.activations + max(self.logits, self.temporary)
+
+    @property
+    def total(self) -> int:
+        """What the device has to offer."""
+        return self.peak + self.context
+
+
+def estimate_memory(work: Workload) -> MemoryEstimate:
+    """Return the memory one device needs at the peak of a step."""
+    return MemoryEstimate(
+        static=static_bytes(work),
+        activations=activation_bytes(work),
+        logits=logit_bytes(work),
+        temporary=_temporary_bytes(work),
+        context=0 if work.on_cpu else CONTEXT_BYTES,
+    )
+
+
+def logit_bytes(work: Workload) -> int:
+    """Return what the loss holds (training/loss.py), if every position is supervised.
+
+    A chunk of logits lies there in the model's dtype and in float32. Around it are the hidden states and their
+    gradients; where the head is trained itself, its gradient in float32 and a chunk's share of it.
+    """
+    vocabulary, width = work.vocabulary, work.width
+    rows = min(work.positions, max(1, LOGIT_CHUNK_BYTES // (4 * vocabulary)))
+    around = 2 * work.positions * work.shape.hidden_size * width
+    each = 4 + (width if width < 4 else 0)
+    if work.trains_base:
+        around += vocabulary * work.shape.hidden_size * (4 + width)
+    return rows * vocabulary * each + around
+
+
+def _temporary_bytes(work: Workload) -> int:
+    """Return the largest tensors that come and go within a layer's backward pass.
+
+    At the activation function these are the gradients of its inputs and output and as much again in between,
+    and the gradients of the residual and of the branch.
+    """
+    shape, width = work.shape, work.width
+    travelling = work.positions * (4 * shape.ffn_hidden_size // work.tensor_parallel + 2 * shape.hidden_size) * width
+    largest = max(inputs * outputs for inputs, outputs in linear_shapes(shape).values()) // work.tensor_parallel
+    if work.scheme == QLORA:
+        return travelling + largest * width  # a weight unpacked
+    if work.scheme == DORA:
+        return travelling + 2 * largest * width  # the adapter's product, and its sum with the weight
+    if work.trains_base:
+        return travelling + max(largest, work.vocabulary * shape.hidden_size) * width  # a weight's gradient
+    return travelling
+
+
+def usable_bytes(memory_gb: float) -> float:
+    """Return what a device with `memory_gb` GiB can be asked for."""
+    return USABLE_SHARE * memory_gb * GIB
+
+
+def fits(work: Workload, memory_gb: float) -> bool:
+    """Return whether a device with `memory_gb` GiB can compute the workload."""
+    return estimate_memory(work).total <= usable_bytes(memory_gb)

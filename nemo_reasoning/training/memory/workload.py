@@ -1,0 +1,104 @@
+"""What decides how much memory a run needs."""
+
+from dataclasses import dataclass
+
+from nemo_reasoning.config import Accelerator, Architecture, Recompute, SftSettings
+
+LORA, QLORA, DORA, FULL = "lora", "qlora", "dora", "none"
+SCHEMES = (LORA, QLORA, DORA, FULL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One device's part of a training step.
+
+    Attributes:
+        shape: Of the model.
+        scheme: How it is adapted, by its name in conf/peft.
+        target_modules: Adapted linears under Megatron's names; without meaning for `none`.
+        dim: Rank of the adapter.
+        dropout: On the adapter's input.
+        precision: "bf16-mixed" or "32".
+        seq_length: Positions of a row.
+        micro_batch_size: Rows of a forward pass.
+        recompute: What is computed again in the backward pass.
+        tensor_parallel: Devices that share a layer.
+        pipeline_parallel: Devices that share the layers out.
+        context_parallel: Devices that share a row.
+        packing: Whether rows lie end to end.
+        on_cpu: Computed by torch's CPU kernels, which keep more than CUDA's do.
+        torch_layers: Layers are ours, not Transformer Engine's; they are on a CPU, and under QLoRA.
+    """
+
+    shape: Architecture
+    scheme: str
+    target_modules: tuple[str, ...]
+    dim: int
+    dropout: float
+    precision: str
+    seq_length: int
+    micro_batch_size: int
+    recompute: Recompute
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    context_parallel: int = 1
+    packing: bool = True
+    on_cpu: bool = False
+    torch_layers: bool = False
+
+    @property
+    def width(self) -> int:
+        """Bytes of a parameter and of an activation."""
+        return 2 if self.precision == "bf16-mixed" else 4
+
+    @property
+    def positions(self) -> int:
+        """Token positions of a forward pass on one device."""
+        return -(-self.micro_batch_size * self.seq_length // self.context_parallel)
+
+    @property
+    def layers(self) -> int:
+        """Layers of one device."""
+        return -(-self.shape.num_layers // self.pipeline_parallel)
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the base weights are trained themselves."""
+        return self.scheme == FULL
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding on one device; Megatron splits them evenly."""
+        return -(-self.shape.vocab_size // self.tensor_parallel)
+
+    def adapts(self, linear: str) -> bool:
+        """Return whether a linear has an adapter."""
+        return not self.trains_base and linear in self.target_modules
+
+
+def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
+    """Return what one device of a run computes.
+
+    Args:
+        settings: The run.
+        shape: Of its model, which `settings` may leave to the model's directory.
+    """
+    peft, trainer = settings.peft, settings.trainer
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    return Workload(
+        shape=shape,
+        scheme=peft.scheme.value,
+        target_modules=tuple(peft.target_modules),
+        dim=peft.dim,
+        dropout=peft.dropout,
+        precision=trainer.precision,
+        seq_length=trainer.seq_length,
+        micro_batch_size=trainer.micro_batch_size,
+        recompute=trainer.recompute,
+        tensor_parallel=trainer.tensor_model_parallel_size,
+        pipeline_parallel=trainer.pipeline_model_parallel_size,
+        context_parallel=trainer.context_parallel_size,
+        packing=trainer.packing,
+        on_cpu=on_cpu,
+        torch_layers=on_cpu or settings.backend.transformer_engine is False or peft.scheme.value == QLORA,
+    )
