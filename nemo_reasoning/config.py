@@ -31,6 +31,8 @@ class PeftScheme(Enum):
     """How the base model is adapted."""
 
     lora = "lora"
+    dora = "dora"  # weight-decomposed low-rank adaptation
+    none = "none"  # every weight is trained
 
 
 class Accelerator(Enum):
@@ -94,6 +96,7 @@ class Recommended:
     dropout: float
     target_modules: list[str]
     lr: float
+    full_lr: float  # where every weight is trained
     epochs: float
     seq_length: int
     global_batch_size: int
@@ -240,7 +243,7 @@ class ExportSettings:
     """conf/export.yaml."""
 
     checkpoint: str
-    formats: list[str]
+    formats: list[str] | None
     output_dir: str | None
     dtype: str
     verify: bool

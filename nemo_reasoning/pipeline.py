@@ -99,12 +99,13 @@ def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, fol
     from nemo_reasoning.export.tokenizer import strip_generation
     from nemo_reasoning.inference.hf import HFEngine
 
-    adapter, model = None, inputs.tokenizer
+    model: Path = inputs.tokenizer
+    adapter: Path | None = None
     if stage == "trained":
         python = VERIFY_PYTHON if VERIFY_PYTHON.is_file() else None
         model, adapter = ensure_exported(folder, tokenizer_python=python)
     console.print(
-        f"measuring {settings.evaluate} held-out problems, {'before' if adapter is None else 'after'} training"
+        f"measuring {settings.evaluate} held-out problems, {'before' if stage == 'base' else 'after'} training"
     )
     engine = HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))
     problems = held_out(count=settings.evaluate, seed=settings.data.seed)

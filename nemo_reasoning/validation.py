@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from math import gcd, inf, prod
 
-from nemo_reasoning.config import LORA_TARGETS, Accelerator, Init, PrepareSettings, SftSettings, TrainerSettings
+from nemo_reasoning.config import Accelerator, Init, PeftScheme, PrepareSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.validation_training import check_peft
 
 PRECISIONS = ("bf16-mixed", "32")
 DTYPES = ("float32", "bfloat16")
@@ -22,6 +23,7 @@ def validate(settings: SftSettings) -> None:
         [
             *_check_choices(settings),
             *_check_ranges(settings),
+            *check_peft(settings.peft, settings.trainer),
             *_check_data(settings.data),
             *_check_batches(settings),
             *_check_model(settings),
@@ -58,9 +60,6 @@ def _check_choices(settings: SftSettings) -> list[str]:
         problems.append(f"model.dtype={settings.model.dtype}: choose one of {', '.join(DTYPES)}")
     if not settings.data.messages:
         problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
-    unknown = sorted(set(settings.peft.target_modules) - set(LORA_TARGETS))
-    if unknown or not settings.peft.target_modules:
-        problems.append(f"peft.target_modules={unknown or '[]'}: choose from {', '.join(LORA_TARGETS)}")
     return problems
 
 
@@ -68,8 +67,7 @@ def _check_ranges(settings: SftSettings) -> list[str]:
     peft, optim = settings.peft, settings.optim
     trainer, callbacks = settings.trainer, settings.callbacks
     positive = {
-        "peft.dim": peft.dim,
-        "peft.alpha": peft.alpha,
+        **({} if peft.scheme is PeftScheme.none else {"peft.dim": peft.dim, "peft.alpha": peft.alpha}),
         "optim.lr": optim.lr,
         "trainer.epochs": trainer.epochs,
         "trainer.max_steps": trainer.max_steps,

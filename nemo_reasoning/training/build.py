@@ -13,12 +13,13 @@ from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections.llm import LlamaModel
 from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
-from nemo.collections.llm.peft import LoRA
+from nemo.collections.llm.peft import DoRA, LoRA
 
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config import (
     Architecture,
     OptimSettings,
+    PeftScheme,
     PeftSettings,
     Recompute,
     RopeScaling,
@@ -86,9 +87,14 @@ def _set_recompute(config: LlamaConfig, recompute: Recompute) -> None:
         config.recompute_granularity, config.recompute_modules = "selective", ["core_attn"]
 
 
-def build_lora(peft: PeftSettings) -> LoRA:
-    """Return NeMo's LoRA; it scales by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha."""
-    return LoRA(
+def build_peft(peft: PeftSettings) -> LoRA | DoRA | None:
+    """Return NeMo's adapter, or None to train every weight.
+
+    Both adapters scale by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha.
+    """
+    if peft.scheme is PeftScheme.none:
+        return None
+    return {PeftScheme.lora: LoRA, PeftScheme.dora: DoRA}[peft.scheme](
         target_modules=list(peft.target_modules),
         dim=peft.dim,
         alpha=peft.scale * peft.dim,

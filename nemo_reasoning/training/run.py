@@ -97,7 +97,7 @@ def _finetune(
             resume_ignore_no_checkpoint=True,
         ),
         optim=build.build_optimizer(settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps),
-        peft=build.build_lora(settings.peft),
+        peft=build.build_peft(settings.peft),
         tokenizer="model",
     )
     nl.teardown(trainer, model)
@@ -168,11 +168,11 @@ def _build_callbacks(
 
 def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
     from nemo_reasoning.models.flops import step_flops
-    from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters
+    from nemo_reasoning.models.shape import architecture_from_hf, flops_adapter_weights
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
 
     shape = settings.model.architecture or architecture_from_hf(inputs.tokenizer)
-    adapter = count_lora_parameters(shape, settings.peft)
+    adapter = flops_adapter_weights(shape, settings.peft)
     return ThroughputMonitor(flops=lambda counts: step_flops(counts, shape=shape, adapter_weights=adapter))
 
 

@@ -54,7 +54,7 @@ def test_a_lost_module_does_not_hide_behind_rounding(
     with pytest.raises(VerificationError, match="layers.1.self_attn.k_proj"):
         verify.verify_rounding(
             tmp_path,
-            adapter=adapter,
+            trained=adapter,
             base=base.path,
             base_dtype="float32",
             batches=ids,
