@@ -105,7 +105,8 @@ def _change(a: torch.Tensor, b: torch.Tensor, scale: float, magnitude: torch.Ten
         merged = torch.addmm(weight, b.float(), a.float(), alpha=scale)
         if magnitude is None:
             return merged
-        return merged * (magnitude.float() / torch.linalg.norm(merged, dim=1))[:, None]
+        factor: torch.Tensor = magnitude.float() / torch.linalg.norm(merged, dim=1)
+        return merged * factor[:, None]
 
     return change
 
@@ -145,7 +146,7 @@ def read_adapter(checkpoint: Path, *, shape: Architecture, peft: PeftSettings) -
     for key, tensor in read_tensors(checkpoint / "weights").items():
         match = _WEIGHT.fullmatch(key)
         if match is None or match[1] not in LORA_TARGETS:
-            raise ExportError(f"{checkpoint} holds {key}; only LoRA and DoRA on {', '.join(LORA_TARGETS)} can be exported")
+            raise ExportError(f"{checkpoint} holds {key}; only LoRA and DoRA on {', '.join(LORA_TARGETS)} are exported")
         pairs.setdefault(match[1], {})[match[2] or match[3]] = tensor
     ordered = {target: pairs[target] for target in LORA_TARGETS if target in pairs}
     return Adapter(

@@ -63,7 +63,7 @@ def _hf_weights(tensors: dict[str, torch.Tensor], shape: Architecture, checkpoin
         found = tensors.get(f"module.{key}")
         if found is None or tuple(found.shape[1:]) != size[1:] or found.shape[0] < size[0]:
             shown = None if found is None else tuple(found.shape)
-            raise ExportError(f"{checkpoint}: {key} is {shown}, the base model needs {size}; is it the base it trained?")
+            raise ExportError(f"{checkpoint}: {key} is {shown}, the base model needs {size}; is it its base?")
         return found[: size[0]]
 
     hidden, layers = shape.hidden_size, shape.num_layers

@@ -17,6 +17,7 @@ from nemo_reasoning.models.source import read_hf_config
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+
 def write_merged(
     trained: Adapter | FullWeights, *, base: Path, base_dtype: str, dtype: str, end_of_turn: int, out: Path
 ) -> None:

@@ -17,7 +17,7 @@ from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.commands import model_card, serve_commands
-from nemo_reasoning.export.formats import FORMATS, check_formats
+from nemo_reasoning.export.formats import check_formats
 from nemo_reasoning.export.full import FullWeights, read_trained
 from nemo_reasoning.export.hf_peft import base_reference, write_hf_peft
 from nemo_reasoning.export.merged import DTYPES, write_merged

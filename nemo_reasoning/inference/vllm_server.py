@@ -134,7 +134,7 @@ def _lora_arguments(adapters: Mapping[str, Path]) -> list[str]:
     configs = {folder: read_adapter_config(folder) for folder in adapters.values()}
     for folder, config in configs.items():
         if config.get("use_dora"):
-            raise EngineError(f"{folder} is a DoRA adapter, which vLLM does not serve; export formats=[merged] and serve that")
+            raise EngineError(f"{folder} is a DoRA adapter, which vLLM refuses; export formats=[merged]")
     rank = max(max_lora_rank(config["r"]) for config in configs.values())
     modules = [f"{name}={folder}" for name, folder in adapters.items()]
     return [

@@ -200,3 +200,26 @@ def test_several_problems_are_listed_together() -> None:
     assert [problem.split("=")[0] for problem in found] == [
         *("trainer.precision", "optim.lr", "data.rows", "trainer.global_batch_size", "trainer.seq_length", "dry_run")
     ]
+
+
+def test_nemos_dora_takes_neither_dropout_nor_tensor_parallelism() -> None:
+    dora = (*LLAMA, "peft=dora")
+
+    assert problems(*dora) == []
+    (dropout,) = problems(*dora, peft__dropout=0.1)
+    assert dropout.startswith("peft.dropout=0.1 with peft=dora")
+    assert "set peft.dropout=0" in dropout
+    (parallel,) = problems(*dora, trainer__tensor_model_parallel_size=2, trainer__devices=2)
+    assert parallel.startswith("trainer.tensor_model_parallel_size=2 with peft=dora")
+
+
+def test_full_fine_tuning_has_no_adapter_and_a_lower_rate() -> None:
+    full = (*LLAMA, "peft=none")
+
+    assert problems(*full) == []
+    assert problems(*full, peft__dim=32) == [
+        "peft.dim=32: peft=none trains every weight and has no adapter; leave it out, or choose peft=lora"
+    ]
+    assert sft_settings(*full).name == "llama3_8b_none"
+    assert sft_settings(*full).optim.lr == 1e-5
+    assert sft_settings(*full, "optim.lr=3e-5").optim.lr == 3e-5
