@@ -50,6 +50,14 @@ class Recompute(Enum):
     full = "full"
 
 
+class Fp8(Enum):
+    """How Transformer Engine scales FP8 operands."""
+
+    none = "none"
+    delayed = "delayed"
+    tensorwise = "tensorwise"
+
+
 class LoggerBackend(Enum):
     """Where metrics go besides metrics.jsonl."""
 
@@ -165,6 +173,12 @@ class TrainerSettings:
     context_parallel_size: int
     packing: bool
     recompute: Recompute
+    offload_layers: int
+    fp8: Fp8
+    tf32: bool
+    expandable_segments: bool
+    memory_fraction: float | None
+    gc_interval: int | None
     keep_checkpoints: int
     seed: int
 

@@ -19,8 +19,9 @@ from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel, fetch_base
 from nemo_reasoning.training.callbacks.quiet import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
-from nemo_reasoning.training.run import TrainingInputs, train
+from nemo_reasoning.training.run import TrainingInputs, train, wanted_backend
 from nemo_reasoning.training.run_folder import open_run
+from nemo_reasoning.training.switches import prepare_process
 
 VERIFY_PYTHON = Path(".venv-verify/bin/python")
 
@@ -37,6 +38,7 @@ def fine_tune(settings: SftSettings) -> Path:
         The run's folder.
     """
     began = time.perf_counter()
+    prepare_process(settings.trainer, **wanted_backend(settings))
     folder = open_run(settings)
     with quiet_output(folder / "log.txt") as terminal:
         console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())

@@ -6,7 +6,7 @@ from math import gcd, inf, prod
 from nemo_reasoning.config import Accelerator, Init, PeftScheme, PrepareSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.validation_training import check_peft
+from nemo_reasoning.validation_training import check_peft, check_trainer
 
 PRECISIONS = ("bf16-mixed", "32")
 DTYPES = ("float32", "bfloat16")
@@ -74,6 +74,7 @@ def _check_ranges(settings: SftSettings) -> list[str]:
         "trainer.seq_length": trainer.seq_length,
         "trainer.global_batch_size": trainer.global_batch_size,
         "trainer.eval_interval": trainer.eval_interval,
+        "trainer.gc_interval": trainer.gc_interval,
         "callbacks.progress_interval": callbacks.progress_interval,
         "callbacks.samples_max_new_tokens": callbacks.samples_max_new_tokens,
         **_layout(trainer),
@@ -82,6 +83,7 @@ def _check_ranges(settings: SftSettings) -> list[str]:
         "optim.weight_decay": optim.weight_decay,
         "optim.clip_grad": optim.clip_grad,
         "trainer.keep_checkpoints": trainer.keep_checkpoints,
+        "trainer.offload_layers": trainer.offload_layers,
         "callbacks.samples_interval": callbacks.samples_interval,
         "evaluate": settings.evaluate,
     }
@@ -202,6 +204,7 @@ def _check_machine(settings: SftSettings) -> list[str]:
             f"trainer.context_parallel_size={settings.trainer.context_parallel_size} needs GPUs with Transformer "
             "Engine; set it to 1"
         )
+    problems += check_trainer(settings, on_cpu=on_cpu or wanted.cuda is False, without_te=without_te)
     problems += [
         f"trainer.packing=true with trainer.{name}={getattr(settings.trainer, name)}: packed batches differ in length; "
         "set trainer.packing=false"

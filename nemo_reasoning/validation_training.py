@@ -1,6 +1,6 @@
 """Checks of how a model is trained: each returns the problems it finds, every one with its remedy."""
 
-from nemo_reasoning.config import LORA_TARGETS, PeftScheme, PeftSettings, TrainerSettings
+from nemo_reasoning.config import LORA_TARGETS, Fp8, PeftScheme, PeftSettings, Recompute, SftSettings, TrainerSettings
 
 
 def check_peft(peft: PeftSettings, trainer: TrainerSettings) -> list[str]:
@@ -31,5 +31,71 @@ def _check_dora(peft: PeftSettings, trainer: TrainerSettings) -> list[str]:
         problems.append(
             f"trainer.tensor_model_parallel_size={trainer.tensor_model_parallel_size} with peft=dora: NeMo's DoRA "
             "takes the norm over one rank's share of a weight; set it to 1, or choose peft=lora"
+        )
+    return problems
+
+
+def needs_gpu(trainer: TrainerSettings) -> list[str]:
+    """Return the settings, with their remedies, that have no meaning without a GPU."""
+    chosen = {
+        "tf32=true": (trainer.tf32, "tf32=false"),
+        "expandable_segments=true": (trainer.expandable_segments, "expandable_segments=false"),
+        f"memory_fraction={trainer.memory_fraction}": (trainer.memory_fraction is not None, "memory_fraction=null"),
+    }
+    return [f"trainer.{name} needs a GPU; set trainer.{off}" for name, (on, off) in chosen.items() if on]
+
+
+def needs_transformer_engine(trainer: TrainerSettings) -> list[str]:
+    """Return the settings, with their remedies, that Megatron has through Transformer Engine alone."""
+    chosen = {
+        f"offload_layers={trainer.offload_layers}": (trainer.offload_layers > 0, "offload_layers=0"),
+        f"fp8={trainer.fp8.value}": (trainer.fp8 is not Fp8.none, "fp8=none"),
+    }
+    return [
+        f"trainer.{name} needs GPUs with Transformer Engine (NVIDIA's container); set trainer.{off}"
+        for name, (on, off) in chosen.items()
+        if on
+    ]
+
+
+def check_trainer(settings: SftSettings, *, on_cpu: bool, without_te: bool) -> list[str]:
+    """Return what cannot work about the trainer on the machine that the settings name, or anywhere.
+
+    Args:
+        settings: The run.
+        on_cpu: Whether they name a machine without GPU, or do without.
+        without_te: Whether they do without Transformer Engine.
+    """
+    trainer, problems = settings.trainer, []
+    if on_cpu:
+        problems += needs_gpu(trainer)
+    if without_te:
+        problems += needs_transformer_engine(trainer)
+    if trainer.memory_fraction is not None and not 0 < trainer.memory_fraction <= 1:
+        problems.append(f"trainer.memory_fraction={trainer.memory_fraction}: must be above 0, and at most 1")
+    if trainer.fp8 is not Fp8.none and trainer.precision != "bf16-mixed":
+        problems.append(
+            f"trainer.fp8={trainer.fp8.value} with trainer.precision={trainer.precision}: FP8 is for products in "
+            "bfloat16; set trainer.precision=bf16-mixed"
+        )
+    return problems + (_check_offload(settings) if trainer.offload_layers > 0 else [])
+
+
+def _check_offload(settings: SftSettings) -> list[str]:
+    """Return what Megatron's TransformerConfig would refuse about offloading, once the model is being built."""
+    trainer, shape = settings.trainer, settings.model.architecture
+    named = f"trainer.offload_layers={trainer.offload_layers}"
+    problems = []
+    if shape is not None and trainer.offload_layers >= shape.num_layers:
+        problems.append(f"{named}: {settings.model.name} has {shape.num_layers} layers; at least one has to stay")
+    if trainer.recompute is not Recompute.none:
+        problems.append(
+            f"{named} with trainer.recompute={trainer.recompute.value}: Megatron does one or the other; set "
+            "trainer.recompute=none"
+        )
+    if trainer.pipeline_model_parallel_size > 1:
+        problems.append(
+            f"{named} with trainer.pipeline_model_parallel_size={trainer.pipeline_model_parallel_size}: Megatron "
+            "does one or the other; set it to 1"
         )
     return problems

@@ -18,6 +18,7 @@ from nemo.collections.llm.peft import DoRA, LoRA
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config import (
     Architecture,
+    Fp8,
     OptimSettings,
     PeftScheme,
     PeftSettings,
@@ -50,6 +51,9 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Any) -> 
     config.bf16 = settings.trainer.precision == "bf16-mixed"
     config.params_dtype = torch.bfloat16 if config.bf16 else torch.float32
     _set_recompute(config, settings.trainer.recompute)
+    if settings.trainer.offload_layers:
+        config.cpu_offloading, config.cpu_offloading_num_layers = True, settings.trainer.offload_layers
+        config.cpu_offloading_activations, config.cpu_offloading_weights = True, False
     return model
 
 
@@ -137,13 +141,12 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int)
         backend: What is active; decides between CPU and CUDA.
         max_steps: Optimiser steps.
     """
-    mixed = nl.MegatronMixedPrecision(precision="bf16-mixed") if trainer.precision == "bf16-mixed" else None
     return nl.Trainer(
         accelerator="gpu" if backend.cuda else "cpu",
         devices=trainer.devices,
         num_nodes=trainer.num_nodes,
         strategy=_build_strategy(trainer),
-        plugins=mixed,
+        plugins=_build_precision(trainer),
         max_steps=max_steps,
         max_epochs=-1,
         val_check_interval=min(trainer.eval_interval, max_steps),
@@ -155,6 +158,24 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int)
         enable_model_summary=False,
         logger=False,
     )
+
+
+def _build_precision(trainer: TrainerSettings) -> nl.MegatronMixedPrecision | None:
+    """Return NeMo's plugin; FP8 as NeMo's recipes have it, but with weights that stay in bfloat16.
+
+    Adapters are added to those weights, and checkpoints with and without FP8 are then the same.
+    """
+    if trainer.precision != "bf16-mixed":
+        return None
+    scaling: dict[Fp8, dict[str, Any]] = {
+        Fp8.none: {},
+        Fp8.delayed: {"fp8": "hybrid", "fp8_amax_history_len": 1024, "fp8_amax_compute_algo": "max"},
+        Fp8.tensorwise: {
+            **{"fp8": "hybrid", "fp8_recipe": "tensorwise", "first_last_layers_bf16": True},
+            **{"num_layers_at_start_in_bf16": 1, "num_layers_at_end_in_bf16": 1},
+        },
+    }
+    return nl.MegatronMixedPrecision(precision="bf16-mixed", **scaling[trainer.fp8])
 
 
 def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.backend.runtime import Backend, backend
-from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
+from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
+from nemo_reasoning.training.switches import switched
 
 if TYPE_CHECKING:
     from nemo_reasoning.training.callbacks.quiz import Paper
@@ -52,13 +53,17 @@ def train(
         BackendError: The machine cannot run what was asked.
         SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
     """
+    with backend(**wanted_backend(settings)) as active, switched(settings.trainer):
+        _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
+
+
+def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
+    """Return the switches of `backend` that a run's settings ask for."""
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
-    wanted = {
+    return {
         "cuda": False if on_cpu else settings.backend.cuda,
         "transformer_engine": settings.backend.transformer_engine,
     }
-    with backend(**wanted) as active:
-        _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
 
 
 def _finetune(
@@ -150,6 +155,7 @@ def _build_callbacks(
     recorder = MetricsRecorder(sources=sources)
     display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
     callbacks = [
+        *_process_callbacks(settings.trainer),
         StepSeed(settings.trainer.seed),
         RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
         SupervisedLoss(),
@@ -163,6 +169,19 @@ def _build_callbacks(
         callbacks.append(_samples(chosen, inputs, out=out, show=display.show))
     if chosen.eval is not None and paper is not None:
         callbacks.append(_quiz(chosen.eval, paper, inputs, out=out, show=display.show))
+    return callbacks
+
+
+def _process_callbacks(trainer: TrainerSettings) -> list[Any]:
+    from nemo.lightning.pytorch.callbacks import GarbageCollectionCallback
+
+    from nemo_reasoning.training.callbacks.memory_fraction import MemoryFraction
+
+    callbacks: list[Any] = []
+    if trainer.memory_fraction is not None:
+        callbacks.append(MemoryFraction(trainer.memory_fraction))
+    if trainer.gc_interval is not None:
+        callbacks.append(GarbageCollectionCallback(trainer.gc_interval, trainer.gc_interval))
     return callbacks
 
 
