@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_reasoning.config_data import DataSettings
 from nemo_reasoning.config_evaluation import QuizSettings
+from nemo_reasoning.config_optim import Fp8, OptimSettings
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -48,14 +49,6 @@ class Recompute(Enum):
     none = "none"
     selective = "selective"
     full = "full"
-
-
-class Fp8(Enum):
-    """How Transformer Engine scales FP8 operands."""
-
-    none = "none"
-    delayed = "delayed"
-    tensorwise = "tensorwise"
 
 
 class LoggerBackend(Enum):
@@ -189,19 +182,6 @@ class TrainerSettings:
         return replicas // (
             self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.context_parallel_size
         )
-
-
-@dataclass
-class OptimSettings:
-    """conf/optim."""
-
-    lr: float
-    min_lr_ratio: float
-    warmup_ratio: float
-    weight_decay: float
-    beta1: float
-    beta2: float
-    clip_grad: float
 
 
 @dataclass

@@ -38,7 +38,7 @@ def fine_tune(settings: SftSettings) -> Path:
         The run's folder.
     """
     began = time.perf_counter()
-    prepare_process(settings.trainer, **wanted_backend(settings))
+    prepare_process(settings, **wanted_backend(settings))
     folder = open_run(settings)
     with quiet_output(folder / "log.txt") as terminal:
         console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())

@@ -1,6 +1,7 @@
 """Checks of how a model is trained: each returns the problems it finds, every one with its remedy."""
 
-from nemo_reasoning.config import LORA_TARGETS, Fp8, PeftScheme, PeftSettings, Recompute, SftSettings, TrainerSettings
+from nemo_reasoning.config import LORA_TARGETS, PeftScheme, PeftSettings, Recompute, SftSettings, TrainerSettings
+from nemo_reasoning.config_optim import Fp8, OptimKind
 
 
 def check_peft(peft: PeftSettings, trainer: TrainerSettings) -> list[str]:
@@ -35,14 +36,17 @@ def _check_dora(peft: PeftSettings, trainer: TrainerSettings) -> list[str]:
     return problems
 
 
-def needs_gpu(trainer: TrainerSettings) -> list[str]:
+def needs_gpu(settings: SftSettings) -> list[str]:
     """Return the settings, with their remedies, that have no meaning without a GPU."""
+    trainer, paged = settings.trainer, settings.optim.kind is OptimKind.paged_adamw_8bit
+    bound, bounded = f"trainer.memory_fraction={trainer.memory_fraction}", trainer.memory_fraction is not None
     chosen = {
-        "tf32=true": (trainer.tf32, "tf32=false"),
-        "expandable_segments=true": (trainer.expandable_segments, "expandable_segments=false"),
-        f"memory_fraction={trainer.memory_fraction}": (trainer.memory_fraction is not None, "memory_fraction=null"),
+        "trainer.tf32=true": (trainer.tf32, "trainer.tf32=false"),
+        "trainer.expandable_segments=true": (trainer.expandable_segments, "trainer.expandable_segments=false"),
+        bound: (bounded, "trainer.memory_fraction=null"),
+        "optim.kind=paged_adamw_8bit": (paged, "optim=adamw_8bit"),
     }
-    return [f"trainer.{name} needs a GPU; set trainer.{off}" for name, (on, off) in chosen.items() if on]
+    return [f"{name} needs a GPU; set {off}" for name, (on, off) in chosen.items() if on]
 
 
 def needs_transformer_engine(trainer: TrainerSettings) -> list[str]:
@@ -68,7 +72,7 @@ def check_trainer(settings: SftSettings, *, on_cpu: bool, without_te: bool) -> l
     """
     trainer, problems = settings.trainer, []
     if on_cpu:
-        problems += needs_gpu(trainer)
+        problems += needs_gpu(settings)
     if without_te:
         problems += needs_transformer_engine(trainer)
     if trainer.memory_fraction is not None and not 0 < trainer.memory_fraction <= 1:

@@ -18,8 +18,6 @@ from nemo.collections.llm.peft import DoRA, LoRA
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config import (
     Architecture,
-    Fp8,
-    OptimSettings,
     PeftScheme,
     PeftSettings,
     Recompute,
@@ -27,6 +25,7 @@ from nemo_reasoning.config import (
     SftSettings,
     TrainerSettings,
 )
+from nemo_reasoning.config_optim import Fp8, OptimSettings
 from nemo_reasoning.training.callbacks.validation import VALIDATION_LOSS, StepCheckpoint
 from nemo_reasoning.training.checkpoints import CHECKPOINT_NAME
 

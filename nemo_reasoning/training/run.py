@@ -12,6 +12,7 @@ from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
+from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.switches import switched
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def train(
         BackendError: The machine cannot run what was asked.
         SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
     """
-    with backend(**wanted_backend(settings)) as active, switched(settings.trainer):
+    with (
+        backend(**wanted_backend(settings)) as active,
+        switched(settings.trainer),
+        optimizer_in_use(settings.optim.kind),
+    ):
         _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
 
 

@@ -1,39 +1,45 @@
 """Settings of torch and Python that hold for the whole process, not for one object of NeMo."""
 
 import gc
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from nemo_reasoning.backend.runtime import resolve
-from nemo_reasoning.config import Fp8, TrainerSettings
+from nemo_reasoning.config import SftSettings, TrainerSettings
+from nemo_reasoning.config_optim import Fp8, OptimKind
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.validation_training import needs_gpu, needs_transformer_engine
 
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
+_EIGHT_BIT = (OptimKind.adamw_8bit, OptimKind.paged_adamw_8bit)
 _FP8_CAPABILITY = (8, 9)  # of Ada and Hopper, the first with FP8 tensor cores
 
 
-def prepare_process(
-    trainer: TrainerSettings, *, cuda: bool | None = None, transformer_engine: bool | None = None
-) -> None:
+def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transformer_engine: bool | None = None) -> None:
     """Refuse what this machine lacks, and configure CUDA's allocator, which reads its variable once.
 
     Call it before anything lies on a GPU. Processes started from here inherit the variable.
 
     Args:
-        trainer: The settings.
+        settings: The run.
         cuda: As for `backend`.
         transformer_engine: As for `backend`.
 
     Raises:
-        BackendError: A setting needs a GPU or Transformer Engine that is not there, or comes too late.
+        BackendError: A setting needs a GPU or a package that is not there, or comes too late.
     """
-    if not needs_gpu(trainer) + needs_transformer_engine(trainer):
+    trainer = settings.trainer
+    if settings.optim.kind in _EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
+        raise BackendError(
+            f"optim.kind={settings.optim.kind.value} needs bitsandbytes; `pip install bitsandbytes`, or set optim=adamw"
+        )
+    if not needs_gpu(settings) + needs_transformer_engine(trainer):
         return  # and torch need not be loaded yet
     machine = resolve(cuda=cuda, transformer_engine=transformer_engine)
-    problems = [] if machine.cuda else needs_gpu(trainer)
+    problems = [] if machine.cuda else needs_gpu(settings)
     problems += [] if machine.transformer_engine else needs_transformer_engine(trainer)
     if problems:
         raise BackendError("\n".join(problems))
@@ -46,7 +52,7 @@ def prepare_process(
 def _use_expandable_segments() -> None:
     import torch
 
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise BackendError("trainer.expandable_segments=true, but CUDA is in use already; start in a new process")
     os.environ[ALLOCATOR_VARIABLES[0]] = with_expandable_segments(os.environ)
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from composing import change, sft_settings
 
-from nemo_reasoning.config import LORA_TARGETS, Fp8, Init, Recompute
+from nemo_reasoning.config import LORA_TARGETS, Init, Recompute
 from nemo_reasoning.config_data import DataSource
+from nemo_reasoning.config_optim import Fp8
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.validation import validate
 

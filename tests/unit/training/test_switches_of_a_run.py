@@ -18,11 +18,20 @@ def settings(*overrides: str) -> SftSettings:
     return sft_settings("model=llama32_1b", "hardware=gpu_80gb", "model.init=random", *overrides)
 
 
-@pytest.mark.parametrize("chosen", ["tf32=true", "memory_fraction=0.5", "fp8=delayed", "offload_layers=2"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "trainer.tf32=true",
+        "trainer.memory_fraction=0.5",
+        "trainer.fp8=delayed",
+        "trainer.offload_layers=2",
+        "optim.kind=paged_adamw_8bit",
+    ],
+)
 def test_a_machine_without_gpu_refuses_before_anything_is_loaded(chosen: str) -> None:
-    prepare_process(settings().trainer, cuda=False)
-    with pytest.raises(BackendError, match=f"trainer.{chosen} needs"):
-        prepare_process(settings(f"trainer.{chosen}").trainer, cuda=False)
+    prepare_process(settings(), cuda=False)
+    with pytest.raises(BackendError, match=f"{chosen} needs"):
+        prepare_process(settings(chosen), cuda=False)
 
 
 @pytest.mark.parametrize(
