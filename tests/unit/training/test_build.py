@@ -63,7 +63,8 @@ def test_only_what_every_machine_has_is_recorded(build: ModuleType) -> None:
     homes = {(leaf if isinstance(leaf, type) else type(leaf)).__module__.partition(".")[0] for leaf in found}
 
     assert len(found) > 100
-    assert homes == {"builtins", "torch", "nemo", "megatron"}
+    # Once a model was trained in this process, NeMo records its initialisers too: partials of torch's.
+    assert homes - {"functools"} == {"builtins", "torch", "nemo", "megatron"}
 
 
 def adapt(lora: Any, linear: torch.nn.Linear, *, name: str) -> Any:
