@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_reasoning.config_data import DataSettings
 from nemo_reasoning.config_evaluation import QuizSettings
+from nemo_reasoning.config_optim import Fp8, OptimSettings
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -32,6 +33,8 @@ class PeftScheme(Enum):
     """How the base model is adapted."""
 
     lora = "lora"
+    dora = "dora"  # weight-decomposed low-rank adaptation
+    none = "none"  # every weight is trained
 
 
 class Accelerator(Enum):
@@ -96,6 +99,7 @@ class Recommended:
     dropout: float
     target_modules: list[str]
     lr: float
+    full_lr: float  # where every weight is trained
     epochs: float
     seq_length: int
     global_batch_size: int
@@ -164,6 +168,12 @@ class TrainerSettings:
     context_parallel_size: int
     packing: bool
     recompute: Recompute
+    offload_layers: int
+    fp8: Fp8
+    tf32: bool
+    expandable_segments: bool
+    memory_fraction: float | None
+    gc_interval: int | None
     keep_checkpoints: int
     seed: int
 
@@ -174,19 +184,6 @@ class TrainerSettings:
         return replicas // (
             self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.context_parallel_size
         )
-
-
-@dataclass
-class OptimSettings:
-    """conf/optim."""
-
-    lr: float
-    min_lr_ratio: float
-    warmup_ratio: float
-    weight_decay: float
-    beta1: float
-    beta2: float
-    clip_grad: float
 
 
 @dataclass
@@ -242,7 +239,7 @@ class ExportSettings:
     """conf/export.yaml."""
 
     checkpoint: str
-    formats: list[str]
+    formats: list[str] | None
     output_dir: str | None
     dtype: str
     verify: bool

@@ -19,8 +19,9 @@ from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel, fetch_base
 from nemo_reasoning.training.callbacks.quiet import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
-from nemo_reasoning.training.run import TrainingInputs, train
+from nemo_reasoning.training.run import TrainingInputs, train, wanted_backend
 from nemo_reasoning.training.run_folder import open_run
+from nemo_reasoning.training.switches import prepare_process
 
 VERIFY_PYTHON = Path(".venv-verify/bin/python")
 
@@ -37,6 +38,7 @@ def fine_tune(settings: SftSettings) -> Path:
         The run's folder.
     """
     began = time.perf_counter()
+    prepare_process(settings, **wanted_backend(settings))
     folder = open_run(settings)
     with quiet_output(folder / "log.txt") as terminal:
         console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
@@ -99,12 +101,13 @@ def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, fol
     from nemo_reasoning.export.tokenizer import strip_generation
     from nemo_reasoning.inference.hf import HFEngine
 
-    adapter, model = None, inputs.tokenizer
+    model: Path = inputs.tokenizer
+    adapter: Path | None = None
     if stage == "trained":
         python = VERIFY_PYTHON if VERIFY_PYTHON.is_file() else None
         model, adapter = ensure_exported(folder, tokenizer_python=python)
     console.print(
-        f"measuring {settings.evaluate} held-out problems, {'before' if adapter is None else 'after'} training"
+        f"measuring {settings.evaluate} held-out problems, {'before' if stage == 'base' else 'after'} training"
     )
     engine = HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))
     problems = held_out(count=settings.evaluate, seed=settings.data.seed)

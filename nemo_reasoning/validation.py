@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from math import gcd, inf, prod
 
-from nemo_reasoning.config import LORA_TARGETS, Accelerator, Init, PrepareSettings, SftSettings, TrainerSettings
+from nemo_reasoning.config import Accelerator, Init, PeftScheme, PrepareSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.config_inference import EngineSettings, GenerateSettings, Scaling, ServeSettings, ThinkingSettings
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.validation_training import check_peft, check_trainer
 
 PRECISIONS = ("bf16-mixed", "32")
 DTYPES = ("float32", "bfloat16")
@@ -23,6 +24,7 @@ def validate(settings: SftSettings) -> None:
         [
             *_check_choices(settings),
             *_check_ranges(settings),
+            *check_peft(settings.peft, settings.trainer),
             *_check_data(settings.data),
             *_check_batches(settings),
             *_check_model(settings),
@@ -122,9 +124,6 @@ def _check_choices(settings: SftSettings) -> list[str]:
         problems.append(f"model.dtype={settings.model.dtype}: choose one of {', '.join(DTYPES)}")
     if not settings.data.messages:
         problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
-    unknown = sorted(set(settings.peft.target_modules) - set(LORA_TARGETS))
-    if unknown or not settings.peft.target_modules:
-        problems.append(f"peft.target_modules={unknown or '[]'}: choose from {', '.join(LORA_TARGETS)}")
     return problems
 
 
@@ -132,14 +131,14 @@ def _check_ranges(settings: SftSettings) -> list[str]:
     peft, optim = settings.peft, settings.optim
     trainer, callbacks = settings.trainer, settings.callbacks
     positive = {
-        "peft.dim": peft.dim,
-        "peft.alpha": peft.alpha,
+        **({} if peft.scheme is PeftScheme.none else {"peft.dim": peft.dim, "peft.alpha": peft.alpha}),
         "optim.lr": optim.lr,
         "trainer.epochs": trainer.epochs,
         "trainer.max_steps": trainer.max_steps,
         "trainer.seq_length": trainer.seq_length,
         "trainer.global_batch_size": trainer.global_batch_size,
         "trainer.eval_interval": trainer.eval_interval,
+        "trainer.gc_interval": trainer.gc_interval,
         "callbacks.progress_interval": callbacks.progress_interval,
         "callbacks.samples_max_new_tokens": callbacks.samples_max_new_tokens,
         **_layout(trainer),
@@ -148,6 +147,7 @@ def _check_ranges(settings: SftSettings) -> list[str]:
         "optim.weight_decay": optim.weight_decay,
         "optim.clip_grad": optim.clip_grad,
         "trainer.keep_checkpoints": trainer.keep_checkpoints,
+        "trainer.offload_layers": trainer.offload_layers,
         "callbacks.samples_interval": callbacks.samples_interval,
         "evaluate": settings.evaluate,
     }
@@ -268,6 +268,7 @@ def _check_machine(settings: SftSettings) -> list[str]:
             f"trainer.context_parallel_size={settings.trainer.context_parallel_size} needs GPUs with Transformer "
             "Engine; set it to 1"
         )
+    problems += check_trainer(settings, on_cpu=on_cpu or wanted.cuda is False, without_te=without_te)
     problems += [
         f"trainer.packing=true with trainer.{name}={getattr(settings.trainer, name)}: packed batches differ in length; "
         "set trainer.packing=false"

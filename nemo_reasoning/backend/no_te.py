@@ -38,7 +38,7 @@ def _causal_batches() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _lora_input() -> Sequence[tuple[Any, str, Any]]:
-    from nemo.collections.llm.peft import lora, utils
+    from nemo.collections.llm.peft import dora, lora, utils
 
     from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear
 
@@ -52,6 +52,7 @@ def _lora_input() -> Sequence[tuple[Any, str, Any]]:
     return [
         (utils, "HAVE_TE", False),
         (lora, "get_adapter_attributes_from_linear", after_norm),
+        (dora, "get_adapter_attributes_from_linear", after_norm),
         (lora, "te", SimpleNamespace(Linear=None)),
     ]
 

@@ -1,25 +1,33 @@
-"""LoRA weights of a NeMo checkpoint, in the one form every export starts from."""
+"""LoRA or DoRA weights of a NeMo checkpoint, in the one form every export starts from."""
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
 
-from nemo_reasoning.config import LORA_TARGETS, Architecture, PeftSettings
+from nemo_reasoning.config import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.models.shape import linear_shapes
 
 _MODEL = "module."
-_WEIGHT = re.compile(r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.adapter\.(linear_in|linear_out)\.weight")
+_WEIGHT = re.compile(
+    r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.adapter\."
+    r"(?:(linear_in|linear_out)\.weight|(weight_magnitude))"
+)
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+Changes = dict[str, Change]  # by Hugging Face's name of a weight: from the base's, float32, to the trained one, float32
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter, as trained: y = W x + scale * linear_out @ linear_in @ x.
+    """A LoRA adapter, as trained: y = W' x with W' = W + scale * linear_out @ linear_in.
+
+    DoRA (arXiv 2402.09353, equation 5) gives the rows of W' lengths of their own: y = m W' x / ||W'||.
 
     Shapes: L layers, H hidden, F ffn, NH heads, KV key-value groups, D head size, r = `peft.dim`.
 
@@ -32,11 +40,13 @@ class Adapter:
             - linear_proj [L, r, NH D], [L, H, r]
             - linear_fc1  [L, r, H], [L, 2 F, r]; rows: gate, then up
             - linear_fc2  [L, r, F], [L, H, r]
+        magnitudes: DoRA's m by the same names, [L, rows of linear_out]; empty for LoRA.
     """
 
     shape: Architecture
     peft: PeftSettings
     weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    magnitudes: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ExportError unless the weights are those of `shape` and `peft`."""
@@ -45,12 +55,17 @@ class Adapter:
                 f"the adapter holds {sorted(self.weights)}, but peft.target_modules is "
                 f"{sorted(self.peft.target_modules)}; export with the configuration it was trained with"
             )
+        if set(self.magnitudes) != (set(self.weights) if self.peft.scheme is PeftScheme.dora else set()):
+            raise ExportError(
+                f"the adapter holds magnitudes of {sorted(self.magnitudes)}, which does not suit "
+                f"peft={self.peft.scheme.value}; export with the configuration it was trained with"
+            )
         layers, dim, linears = self.shape.num_layers, self.peft.dim, linear_shapes(self.shape)
         for target, pair in self.weights.items():
             inputs, outputs = linears[target]
             found, expected = (
-                [tuple(weight.shape) for weight in pair],
-                [(layers, dim, inputs), (layers, outputs, dim)],
+                [tuple(weight.shape) for weight in (*pair, *self._magnitude(target))],
+                [(layers, dim, inputs), (layers, outputs, dim), (layers, outputs)][: 2 + len(self._magnitude(target))],
             )
             if found != expected:
                 raise ExportError(
@@ -58,16 +73,46 @@ class Adapter:
                     f"needs {expected}; export with the base model and the configuration it was trained with"
                 )
 
+    def _magnitude(self, target: str) -> list[torch.Tensor]:
+        return [self.magnitudes[target]] if target in self.magnitudes else []
+
     def hf_pairs(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
         """Yield (module, A [r, in], B [out, r]) under Hugging Face's names, such as layers.0.mlp.up_proj."""
         for target, (linear_in, linear_out) in self.weights.items():
             for layer, (a, fused) in enumerate(zip(linear_in, linear_out, strict=True)):
-                for module, b in _unfuse(target, fused, self.shape).items():
+                for module, b in unfuse(target, fused, self.shape).items():
                     yield f"layers.{layer}.{module}", a, b
 
+    def hf_magnitudes(self) -> dict[str, torch.Tensor]:
+        """Return DoRA's m [out] by the module names of `hf_pairs`; nothing for LoRA."""
+        return {
+            f"layers.{layer}.{module}": part[:, 0]
+            for target, magnitudes in self.magnitudes.items()
+            for layer, rows in enumerate(magnitudes)
+            for module, part in unfuse(target, rows[:, None], self.shape).items()
+        }
 
-def _unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, torch.Tensor]:
-    """Split the rows of a Megatron linear among the Hugging Face modules it stands for."""
+    def changes(self) -> Changes:
+        """Return what becomes of each weight of the base model that the adapter touches."""
+        scale, magnitudes = self.peft.scale, self.hf_magnitudes()
+        return {
+            f"model.{module}.weight": _change(a, b, scale, magnitudes.get(module)) for module, a, b in self.hf_pairs()
+        }
+
+
+def _change(a: torch.Tensor, b: torch.Tensor, scale: float, magnitude: torch.Tensor | None) -> Change:
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        merged = torch.addmm(weight, b.float(), a.float(), alpha=scale)
+        if magnitude is None:
+            return merged
+        factor: torch.Tensor = magnitude.float() / torch.linalg.norm(merged, dim=1)
+        return merged * factor[:, None]
+
+    return change
+
+
+def unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, torch.Tensor]:
+    """Split the rows [rows, columns] of a Megatron linear among the Hugging Face modules it stands for."""
     if target == "linear_qkv":
         groups = rows.view(shape.num_query_groups, -1, shape.head_dim, rows.shape[1])
         parts = {"q_proj": groups[:, :-2], "k_proj": groups[:, -2], "v_proj": groups[:, -1]}
@@ -76,6 +121,11 @@ def _unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, t
         gate, up = rows.chunk(2)
         return {"mlp.gate_proj": gate, "mlp.up_proj": up}
     return {{"linear_proj": "self_attn.o_proj", "linear_fc2": "mlp.down_proj"}[target]: rows}
+
+
+def is_adapter(checkpoint: Path) -> bool:
+    """Whether a NeMo 2 checkpoint holds an adapter, and not a whole model."""
+    return (checkpoint / "weights" / "adapter_metadata.json").is_file()
 
 
 def read_adapter(checkpoint: Path, *, shape: Architecture, peft: PeftSettings) -> Adapter:
@@ -89,17 +139,22 @@ def read_adapter(checkpoint: Path, *, shape: Architecture, peft: PeftSettings) -
     Raises:
         ExportError: It is no adapter checkpoint, or not one of this base model and configuration.
     """
-    if not (checkpoint / "weights" / "adapter_metadata.json").is_file():
+    if not is_adapter(checkpoint):
         raise ExportError(f"{checkpoint} is not a NeMo adapter checkpoint (no weights/adapter_metadata.json)")
     _check_scale(checkpoint, peft)
     pairs: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in _read_tensors(checkpoint / "weights").items():
+    for key, tensor in read_tensors(checkpoint / "weights").items():
         match = _WEIGHT.fullmatch(key)
         if match is None or match[1] not in LORA_TARGETS:
-            raise ExportError(f"{checkpoint} holds {key}; only LoRA on {', '.join(LORA_TARGETS)} can be exported")
-        pairs.setdefault(match[1], {})[match[2]] = tensor
+            raise ExportError(f"{checkpoint} holds {key}; only LoRA and DoRA on {', '.join(LORA_TARGETS)} are exported")
+        pairs.setdefault(match[1], {})[match[2] or match[3]] = tensor
     ordered = {target: pairs[target] for target in LORA_TARGETS if target in pairs}
-    return Adapter(shape, peft, {name: (pair["linear_in"], pair["linear_out"]) for name, pair in ordered.items()})
+    return Adapter(
+        shape,
+        peft,
+        {name: (parts["linear_in"], parts["linear_out"]) for name, parts in ordered.items()},
+        {name: parts["weight_magnitude"] for name, parts in ordered.items() if "weight_magnitude" in parts},
+    )
 
 
 def _check_scale(checkpoint: Path, peft: PeftSettings) -> None:
@@ -116,7 +171,7 @@ def _check_scale(checkpoint: Path, peft: PeftSettings) -> None:
         )
 
 
-def _read_tensors(weights: Path) -> dict[str, torch.Tensor]:
+def read_tensors(weights: Path) -> dict[str, torch.Tensor]:
     """Return the model's tensors of a torch_dist checkpoint; the optimiser's stay on disk."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata

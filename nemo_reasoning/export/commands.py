@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from nemo_reasoning.config import PeftSettings
+from nemo_reasoning.config import PeftScheme, PeftSettings
 from nemo_reasoning.data.schema import THINK_SYSTEM
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE
@@ -24,7 +24,7 @@ def max_lora_rank(dim: int) -> int:
     raise ExportError(f"vLLM serves ranks up to {VLLM_RANKS[-1]}, the adapter has {dim}; export formats=[merged]")
 
 
-def serve_commands(format_name: str, *, folder: Path, name: str, base: str, dim: int) -> dict[str, str]:
+def serve_commands(format_name: str, *, folder: Path, name: str, base: str, peft: PeftSettings) -> dict[str, str]:
     """Return the shell commands that serve one export, by server.
 
     The NIM image, which depends on the base model, is taken from $NIM_IMAGE.
@@ -34,7 +34,7 @@ def serve_commands(format_name: str, *, folder: Path, name: str, base: str, dim:
         folder: What was exported.
         name: Under which clients ask for the model.
         base: Hub id or directory of the base model.
-        dim: Rank of the adapter.
+        peft: What was trained.
     """
     path = folder.resolve()
     where, template_file = shlex.quote(str(path)), shlex.quote(str(path.parent / TEMPLATE_FILE))
@@ -47,7 +47,12 @@ def serve_commands(format_name: str, *, folder: Path, name: str, base: str, dim:
             "nim 1.x": f"{_DOCKER} {model} -e NIM_FT_MODEL=/opt/model $NIM_IMAGE",
             "nim 2.x": f"{_DOCKER} {model} -e NIM_MODEL_PATH=/opt/model $NIM_IMAGE",
         }
-    rank = max_lora_rank(dim)
+    if peft.scheme is PeftScheme.dora:
+        return {
+            "this package": f"python recipes/serve.py checkpoint={where}",
+            "vllm and nim": "# neither takes DoRA adapters: export formats=[merged]",
+        }
+    rank = max_lora_rank(peft.dim)
     nim1 = (
         f"{_DOCKER} {mounted} -e NIM_MAX_LORA_RANK={rank} {template} "
         f"-e NIM_CHAT_TEMPLATE=/opt/{TEMPLATE_FILE} $NIM_IMAGE"
@@ -67,19 +72,17 @@ def serve_commands(format_name: str, *, folder: Path, name: str, base: str, dim:
 def model_card(format_name: str, *, base: str, peft: PeftSettings, commands: dict[str, str]) -> str:
     """Return the README.md of an export."""
     library = "peft" if format_name == "hf_peft" else "transformers"
-    scale = "alpha / sqrt(r)" if peft.rslora else "alpha / r"
     served = "\n\n".join(f"{server}:\n\n```sh\n{command}\n```" for server, command in commands.items())
     return f"""---
 base_model: {base}
 library_name: {library}
 pipeline_tag: text-generation
-tags: [lora, reasoning, nemo]
+tags: [{", ".join([*([] if peft.scheme is PeftScheme.none else [peft.scheme.value]), "reasoning", "nemo"])}]
 ---
 
 # Reasoning with a switch
 
-Fine-tuned from `{base}` with NVIDIA NeMo: LoRA of rank {peft.dim}, alpha {peft.alpha:g}, scale {scale} =
-{peft.scale:g}, on {", ".join(sorted(peft.target_modules))}. The licences of the base model and of
+Fine-tuned from `{base}` with NVIDIA NeMo: {_trained(peft)}. The licences of the base model and of
 the training data apply.
 
 | system message | answer | sampling |
@@ -93,3 +96,13 @@ Use the chat template in this folder: it is the one of the training, and writes 
 
 {served}
 """
+
+
+def _trained(peft: PeftSettings) -> str:
+    if peft.scheme is PeftScheme.none:
+        return "every weight"
+    name, scale = {PeftScheme.dora: "DoRA"}.get(peft.scheme, "LoRA"), "alpha / sqrt(r)" if peft.rslora else "alpha / r"
+    return (
+        f"{name} of rank {peft.dim}, alpha {peft.alpha:g}, scale {scale} =\n{peft.scale:g}, "
+        f"on {', '.join(sorted(peft.target_modules))}"
+    )

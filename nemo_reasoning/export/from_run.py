@@ -7,10 +7,11 @@ from typing import Any
 from rich.console import Console
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
-from nemo_reasoning.config import Init
+from nemo_reasoning.config import Init, PeftScheme
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
+from nemo_reasoning.export.formats import formats_of
 from nemo_reasoning.export.run import ExportResult, export
 from nemo_reasoning.models.source import BaseModel, fetch_base
 from nemo_reasoning.training.callbacks.quiet import quiet_output
@@ -36,7 +37,7 @@ def run_base(run: Path) -> BaseModel:
 def export_run(
     run: Path,
     *,
-    formats: Sequence[str],
+    formats: Sequence[str] | None = None,
     out: Path | None = None,
     dtype: str = "bfloat16",
     verified: bool = True,
@@ -46,7 +47,7 @@ def export_run(
 
     Args:
         run: Folder that recipes/sft_lora.py wrote.
-        formats: From "hf_peft", "nemo" and "merged".
+        formats: From "hf_peft", "nemo" and "merged"; None for every one that holds what was trained.
         out: Where the formats' folders go; None for `export` in the run's folder.
         dtype: Of merged weights.
         verified: Whether to compare logits with the trained model, and to fail where a check cannot run.
@@ -58,7 +59,7 @@ def export_run(
         base=run_base(run),
         template=load_template(settings.model.template),
         peft=settings.peft,
-        formats=formats,
+        formats=formats_of(settings.peft.scheme) if formats is None else formats,
         out=run / EXPORT_FOLDER if out is None else out,
         name=settings.name,
         base_dtype=settings.model.dtype,
@@ -90,18 +91,26 @@ def _in_words(found: Any) -> str:
     return "verified: " + ", ".join(values)
 
 
-def ensure_exported(run: Path, *, tokenizer_python: Path | None = None) -> tuple[Path, Path]:
-    """Return (base model, adapter) of a run as Hugging Face directories, exporting the adapter if necessary."""
-    folder, checkpoint = run / EXPORT_FOLDER, best_checkpoint(run).path
-    base = run_base(run)
-    if not _holds(folder, checkpoint):
-        export_run(run, formats=["hf_peft"], tokenizer_python=tokenizer_python)
-    return base.path, folder / "hf_peft"
+def ensure_exported(run: Path, *, tokenizer_python: Path | None = None) -> tuple[Path, Path | None]:
+    """Return (base model, adapter) of a run as Hugging Face directories, exporting the adapter if necessary.
+
+    Where every weight was trained it is (trained model, None), in the precision of the training.
+    """
+    settings, folder = read_settings(run), run / EXPORT_FOLDER
+    base, whole = run_base(run), settings.peft.scheme is PeftScheme.none
+    name = "merged" if whole else "hf_peft"
+    if not _holds(folder, name, best_checkpoint(run).path):
+        dtype = "float32" if settings.trainer.precision == "32" else "bfloat16"
+        export_run(run, formats=[name], dtype=dtype, tokenizer_python=tokenizer_python)
+    return (folder / name, None) if whole else (base.path, folder / name)
 
 
-def _holds(folder: Path, checkpoint: Path) -> bool:
-    """Whether a folder holds the adapter of this very checkpoint."""
-    if not (folder / MANIFEST).is_file() or not (folder / "hf_peft").is_dir():
+def _holds(folder: Path, format_name: str, checkpoint: Path) -> bool:
+    """Whether a folder holds what this very checkpoint trained, in a format."""
+    if not (folder / MANIFEST).is_file() or not (folder / format_name).is_dir():
         return False
-    recorded = read_manifest(folder)["inputs"]["checkpoint"]
-    return Path(recorded).name == checkpoint.name
+    manifest = read_manifest(folder)
+    return (
+        format_name in manifest["settings"]["formats"]
+        and Path(manifest["inputs"]["checkpoint"]).name == checkpoint.name
+    )

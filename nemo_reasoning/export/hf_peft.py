@@ -6,7 +6,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
-from nemo_reasoning.config import PeftSettings
+from nemo_reasoning.config import PeftScheme, PeftSettings
 from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.models.source import BaseModel
 
@@ -31,6 +31,8 @@ def write_hf_peft(adapter: Adapter, *, base: BaseModel, out: Path) -> None:
         # clone: safetensors refuses tensors that share memory, as q, k and v share their A
         tensors[f"base_model.model.model.{module}.lora_A.weight"] = a.clone()
         tensors[f"base_model.model.model.{module}.lora_B.weight"] = b.clone()
+    for module, magnitude in adapter.hf_magnitudes().items():
+        tensors[f"base_model.model.model.{module}.lora_magnitude_vector"] = magnitude.clone()
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     write_json(out / "adapter_config.json", _config(adapter.peft, base))
 
@@ -50,6 +52,6 @@ def _config(peft: PeftSettings, base: BaseModel) -> dict[str, Any]:
         "revision": base.revision if reference == base.name else None,
         "target_modules": sorted(name for target in peft.target_modules for name in HF_MODULES[target]),
         "task_type": "CAUSAL_LM",
-        "use_dora": False,
+        "use_dora": peft.scheme is PeftScheme.dora,
         "use_rslora": peft.rslora,
     }

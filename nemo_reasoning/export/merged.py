@@ -1,4 +1,4 @@
-"""Base model and adapter merged into one Hugging Face directory."""
+"""A trained model as one Hugging Face directory: base and adapter merged, or every weight as trained."""
 
 import json
 from pathlib import Path
@@ -10,24 +10,26 @@ from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.errors import ExportError
-from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.adapter import Adapter, Changes
+from nemo_reasoning.export.full import FullWeights
 from nemo_reasoning.models.source import read_hf_config
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
-
-def write_merged(adapter: Adapter, *, base: Path, base_dtype: str, dtype: str, end_of_turn: int, out: Path) -> None:
+def write_merged(
+    trained: Adapter | FullWeights, *, base: Path, base_dtype: str, dtype: str, end_of_turn: int, out: Path
+) -> None:
     """Write weights, config.json and generation_config.json to the folder `out`.
 
-    W + scale * B @ A is computed in float32 and saved as `dtype`, one of the base's files at a
-    time, so that memory never holds more than one. W is first rounded to `base_dtype`: the adapter
-    was trained on the rounded weights, not on the original ones.
+    W + scale * B @ A, for DoRA with its rows' lengths set, is computed in float32 and saved as `dtype`,
+    one of the base's files at a time, so that memory never holds more than one. W is first rounded to
+    `base_dtype`: the adapter was trained on the rounded weights, not on the original ones. Weights that
+    were trained themselves take the place of the base's.
 
     Args:
-        adapter: What to merge.
+        trained: What to merge.
         base: The base model's Hugging Face directory.
         base_dtype: Name of the dtype in which NeMo holds the base.
         dtype: Name of the dtype to save.
@@ -40,21 +42,21 @@ def write_merged(adapter: Adapter, *, base: Path, base_dtype: str, dtype: str, e
     config = read_hf_config(base)
     if "quantization_config" in config:
         raise ExportError(f"{base} is quantised; merge onto the unquantised base model")
-    pairs: Pairs = {f"model.{name}.weight": (a, b) for name, a, b in adapter.hf_pairs()}
+    changes, dropped = trained.changes(), {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
     placed, total = {}, 0
     for shard in _shards(base):
         tensors = _merge_shard(
             base / shard,
-            pairs,
-            scale=adapter.peft.scale,
+            changes,
+            dropped=dropped,
             base_dtype=DTYPES[base_dtype],
             dtype=DTYPES[dtype],
         )
         save_file(tensors, out / shard, metadata={"format": "pt"})
         placed.update(dict.fromkeys(tensors, shard))
         total += sum(tensor.nbytes for tensor in tensors.values())
-    if pairs:
-        raise ExportError(f"{base} has no {sorted(pairs)[0]}, which the adapter changes; is it the base it trained on?")
+    if changes:
+        raise ExportError(f"{base} has no {sorted(changes)[0]}, which training changed; is it the base it trained on?")
     if (base / _INDEX).is_file():
         write_json(out / _INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))})
     _write_configs(config, base=base, dtype=dtype, end_of_turn=end_of_turn, out=out)
@@ -70,20 +72,21 @@ def _shards(base: Path) -> list[str]:
 
 
 def _merge_shard(
-    shard: Path, pairs: Pairs, *, scale: float, base_dtype: torch.dtype, dtype: torch.dtype
+    shard: Path, changes: Changes, *, dropped: set[str], base_dtype: torch.dtype, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """Return a file's tensors with the adapter added, removing from `pairs` what was used."""
+    """Return a file's tensors as trained, without the `dropped`, removing from `changes` what was used."""
     tensors = {}
     with safe_open(shard, framework="pt") as source:
         for name in source.keys():  # noqa: SIM118 - the handle is not a mapping
+            if name in dropped:
+                continue
             tensor = source.get_tensor(name)
             if not tensor.is_floating_point():
                 tensors[name] = tensor
                 continue
             tensor = tensor.to(base_dtype)
-            if name in pairs:
-                a, b = pairs.pop(name)
-                tensor = torch.addmm(tensor.float(), b.float(), a.float(), alpha=scale)
+            if name in changes:
+                tensor = changes.pop(name)(tensor.float())
             tensors[name] = tensor.to(dtype)
     return tensors
 

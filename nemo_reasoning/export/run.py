@@ -1,4 +1,4 @@
-"""Export a trained adapter in several formats, and verify each before it appears under its name."""
+"""Export what was trained in several formats, and verify each before it appears under its name."""
 
 import importlib.util
 import re
@@ -15,8 +15,10 @@ from nemo_reasoning.config import PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.adapter import Adapter, read_adapter
+from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.commands import model_card, serve_commands
+from nemo_reasoning.export.formats import check_formats
+from nemo_reasoning.export.full import FullWeights, read_trained
 from nemo_reasoning.export.hf_peft import base_reference, write_hf_peft
 from nemo_reasoning.export.merged import DTYPES, write_merged
 from nemo_reasoning.export.nemo_archive import write_nemo_archive
@@ -28,7 +30,6 @@ from nemo_reasoning.export.tokenizer import (
 from nemo_reasoning.models.shape import architecture_from_hf
 from nemo_reasoning.models.source import BaseModel
 
-FORMATS = ("hf_peft", "nemo", "merged")
 NOT_VERIFIED = "not verified"
 
 
@@ -61,7 +62,7 @@ class ExportResult:
 class _Job:
     """What all formats share."""
 
-    adapter: Adapter
+    trained: Adapter | FullWeights
     base: BaseModel
     formatter: ChatFormatter
     name: str
@@ -77,8 +78,13 @@ class _Job:
             folder=folder,
             name=self.name,
             base=base_reference(self.base),
-            dim=self.adapter.peft.dim,
+            peft=self.trained.peft,
         )
+
+    @property
+    def adapter(self) -> Adapter:
+        assert isinstance(self.trained, Adapter)  # else `check_formats` has refused the format
+        return self.trained
 
 
 def export(
@@ -96,16 +102,16 @@ def export(
     tokenizer_python: Path | None = None,
     require_verified: bool = False,
 ) -> ExportResult:
-    """Write a NeMo adapter checkpoint to `out/<format>` for each format, with `out/manifest.json`.
+    """Write a NeMo checkpoint to `out/<format>` for each format, with `out/manifest.json`.
 
     A format is written beside its place, verified there, and only then put in its place.
 
     Args:
-        checkpoint: NeMo 2 checkpoint of the adapter.
+        checkpoint: NeMo 2 checkpoint of the adapter, or of the model where all of it was trained.
         base: The model it was trained on.
         template: Chat template of the training, with generation tags.
         peft: Configuration of the training.
-        formats: From "hf_peft", "nemo" and "merged".
+        formats: From "hf_peft", "nemo" and "merged"; those that `formats_of` the scheme.
         out: Where the formats' folders go.
         name: Under which servers offer the model.
         base_dtype: In which NeMo holds the base: "float32", "bfloat16" or "float16".
@@ -120,14 +126,15 @@ def export(
         ExportError: The checkpoint cannot be written in a format, or a required check cannot run.
         VerificationError: An export is not what was trained; it is left in `out/.<format>.partial`.
     """
-    _check_request(formats, name, base_dtype=base_dtype, dtype=dtype)
+    check_formats(formats, peft.scheme)
+    _check_request(name, base_dtype=base_dtype, dtype=dtype)
     if require_verified:
         _require_checks(formats, reference_logits, tokenizer_python)
     formatter = ChatFormatter.load(base.path, template=template)
-    adapter = read_adapter(checkpoint, shape=architecture_from_hf(base.path), peft=peft)
+    trained = read_trained(checkpoint, shape=architecture_from_hf(base.path), peft=peft)
     batches = verify.probe_ids(formatter)
     reference = reference_logits(batches) if reference_logits else None
-    job = _Job(adapter, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference)
+    job = _Job(trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference)
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
     write_text(out / TEMPLATE_FILE, strip_generation(template))
@@ -141,10 +148,7 @@ def export(
     return result
 
 
-def _check_request(formats: Sequence[str], name: str, **dtypes: str) -> None:
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown or not formats:
-        raise ExportError(f"formats={unknown or '[]'}: choose from {', '.join(FORMATS)}")
+def _check_request(name: str, **dtypes: str) -> None:
     for key, value in dtypes.items():
         if value not in DTYPES:
             raise ExportError(f"{key}={value}: choose one of {', '.join(DTYPES)}")
@@ -189,7 +193,7 @@ def _export_one(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
         card = model_card(
             format_name,
             base=base_reference(job.base),
-            peft=job.adapter.peft,
+            peft=job.trained.peft,
             commands=job.commands(format_name, folder),
         )
         write_text(partial / "README.md", card)
@@ -212,7 +216,7 @@ def _hf_folder(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
     if format_name == "merged":
         end = job.formatter.end_of_turn
         write_merged(
-            job.adapter,
+            job.trained,
             base=job.base.path,
             base_dtype=job.base_dtype,
             dtype=job.dtype,
@@ -234,7 +238,7 @@ def _verify_weights(format_name: str, folder: Path, job: _Job) -> dict[str, Any]
         return {"logits": verify.verify_logits(model, **compared, dtype="float32")}
     checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared, dtype=job.dtype)}
     if job.dtype != "float32":
-        checks["rounding"] = verify.verify_rounding(folder, adapter=job.adapter, **base, **compared, dtype=job.dtype)
+        checks["rounding"] = verify.verify_rounding(folder, trained=job.trained, **base, **compared, dtype=job.dtype)
     return checks
 
 
@@ -247,7 +251,7 @@ def _verify_tokenizer(folder: Path, job: _Job) -> Any:
 
 def _write_manifest(job: _Job, checkpoint: Path, result: ExportResult, out: Path) -> None:
     weights = sorted((checkpoint / "weights").glob("*.distcp"))
-    peft = job.adapter.peft
+    peft = job.trained.peft
     write_manifest(
         out,
         stage="export",
@@ -261,6 +265,7 @@ def _write_manifest(job: _Job, checkpoint: Path, result: ExportResult, out: Path
             "formats": list(result.folders),
             "base_dtype": job.base_dtype,
             "dtype": job.dtype,
+            "scheme": peft.scheme.value,
             "dim": peft.dim,
             "alpha": peft.alpha,
             "rslora": peft.rslora,

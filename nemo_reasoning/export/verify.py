@@ -16,6 +16,7 @@ from nemo_reasoning.data.schema import THINK_SYSTEM, Message
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
 from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.full import FullWeights
 from nemo_reasoning.export.merged import DTYPES
 
 ReferenceLogits = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
@@ -124,7 +125,7 @@ def load_merged(folder: Path) -> Any:
 def verify_rounding(
     folder: Path,
     *,
-    adapter: Adapter,
+    trained: Adapter | FullWeights,
     base: Path,
     base_dtype: str,
     batches: Sequence[torch.Tensor],
@@ -141,8 +142,8 @@ def verify_rounding(
     """
     model = load_base(base, dtype=base_dtype)
     exact = model.state_dict()
-    for module, a, b in adapter.hf_pairs():
-        exact[f"model.{module}.weight"].addmm_(b.float(), a.float(), alpha=adapter.peft.scale)
+    for name, change in trained.changes().items():
+        exact[name].copy_(change(exact[name]))
     found = verify_logits(model, batches=batches, reference=reference, dtype="float32")
     limits, count = torch.finfo(DTYPES[dtype]), 0
     rtol, atol = 0.51 * limits.eps, 0.51 * limits.smallest_normal * limits.eps

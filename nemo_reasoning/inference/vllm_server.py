@@ -134,7 +134,11 @@ def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
 def _lora_arguments(adapters: Mapping[str, Path]) -> list[str]:
     if not adapters:
         return []
-    rank = max(max_lora_rank(read_adapter_config(folder)["r"]) for folder in adapters.values())
+    configs = {folder: read_adapter_config(folder) for folder in adapters.values()}
+    for folder, config in configs.items():
+        if config.get("use_dora"):
+            raise EngineError(f"{folder} is a DoRA adapter, which vLLM refuses; export formats=[merged]")
+    rank = max(max_lora_rank(config["r"]) for config in configs.values())
     modules = [f"{name}={folder}" for name, folder in adapters.items()]
     return [
         "--enable-lora",

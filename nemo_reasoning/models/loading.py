@@ -21,6 +21,7 @@ def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
 
     model = io.load_context(path=ckpt_to_context_subdir(checkpoint), subpath="model")
     model.config.params_dtype, model.config.bf16 = torch.float32, False
+    model.config.fp8 = None  # a run with FP8 records it
     trainer = nl.Trainer(
         accelerator="auto",
         devices=1,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.config import Architecture, PeftSettings, RopeScaling
+from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings, RopeScaling
 from nemo_reasoning.models.source import read_hf_config, require_llama
 
 
@@ -67,6 +67,30 @@ def count_parameters(shape: Architecture) -> int:
 
 
 def count_lora_parameters(shape: Architecture, peft: PeftSettings) -> int:
-    """Return the number of trainable parameters: dim * (inputs + outputs) for each adapted linear."""
+    """Return the entries of the low-rank matrices: dim * (inputs + outputs) for each adapted linear."""
     linears = linear_shapes(shape)
     return shape.num_layers * sum(peft.dim * sum(linears[target]) for target in peft.target_modules)
+
+
+def count_trainable_parameters(shape: Architecture, peft: PeftSettings) -> int:
+    """Return the number of parameters the optimiser changes.
+
+    DoRA has a magnitude for each output of an adapted linear besides the matrices of LoRA; without
+    an adapter every parameter of the base model is trained.
+    """
+    if peft.scheme is PeftScheme.none:
+        return count_parameters(shape)
+    magnitudes = 0
+    if peft.scheme is PeftScheme.dora:
+        linears = linear_shapes(shape)
+        magnitudes = shape.num_layers * sum(linears[target][1] for target in peft.target_modules)
+    return count_lora_parameters(shape, peft) + magnitudes
+
+
+def flops_adapter_weights(shape: Architecture, peft: PeftSettings) -> int | None:
+    """Return what `models.flops` takes as `adapter_weights`; None where every weight is trained.
+
+    DoRA's magnitudes multiply element by element, which is not counted, like norms; the norm of the
+    adapted weight, worked out anew in every forward pass, is work of the machine, not of the model.
+    """
+    return None if peft.scheme is PeftScheme.none else count_lora_parameters(shape, peft)

@@ -13,18 +13,19 @@ from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections.llm import LlamaModel
 from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
-from nemo.collections.llm.peft import LoRA
+from nemo.collections.llm.peft import DoRA, LoRA
 
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config import (
     Architecture,
-    OptimSettings,
+    PeftScheme,
     PeftSettings,
     Recompute,
     RopeScaling,
     SftSettings,
     TrainerSettings,
 )
+from nemo_reasoning.config_optim import Fp8, OptimSettings
 from nemo_reasoning.training.callbacks.validation import VALIDATION_LOSS, StepCheckpoint
 from nemo_reasoning.training.checkpoints import CHECKPOINT_NAME
 
@@ -49,6 +50,9 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Any) -> 
     config.bf16 = settings.trainer.precision == "bf16-mixed"
     config.params_dtype = torch.bfloat16 if config.bf16 else torch.float32
     _set_recompute(config, settings.trainer.recompute)
+    if settings.trainer.offload_layers:
+        config.cpu_offloading, config.cpu_offloading_num_layers = True, settings.trainer.offload_layers
+        config.cpu_offloading_activations, config.cpu_offloading_weights = True, False
     return model
 
 
@@ -86,9 +90,14 @@ def _set_recompute(config: LlamaConfig, recompute: Recompute) -> None:
         config.recompute_granularity, config.recompute_modules = "selective", ["core_attn"]
 
 
-def build_lora(peft: PeftSettings) -> LoRA:
-    """Return NeMo's LoRA; it scales by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha."""
-    return LoRA(
+def build_peft(peft: PeftSettings) -> LoRA | DoRA | None:
+    """Return NeMo's adapter, or None to train every weight.
+
+    Both adapters scale by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha.
+    """
+    if peft.scheme is PeftScheme.none:
+        return None
+    return {PeftScheme.lora: LoRA, PeftScheme.dora: DoRA}[peft.scheme](
         target_modules=list(peft.target_modules),
         dim=peft.dim,
         alpha=peft.scale * peft.dim,
@@ -131,13 +140,12 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int)
         backend: What is active; decides between CPU and CUDA.
         max_steps: Optimiser steps.
     """
-    mixed = nl.MegatronMixedPrecision(precision="bf16-mixed") if trainer.precision == "bf16-mixed" else None
     return nl.Trainer(
         accelerator="gpu" if backend.cuda else "cpu",
         devices=trainer.devices,
         num_nodes=trainer.num_nodes,
         strategy=_build_strategy(trainer),
-        plugins=mixed,
+        plugins=_build_precision(trainer),
         max_steps=max_steps,
         max_epochs=-1,
         val_check_interval=min(trainer.eval_interval, max_steps),
@@ -149,6 +157,24 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int)
         enable_model_summary=False,
         logger=False,
     )
+
+
+def _build_precision(trainer: TrainerSettings) -> nl.MegatronMixedPrecision | None:
+    """Return NeMo's plugin; FP8 as NeMo's recipes have it, but with weights that stay in bfloat16.
+
+    Adapters are added to those weights, and checkpoints with and without FP8 are then the same.
+    """
+    if trainer.precision != "bf16-mixed":
+        return None
+    scaling: dict[Fp8, dict[str, Any]] = {
+        Fp8.none: {},
+        Fp8.delayed: {"fp8": "hybrid", "fp8_amax_history_len": 1024, "fp8_amax_compute_algo": "max"},
+        Fp8.tensorwise: {
+            **{"fp8": "hybrid", "fp8_recipe": "tensorwise", "first_last_layers_bf16": True},
+            **{"num_layers_at_start_in_bf16": 1, "num_layers_at_end_in_bf16": 1},
+        },
+    }
+    return nl.MegatronMixedPrecision(precision="bf16-mixed", **scaling[trainer.fp8])
 
 
 def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:

@@ -3,8 +3,9 @@
 Logits are the largest tensor of a language model: at 8,192 positions and a vocabulary of 128,256 they take
 4 GB in float32, and their gradient as much again. Here a chunk of positions at a time is multiplied with the
 output head, turned into losses and gradients, and forgotten (the idea of arXiv 2411.09009 and of Liger,
-arXiv 2410.10989). The head is frozen under LoRA, so the gradient of a position's hidden state is known up to
-the factor that the backward pass brings, and is computed with the loss.
+arXiv 2410.10989). The head is frozen under an adapter, so the gradient of a position's hidden state is known up
+to the factor that the backward pass brings, and is computed with the loss. The gradient of a trainable head sums
+over positions, each with its own factor, so there the logits are computed again in the backward pass.
 """
 
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from nemo_reasoning.data.schema import IGNORED_LABEL
 from nemo_reasoning.training.memory.estimate import LOGIT_CHUNK_BYTES
@@ -39,17 +39,9 @@ def linear_cross_entropy(
     rows = max(1, chunk_bytes // (4 * weight.shape[0]))
     if group is not None and group.size() == 1:
         group = None
-    if not weight.requires_grad:
-        loss: torch.Tensor = _FrozenHead.apply(hidden, weight, labels, group, rows)  # type: ignore[no-untyped-call]
-        return loss
-    if group is not None:
-        raise NotImplementedError("a trainable output head cannot be split over tensor-parallel ranks here")
-    pieces = zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True)
-    return torch.cat([checkpoint(_chunk_loss, h, weight, y, use_reentrant=False) for h, y in pieces])
-
-
-def _chunk_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="none")
+    head = _TrainableHead if weight.requires_grad else _FrozenHead
+    loss: torch.Tensor = head.apply(hidden, weight, labels, group, rows)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -86,6 +78,48 @@ class _FrozenHead(torch.autograd.Function):
         if gradient is None:
             return None, None, None, None, None
         return gradient.mul(loss_gradient.to(gradient.dtype)[:, None]), None, None, None, None
+
+
+class _TrainableHead(torch.autograd.Function):
+    """Losses; the logits are computed again for the gradients of hidden states and head."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        group: "dist.ProcessGroup | None",
+        rows: int,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(hidden, weight, labels)
+        ctx.group, ctx.rows = group, rows
+        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+        first = 0 if group is None else group.rank() * weight.shape[0]
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            losses[part] = _losses(F.linear(hidden[part], weight).float(), labels[part] - first, group)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, loss_gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
+        hidden, weight, labels = ctx.saved_tensors
+        group, rows = ctx.group, ctx.rows
+        first = 0 if group is None else group.rank() * weight.shape[0]
+        hidden_gradient = torch.empty_like(hidden)
+        # The chunks' shares are summed in float32: bfloat16 would round after every chunk.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            logits = F.linear(hidden[part], weight).float()
+            _losses(logits, labels[part] - first, group)
+            gradient = logits.mul_(loss_gradient[part, None]).to(weight.dtype)
+            torch.mm(gradient, weight, out=hidden_gradient[part])
+            weight_gradient += gradient.t() @ hidden[part]
+        if group is not None:
+            dist.all_reduce(hidden_gradient, group=group)
+        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None
 
 
 def _losses(logits: torch.Tensor, labels: torch.Tensor, group: "dist.ProcessGroup | None") -> torch.Tensor:

@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config import Architecture, SftSettings
+from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings, SftSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
+from nemo_reasoning.models.shape import architecture_from_hf, count_parameters, count_trainable_parameters
 from nemo_reasoning.training.memory.settle import available_gb, known_shape, request_of
 from nemo_reasoning.training.memory.table import choice_table, parts_table
 from nemo_reasoning.training.memory.workload import workload_of
@@ -24,7 +24,7 @@ class RunPlan:
 
     Attributes:
         parameters: Of the base model.
-        trainable_parameters: Of the adapter.
+        trainable_parameters: Of the adapter, or of the model where all of it is trained.
         weight_bytes: Of the base model in training precision, over all devices.
         tokens_per_step: Most input positions of an optimiser step.
         micro_batches: Forward passes of one replica in a step.
@@ -58,7 +58,7 @@ def plan_run(settings: SftSettings) -> RunPlan:
         steps = max(1, round(trainer.epochs * rows / trainer.global_batch_size))
     return RunPlan(
         parameters=parameters,
-        trainable_parameters=count_lora_parameters(shape, settings.peft),
+        trainable_parameters=count_trainable_parameters(shape, settings.peft),
         weight_bytes=parameters * _BYTES[trainer.precision],
         tokens_per_step=trainer.global_batch_size * trainer.seq_length,
         micro_batches=trainer.global_batch_size // (trainer.micro_batch_size * trainer.data_parallel_size),
@@ -94,10 +94,14 @@ def _stages(settings: SftSettings) -> tuple[str, ...]:
         f"prepare {source} -> {out}/data",
         f"base model: {base}",
         *measure,
-        f"train with {settings.peft.scheme.value}, {trainer.precision}, {trainer.devices} x {settings.hardware.name}; "
+        f"train {_scheme(settings.peft)}, {trainer.precision}, {trainer.devices} x {settings.hardware.name}; "
         f"validate and save every {trainer.eval_interval} steps -> {out}/checkpoints",
-        *([f"export the adapter, measure again, report -> {out}/report.html"] if measure else []),
+        *([f"export, measure again, report -> {out}/report.html"] if measure else []),
     )
+
+
+def _scheme(peft: PeftSettings) -> str:
+    return "every weight" if peft.scheme is PeftScheme.none else f"with {peft.scheme.value}"
 
 
 def _source(data: DataSettings) -> str:

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.backend.runtime import Backend, backend
-from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
+from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import Order
 from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
+from nemo_reasoning.training.optimizers import optimizer_in_use
+from nemo_reasoning.training.switches import switched
 
 if TYPE_CHECKING:
     from nemo_reasoning.training.callbacks.quiz import Paper
@@ -53,13 +55,21 @@ def train(
         BackendError: The machine cannot run what was asked.
         SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
     """
+    with (
+        backend(**wanted_backend(settings)) as active,
+        switched(settings.trainer),
+        optimizer_in_use(settings.optim.kind),
+    ):
+        _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
+
+
+def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
+    """Return the switches of `backend` that a run's settings ask for."""
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
-    wanted = {
+    return {
         "cuda": False if on_cpu else settings.backend.cuda,
         "transformer_engine": settings.backend.transformer_engine,
     }
-    with backend(**wanted) as active:
-        _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
 
 
 def _finetune(
@@ -98,7 +108,7 @@ def _finetune(
             resume_ignore_no_checkpoint=True,
         ),
         optim=build.build_optimizer(settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps),
-        peft=build.build_lora(settings.peft),
+        peft=build.build_peft(settings.peft),
         tokenizer="model",
     )
     nl.teardown(trainer, model)
@@ -153,6 +163,7 @@ def _build_callbacks(
     recorder = MetricsRecorder(sources=sources)
     display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
     callbacks = [
+        *_process_callbacks(settings.trainer),
         StepSeed(settings.trainer.seed),
         RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
         SupervisedLoss(),
@@ -170,13 +181,26 @@ def _build_callbacks(
     return callbacks
 
 
+def _process_callbacks(trainer: TrainerSettings) -> list[Any]:
+    from nemo.lightning.pytorch.callbacks import GarbageCollectionCallback
+
+    from nemo_reasoning.training.callbacks.memory_fraction import MemoryFraction
+
+    callbacks: list[Any] = []
+    if trainer.memory_fraction is not None:
+        callbacks.append(MemoryFraction(trainer.memory_fraction))
+    if trainer.gc_interval is not None:
+        callbacks.append(GarbageCollectionCallback(trainer.gc_interval, trainer.gc_interval))
+    return callbacks
+
+
 def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
     from nemo_reasoning.models.flops import step_flops
-    from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters
+    from nemo_reasoning.models.shape import architecture_from_hf, flops_adapter_weights
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
 
     shape = settings.model.architecture or architecture_from_hf(inputs.tokenizer)
-    adapter = count_lora_parameters(shape, settings.peft)
+    adapter = flops_adapter_weights(shape, settings.peft)
     return ThroughputMonitor(flops=lambda counts: step_flops(counts, shape=shape, adapter_weights=adapter))
 
 

@@ -35,7 +35,8 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
     if file.parent == Path("."):
         return [(file.stem, [])]
     roots, group = [path.stem for path in FILES if path.parent == Path(".")], file.parent.as_posix()
-    return [(root, [f"{groups(root)[group]}={file.stem}"]) for root in roots if group in groups(root)]
+    needed = ["hardware=gpu_80gb"] if file.stem == "paged_adamw_8bit" else []
+    return [(root, [f"{groups(root)[group]}={file.stem}", *needed]) for root in roots if group in groups(root)]
 
 
 def schema(root: str) -> type[Any] | None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from composing import change, sft_settings
 
-from nemo_reasoning.config import LORA_TARGETS, Init
+from nemo_reasoning.config import LORA_TARGETS, Init, Recompute
 from nemo_reasoning.config_data import DataSource
+from nemo_reasoning.config_optim import Fp8
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.validation import validate
 
@@ -200,3 +201,58 @@ def test_several_problems_are_listed_together() -> None:
     assert [problem.split("=")[0] for problem in found] == [
         *("trainer.precision", "optim.lr", "data.rows", "trainer.global_batch_size", "trainer.seq_length", "dry_run")
     ]
+
+
+def test_nemos_dora_takes_neither_dropout_nor_tensor_parallelism() -> None:
+    dora = (*LLAMA, "peft=dora")
+
+    assert problems(*dora) == []
+    (dropout,) = problems(*dora, peft__dropout=0.1)
+    assert dropout.startswith("peft.dropout=0.1 with peft=dora")
+    assert "set peft.dropout=0" in dropout
+    (parallel,) = problems(*dora, trainer__tensor_model_parallel_size=2, trainer__devices=2)
+    assert parallel.startswith("trainer.tensor_model_parallel_size=2 with peft=dora")
+
+
+def test_full_fine_tuning_has_no_adapter_and_a_lower_rate() -> None:
+    full = (*LLAMA, "peft=none")
+
+    assert problems(*full) == []
+    assert problems(*full, peft__dim=32) == [
+        "peft.dim=32: peft=none trains every weight and has no adapter; leave it out, or choose peft=lora"
+    ]
+    assert sft_settings(*full).name == "llama3_8b_none"
+    assert sft_settings(*full).optim.lr == 1e-5
+    assert sft_settings(*full, "optim.lr=3e-5").optim.lr == 3e-5
+
+
+GPU_ONLY = {"tf32": True, "expandable_segments": True, "memory_fraction": 0.5}
+TE_ONLY = {"offload_layers": 4, "fp8": Fp8.delayed}
+
+
+@pytest.mark.parametrize(("key", "value"), [*GPU_ONLY.items(), *TE_ONLY.items()])
+def test_what_a_machine_lacks_is_refused(key: str, value: Any) -> None:
+    chosen = {f"trainer__{key}": value}
+    without_te = problems(backend__transformer_engine=False, **chosen)
+    (on_cpu,) = problems("model=llama3_8b", "hardware=cpu", **chosen)
+
+    assert problems(**chosen) == []
+    assert len(without_te) == (key in TE_ONLY)
+    assert on_cpu.startswith(f"trainer.{key}={getattr(value, 'value', str(value).replace('T', 't'))} needs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"memory_fraction": 1.1}, "at most 1"),
+        ({"memory_fraction": 0.0}, "must be above 0"),
+        ({"gc_interval": 0}, "must be above 0"),
+        ({"offload_layers": -1}, "must be 0 or above"),
+        ({"offload_layers": 32}, "has 32 layers"),
+        ({"offload_layers": 4, "recompute": Recompute.full}, "set trainer.recompute=none"),
+        ({"fp8": Fp8.tensorwise, "precision": "32"}, "set trainer.precision=bf16-mixed"),
+    ],
+)
+def test_switches_that_exclude_each_other(changes: dict[str, Any], remedy: str) -> None:
+    (found,) = problems(**{f"trainer__{key}": value for key, value in changes.items()})
+    assert remedy in found

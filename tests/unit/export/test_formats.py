@@ -122,8 +122,11 @@ def test_full_checkpoints_and_other_adapters_are_refused(adapter: Adapter, tmp_p
         read_adapter(tmp_path, shape=adapter.shape, peft=PEFT)
     magnitude = "module.decoder.layers.mlp.linear_fc2.adapter.weight_magnitude"
     checkpoint = save_checkpoint(adapter, tmp_path / "dora", magnitude)
-    with pytest.raises(ExportError, match="weight_magnitude"):
+    with pytest.raises(ExportError, match="does not suit peft=lora"):
         read_adapter(checkpoint, shape=adapter.shape, peft=PEFT)
+    other = save_checkpoint(adapter, tmp_path / "other", "module.decoder.layers.mlp.linear_fc2.adapter.gate")
+    with pytest.raises(ExportError, match="adapter.gate; only LoRA and DoRA"):
+        read_adapter(other, shape=adapter.shape, peft=PEFT)
 
 
 @pytest.mark.parametrize("text", [None, "{}", "model_transform: null", "model_transform: {dim: 6}"])

@@ -1,5 +1,6 @@
 """Each format gives the logits of the model that was trained, and a broken one is noticed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from trained_adapters import run, scaled, trained_logits
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
+from nemo_reasoning.config import PeftScheme
 from nemo_reasoning.errors import ExportError, TemplateError, VerificationError
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.adapter import Adapter
@@ -54,7 +56,7 @@ def test_a_lost_module_does_not_hide_behind_rounding(
     with pytest.raises(VerificationError, match="layers.1.self_attn.k_proj"):
         verify.verify_rounding(
             tmp_path,
-            adapter=adapter,
+            trained=adapter,
             base=base.path,
             base_dtype="float32",
             batches=ids,
@@ -132,3 +134,30 @@ def test_the_base_is_rounded_as_nemo_holds_it(
     assert result.checks[format_name]["logits"]["max_abs"] < 1e-4
     with pytest.raises(VerificationError, match="differ from the trained model"):
         run(base, adapter, tmp_path, base_dtype="float32", **request)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "formats", "others"), [("dora", ["nemo"], "hf_peft,merged"), ("none", ["merged", "hf_peft"], "merged")]
+)
+def test_formats_that_cannot_hold_what_was_trained(
+    base: BaseModel, adapter: Adapter, tmp_path: Path, scheme: str, formats: list[str], others: str
+) -> None:
+    trained = replace(adapter.peft, scheme=PeftScheme[scheme])
+    with pytest.raises(ExportError, match=rf"export formats=\[{others}\]"):
+        run(base, adapter, tmp_path, peft=trained, formats=formats)
+
+
+def test_dora_merges_as_peft_does(base: BaseModel, adapter: Adapter, tmp_path: Path) -> None:
+    magnitudes = {name: 1 + torch.rand(up.shape[:2]) for name, (_, up) in adapter.weights.items()}
+    dora = replace(adapter, peft=replace(adapter.peft, scheme=PeftScheme.dora), magnitudes=magnitudes)
+    for folder in ("adapter", "merged"):
+        (tmp_path / folder).mkdir()
+    write_hf_peft(dora, base=base, out=tmp_path / "adapter")
+    write_merged(dora, base=base.path, base_dtype="float32", dtype="float32", end_of_turn=2, out=tmp_path / "merged")
+    ids = torch.arange(60)[None]
+    with torch.no_grad():
+        expected = verify.load_hf_peft(tmp_path / "adapter", base=base.path, base_dtype="float32")(ids).logits
+        found = verify.load_merged(tmp_path / "merged")(ids).logits
+        plain = trained_logits(base.path, adapter)([ids])[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, plain, atol=0.1)

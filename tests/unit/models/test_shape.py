@@ -16,6 +16,8 @@ from nemo_reasoning.models.shape import (
     count_linear_weights,
     count_lora_parameters,
     count_parameters,
+    count_trainable_parameters,
+    flops_adapter_weights,
     linear_shapes,
 )
 
@@ -111,3 +113,20 @@ def test_lora_parameters_are_those_of_peft(targets: list[str]) -> None:
     adapted = get_peft_model(fused_model(), LoraConfig(r=6, target_modules=[FUSED[target] for target in targets]))
 
     assert count_lora_parameters(SMALL, settings) == adapted.get_nb_trainable_parameters()[0]
+
+
+@pytest.mark.parametrize("targets", [list(LORA_TARGETS), ["linear_qkv", "linear_fc2"]])
+def test_dora_has_a_magnitude_for_each_output_besides(targets: list[str]) -> None:
+    settings = PeftSettings(PeftScheme.dora, dim=6, alpha=12, dropout=0.0, target_modules=targets, rslora=True)
+    config = LoraConfig(r=6, target_modules=[FUSED[target] for target in targets], use_dora=True)
+    adapted = get_peft_model(fused_model(), config)
+
+    assert count_trainable_parameters(SMALL, settings) == adapted.get_nb_trainable_parameters()[0]
+    assert flops_adapter_weights(SMALL, settings) == count_lora_parameters(SMALL, settings)
+
+
+def test_full_fine_tuning_trains_every_parameter() -> None:
+    settings = PeftSettings(PeftScheme.none, dim=0, alpha=0, dropout=0.0, target_modules=[], rslora=False)
+
+    assert count_trainable_parameters(SMALL, settings) == count_parameters(SMALL)
+    assert flops_adapter_weights(SMALL, settings) is None

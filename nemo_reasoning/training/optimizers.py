@@ -1,0 +1,126 @@
+"""Other implementations of AdamW in the place of the one that Megatron chooses.
+
+Megatron takes Transformer Engine's fused Adam, apex's, or torch's plain one, whichever it finds first. Its
+optimiser keeps the float32 copies of the weights and its checkpoints; what is put in here only computes
+the update. Resuming is exact, since the checkpoints hold the 8-bit state as it is.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nemo_reasoning.backend.patching import Patch, applied
+from nemo_reasoning.config_optim import OptimKind
+
+# bitsandbytes scales its 8-bit states by blocks of 256 entries, so these have not the shape of a parameter.
+_BLOCKS = ("absmax1", "absmax2")
+_CODES = ("qmap1", "qmap2")  # the 256 values that the 8 bits stand for: constants
+
+
+@contextmanager
+def optimizer_in_use(kind: OptimKind) -> Iterator[None]:
+    """Let Megatron build optimisers of a kind for the length of the block."""
+    if kind is OptimKind.adamw:
+        yield
+        return
+    patch = Patch(f"optimizer-{kind.value}", "megatron.core.optimizer takes whichever Adam it finds", _PATCHES[kind])
+    with applied(patch):
+        yield
+
+
+def _fused() -> Sequence[tuple[Any, str, Any]]:
+    import torch
+    from megatron.core import optimizer
+
+    def adam(*, adam_w_mode: bool, **arguments: Any) -> Any:
+        return (torch.optim.AdamW if adam_w_mode else torch.optim.Adam)(**arguments, fused=True)
+
+    return [(optimizer, "USING_PYTORCH_OPTIMIZER", False), (optimizer, "Adam", adam)]
+
+
+def _eight_bit(*, paged: bool) -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core import optimizer
+    from megatron.core.optimizer import optimizer as wrappers
+
+    build = optimizer._get_megatron_optimizer_based_on_param_groups
+    share = wrappers.optim_state_to_sharding_state
+
+    def adam(*, adam_w_mode: bool, **arguments: Any) -> Any:
+        return _checkpointed_class()(**arguments, optim_bits=8, is_paged=paged)
+
+    def build_with_states(*args: Any, **kwargs: Any) -> Any:
+        built = build(*args, **kwargs)
+        built.init_state_fn = _init_states  # Megatron's own makes the states of torch's Adam
+        return built
+
+    def share_blocks(state: Any, parameters: Mapping[int, Any], exclude_keys: Any = ()) -> None:
+        _share_with_blocks(state, parameters, lambda: share(state, parameters, exclude_keys))
+
+    return [
+        (optimizer, "USING_PYTORCH_OPTIMIZER", False),
+        (optimizer, "Adam", adam),
+        (optimizer, "_get_megatron_optimizer_based_on_param_groups", build_with_states),
+        (wrappers, "optim_state_to_sharding_state", share_blocks),
+    ]
+
+
+def _init_states(adam: Any, config: Any = None) -> None:
+    """Make the states that a checkpoint is about to fill."""
+    for gindex, group in enumerate(adam.param_groups):
+        for pindex, parameter in enumerate(group["params"]):
+            if not adam.state[parameter]:
+                adam.init_state(group, parameter, gindex, pindex)
+
+
+def _checkpointed_class() -> type[Any]:
+    import torch
+    from bitsandbytes import optim
+
+    adamw: Any = optim.AdamW  # type: ignore[attr-defined]
+
+    class AdamW8bit(adamw):  # type: ignore[misc]
+        """Tells its states one by one, as Megatron stores them, and is paged again after it was loaded."""
+
+        def state_dict(self) -> dict[str, Any]:
+            plain: dict[str, Any] = torch.optim.Optimizer.state_dict(self)
+            return plain
+
+        def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:
+            super().load_state_dict(state_dict, move_to_device)
+            for parameter, state in self.state.items():
+                if state and state["state1"].dtype is torch.uint8:
+                    state["qmap1"] = self.name2qmap["dynamic"].to(parameter.device)
+                    state["qmap2"] = self.name2qmap["udynamic"].to(parameter.device)
+                    for name in ("state1", "state2"):
+                        state[name] = self.get_state_buffer(parameter, dtype=torch.uint8).copy_(state[name])
+
+    return AdamW8bit
+
+
+def _share_with_blocks(state: Any, parameters: Mapping[int, Any], share: Callable[[], None]) -> None:
+    """Let Megatron shard what has the shape of a parameter, and add the scales of the blocks as whole objects."""
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensorFactory
+
+    apart = {number: {key: own[key] for key in _BLOCKS if key in own} for number, own in state["state"].items()}
+    state["state"] = {
+        number: {key: value for key, value in own.items() if key not in (*_BLOCKS, *_CODES)}
+        for number, own in state["state"].items()
+    }
+    share()
+    for number, blocks in apart.items():
+        place = parameters[number]
+        tensor = next(iter(nested_values(place.build()))) if isinstance(place, ShardedTensorFactory) else place
+        # Layers share the key of their parameter; the offset tells them, and tensor-parallel ranks, apart.
+        offset = ".".join(str(index) for index in tensor.local_chunk_offset_in_global())
+        for key, value in blocks.items():
+            state["state"][number][key] = ShardedObject(
+                f"optimizer.state.{key}.{place.key}.{offset}", value, (1,), (0,), replica_id=place.replica_id
+            )
+
+
+_PATCHES: dict[OptimKind, Callable[[], Sequence[tuple[Any, str, Any]]]] = {
+    OptimKind.fused_adamw: _fused,
+    OptimKind.adamw_8bit: lambda: _eight_bit(paged=False),
+    OptimKind.paged_adamw_8bit: lambda: _eight_bit(paged=True),
+}

@@ -1,0 +1,94 @@
+"""Settings of torch and Python that hold for the whole process, not for one object of NeMo."""
+
+import gc
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nemo_reasoning.backend.runtime import resolve
+from nemo_reasoning.config import SftSettings, TrainerSettings
+from nemo_reasoning.config_optim import Fp8, OptimKind
+from nemo_reasoning.errors import BackendError
+from nemo_reasoning.validation_training import needs_gpu, needs_transformer_engine
+
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
+_EIGHT_BIT = (OptimKind.adamw_8bit, OptimKind.paged_adamw_8bit)
+_FP8_CAPABILITY = (8, 9)  # of Ada and Hopper, the first with FP8 tensor cores
+
+
+def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transformer_engine: bool | None = None) -> None:
+    """Refuse what this machine lacks, and configure CUDA's allocator, which reads its variable once.
+
+    Call it before anything lies on a GPU. Processes started from here inherit the variable.
+
+    Args:
+        settings: The run.
+        cuda: As for `backend`.
+        transformer_engine: As for `backend`.
+
+    Raises:
+        BackendError: A setting needs a GPU or a package that is not there, or comes too late.
+    """
+    trainer = settings.trainer
+    if settings.optim.kind in _EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
+        raise BackendError(
+            f"optim.kind={settings.optim.kind.value} needs bitsandbytes; `pip install bitsandbytes`, or set optim=adamw"
+        )
+    if not needs_gpu(settings) + needs_transformer_engine(trainer):
+        return  # and torch need not be loaded yet
+    machine = resolve(cuda=cuda, transformer_engine=transformer_engine)
+    problems = [] if machine.cuda else needs_gpu(settings)
+    problems += [] if machine.transformer_engine else needs_transformer_engine(trainer)
+    if problems:
+        raise BackendError("\n".join(problems))
+    if trainer.expandable_segments:
+        _use_expandable_segments()
+    if trainer.fp8 is not Fp8.none:
+        _require_fp8(trainer.fp8)
+
+
+def _use_expandable_segments() -> None:
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        raise BackendError("trainer.expandable_segments=true, but CUDA is in use already; start in a new process")
+    os.environ[ALLOCATOR_VARIABLES[0]] = with_expandable_segments(os.environ)
+
+
+def with_expandable_segments(environment: Any) -> str:
+    """Return the allocator's configuration of an environment, with expandable segments on."""
+    given = next((environment[name] for name in ALLOCATOR_VARIABLES if environment.get(name)), "")
+    kept = [option for option in given.split(",") if option and not option.startswith("expandable_segments")]
+    return ",".join([*kept, "expandable_segments:True"])
+
+
+def _require_fp8(recipe: Fp8) -> None:
+    import torch
+
+    found = torch.cuda.get_device_capability()
+    if found < _FP8_CAPABILITY:
+        raise BackendError(
+            f"trainer.fp8={recipe.value} needs a GPU of compute capability 8.9 or newer, this one has "
+            f"{found[0]}.{found[1]}; set trainer.fp8=none"
+        )
+
+
+@contextmanager
+def switched(trainer: TrainerSettings) -> Iterator[None]:
+    """Hold torch's precision of float32 products for the length of the block, and Python's garbage collector after it.
+
+    NeMo's `GarbageCollectionCallback` stops the collector when it is made and never starts it again.
+    """
+    import torch
+
+    precision, collecting = torch.get_float32_matmul_precision(), gc.isenabled()
+    if trainer.tf32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        if collecting:
+            gc.enable()

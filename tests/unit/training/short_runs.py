@@ -1,0 +1,47 @@
+"""Short runs of the training recipe inside the test process, on a random two-layer model."""
+
+import io
+import warnings
+from pathlib import Path
+
+from composing import sft_settings
+from tiny import save_tiny_llama
+
+from nemo_reasoning.config import SftSettings
+from nemo_reasoning.data.chat import ChatFormatter, load_template
+from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.models.importer import convert
+from nemo_reasoning.training.run import TrainingInputs, train
+from nemo_reasoning.training.run_folder import open_run
+
+ADAPTER = ("peft.dim=4", "peft.alpha=8")
+
+
+def short_settings(model: Path, out: Path, *overrides: str) -> SftSettings:
+    """Return the settings of a run of a few steps at a constant learning rate."""
+    return sft_settings(
+        *("model=hf_local", f"model.source={model}", "model.template=chatml", "model.dtype=float32"),
+        *("data.rows=60", "hardware=cpu", "logger=none", "callbacks.samples_interval=0", f"output_dir={out}"),
+        *("trainer.precision=32", "trainer.seq_length=256", "trainer.micro_batch_size=4", "trainer.eval_interval=2"),
+        *("trainer.global_batch_size=4", "trainer.max_steps=4", "optim.min_lr_ratio=1", "optim.warmup_ratio=0"),
+        *overrides,
+    )
+
+
+def prepare_inputs(folder: Path) -> TrainingInputs:
+    """Return a tiny model, imported, and rows to train on; call inside `backend`."""
+    model = save_tiny_llama(folder / "hf")
+    convert(model, folder / "nemo", "float32")
+    formatter = ChatFormatter.load(model, template=load_template("chatml"))
+    settings = short_settings(model, folder)
+    prepare_data(settings.data, formatter=formatter, seq_length=256, out=folder / "data", tell=lambda line: None)
+    return TrainingInputs(base=folder / "nemo", tokenizer=model, formatter=formatter, data=folder / "data")
+
+
+def train_here(inputs: TrainingInputs, out: Path, *overrides: str) -> Path:
+    """Train, or go on, and return the run's folder; call inside `backend`."""
+    settings = short_settings(inputs.tokenizer, out, *overrides)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's and torch's about each other, attributed to us as their caller
+        train(settings, inputs, out=open_run(settings), stream=io.StringIO())
+    return out
