@@ -31,6 +31,7 @@ class PeftScheme(Enum):
     """How the base model is adapted."""
 
     lora = "lora"
+    qlora = "qlora"
 
 
 class Accelerator(Enum):

@@ -10,6 +10,7 @@ from nemo_reasoning.config import Architecture, SftSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_lora_parameters, count_parameters
+from nemo_reasoning.peft.sizes import base_bytes
 from nemo_reasoning.validation import validate
 
 _BYTES = {"bf16-mixed": 2, "32": 4}
@@ -22,7 +23,7 @@ class RunPlan:
     Attributes:
         parameters: Of the base model.
         trainable_parameters: Of the adapter.
-        weight_bytes: Of the base model in training precision, over all devices.
+        weight_bytes: Of the base model as training holds it, over all devices.
         tokens_per_step: Most input positions of an optimiser step.
         micro_batches: Forward passes of one replica in a step.
         rows: Training rows to expect (a hash decides which ones validate), None where only reading the data tells.
@@ -56,7 +57,9 @@ def plan_run(settings: SftSettings) -> RunPlan:
     return RunPlan(
         parameters=parameters,
         trainable_parameters=count_lora_parameters(shape, settings.peft),
-        weight_bytes=parameters * _BYTES[trainer.precision],
+        weight_bytes=base_bytes(
+            shape, settings.peft, parameters=parameters, bytes_per_parameter=_BYTES[trainer.precision]
+        ),
         tokens_per_step=trainer.global_batch_size * trainer.seq_length,
         micro_batches=trainer.global_batch_size // (trainer.micro_batch_size * trainer.data_parallel_size),
         rows=rows,

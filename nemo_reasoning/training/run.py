@@ -1,6 +1,7 @@
 """Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -11,6 +12,8 @@ from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
+from nemo_reasoning.peft.nf4 import nf4_base
+from nemo_reasoning.peft.qlora import nf4_linears
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
 
 if TYPE_CHECKING:
@@ -53,11 +56,13 @@ def train(
         SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
     """
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    base = nf4_base(settings)
     wanted = {
         "cuda": False if on_cpu else settings.backend.cuda,
-        "transformer_engine": settings.backend.transformer_engine,
+        "transformer_engine": False if base else settings.backend.transformer_engine,  # its linears hold no NF4
     }
-    with backend(**wanted) as active:
+    quantised = nf4_linears(targets=base.targets, from_checkpoint=inputs.base is not None) if base else nullcontext()
+    with backend(**wanted) as active, quantised:
         _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
 
 
