@@ -244,6 +244,7 @@ class ExportSettings:
     formats: list[str]
     output_dir: str | None
     dtype: str
+    merge_onto: str | None
     verify: bool
     tokenizer_python: str | None
 

@@ -62,11 +62,11 @@ class Adapter:
         """Yield (module, A [r, in], B [out, r]) under Hugging Face's names, such as layers.0.mlp.up_proj."""
         for target, (linear_in, linear_out) in self.weights.items():
             for layer, (a, fused) in enumerate(zip(linear_in, linear_out, strict=True)):
-                for module, b in _unfuse(target, fused, self.shape).items():
+                for module, b in unfuse(target, fused, self.shape).items():
                     yield f"layers.{layer}.{module}", a, b
 
 
-def _unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, torch.Tensor]:
+def unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, torch.Tensor]:
     """Split the rows of a Megatron linear among the Hugging Face modules it stands for."""
     if target == "linear_qkv":
         groups = rows.view(shape.num_query_groups, -1, shape.head_dim, rows.shape[1])

@@ -64,8 +64,10 @@ def serve_commands(format_name: str, *, folder: Path, name: str, base: str, dim:
     }
 
 
-def model_card(format_name: str, *, base: str, peft: PeftSettings, commands: dict[str, str]) -> str:
-    """Return the README.md of an export."""
+def model_card(
+    format_name: str, *, base: str, peft: PeftSettings, commands: dict[str, str], merge_onto: str | None = None
+) -> str:
+    """Return the README.md of an export; `merge_onto` is that of a QLoRA run, None of a LoRA run."""
     library = "peft" if format_name == "hf_peft" else "transformers"
     scale = "alpha / sqrt(r)" if peft.rslora else "alpha / r"
     served = "\n\n".join(f"{server}:\n\n```sh\n{command}\n```" for server, command in commands.items())
@@ -80,7 +82,7 @@ tags: [lora, reasoning, nemo]
 
 Fine-tuned from `{base}` with NVIDIA NeMo: LoRA of rank {peft.dim}, alpha {peft.alpha:g}, scale {scale} =
 {peft.scale:g}, on {", ".join(sorted(peft.target_modules))}. The licences of the base model and of
-the training data apply.
+the training data apply.{_qlora_note(format_name, merge_onto)}
 
 | system message | answer | sampling |
 |---|---|---|
@@ -93,3 +95,14 @@ Use the chat template in this folder: it is the one of the training, and writes 
 
 {served}
 """
+
+
+def _qlora_note(format_name: str, merge_onto: str | None) -> str:
+    if merge_onto is None:
+        return ""
+    under = (
+        f"These weights are the adapter merged onto the {merge_onto} base weights."
+        if format_name == "merged"
+        else "On the original base weights its logits differ a little from those of the training."
+    )
+    return f"\n\nTraining held the base in NF4 with double quantisation (QLoRA). {under}"

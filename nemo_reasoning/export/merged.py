@@ -1,6 +1,7 @@
 """Base model and adapter merged into one Hugging Face directory."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from safetensors.torch import save_file
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.nf4_base import TrainedBase
 from nemo_reasoning.models.source import read_hf_config
+from nemo_reasoning.peft.nf4 import Nf4Base
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -19,7 +22,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
-def write_merged(adapter: Adapter, *, base: Path, base_dtype: str, dtype: str, end_of_turn: int, out: Path) -> None:
+def write_merged(
+    adapter: Adapter,
+    *,
+    base: Path,
+    base_dtype: str,
+    nf4: Nf4Base | None = None,
+    dtype: str,
+    end_of_turn: int,
+    out: Path,
+) -> None:
     """Write weights, config.json and generation_config.json to the folder `out`.
 
     W + scale * B @ A is computed in float32 and saved as `dtype`, one of the base's files at a
@@ -30,6 +42,7 @@ def write_merged(adapter: Adapter, *, base: Path, base_dtype: str, dtype: str, e
         adapter: What to merge.
         base: The base model's Hugging Face directory.
         base_dtype: Name of the dtype in which NeMo holds the base.
+        nf4: How a QLoRA run held it, to merge onto the dequantised weights; None for the original ones.
         dtype: Name of the dtype to save.
         end_of_turn: Token that ends the assistant's turn; generation stops there.
         out: An existing folder.
@@ -41,6 +54,7 @@ def write_merged(adapter: Adapter, *, base: Path, base_dtype: str, dtype: str, e
     if "quantization_config" in config:
         raise ExportError(f"{base} is quantised; merge onto the unquantised base model")
     pairs: Pairs = {f"model.{name}.weight": (a, b) for name, a, b in adapter.hf_pairs()}
+    trained = None if nf4 is None else TrainedBase(_reader(base, base_dtype), base=nf4, shape=adapter.shape)
     placed, total = {}, 0
     for shard in _shards(base):
         tensors = _merge_shard(
@@ -49,6 +63,7 @@ def write_merged(adapter: Adapter, *, base: Path, base_dtype: str, dtype: str, e
             scale=adapter.peft.scale,
             base_dtype=DTYPES[base_dtype],
             dtype=DTYPES[dtype],
+            trained=trained,
         )
         save_file(tensors, out / shard, metadata={"format": "pt"})
         placed.update(dict.fromkeys(tensors, shard))
@@ -69,8 +84,29 @@ def _shards(base: Path) -> list[str]:
     raise ExportError(f"{base} has no {_SINGLE} and no {_INDEX}; save the base model with safetensors first")
 
 
+def _reader(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
+    """Return how to read one weight of a base model, wherever it is, rounded to `dtype`."""
+    homes = {}
+    for shard in _shards(base):
+        with safe_open(base / shard, framework="pt") as source:
+            homes.update(dict.fromkeys(source.keys(), shard))
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(base / homes[name], framework="pt") as source:
+            weight: torch.Tensor = source.get_tensor(name).to(DTYPES[dtype])
+        return weight
+
+    return read
+
+
 def _merge_shard(
-    shard: Path, pairs: Pairs, *, scale: float, base_dtype: torch.dtype, dtype: torch.dtype
+    shard: Path,
+    pairs: Pairs,
+    *,
+    scale: float,
+    base_dtype: torch.dtype,
+    dtype: torch.dtype,
+    trained: TrainedBase | None,
 ) -> dict[str, torch.Tensor]:
     """Return a file's tensors with the adapter added, removing from `pairs` what was used."""
     tensors = {}
@@ -83,6 +119,8 @@ def _merge_shard(
             tensor = tensor.to(base_dtype)
             if name in pairs:
                 a, b = pairs.pop(name)
+                dequantised = None if trained is None else trained.weight(name)
+                tensor = tensor if dequantised is None else dequantised
                 tensor = torch.addmm(tensor.float(), b.float(), a.float(), alpha=scale)
             tensors[name] = tensor.to(dtype)
     return tensors

@@ -46,7 +46,7 @@ class PendingWeight(torch.nn.Parameter):
 
     def __new__(cls, data: torch.Tensor, fill: Callable[[torch.Tensor], None]) -> "PendingWeight":
         """Return a frozen parameter with `fill`."""
-        weight: PendingWeight = super().__new__(cls, data, requires_grad=False)  # type: ignore[assignment]
+        weight: PendingWeight = super().__new__(cls, data, requires_grad=False)
         weight.fill = fill
         return weight
 
@@ -58,6 +58,8 @@ class _Nf4Linear(torch.nn.Module):
         weight: A `PendingWeight`, later uint8 [outputs * inputs / 2, 1], of this rank's shard.
         quant_state: bitsandbytes' `QuantState`; None while the weight is pending.
     """
+
+    weight: torch.Tensor
 
     def __init__(self, *args: Any, config: Any, pending: bool, **kwargs: Any) -> None:
         made = config
@@ -94,7 +96,7 @@ class _Nf4Linear(torch.nn.Module):
         """Multiply, in the place where Megatron's linears choose between their kernels."""
         if kwargs["allreduce_dgrad"]:
             input = copy_to_tensor_model_parallel_region(input, group=kwargs["tp_group"])
-        output: torch.Tensor = Nf4Matmul.apply(input, weight, self.quant_state)
+        output: torch.Tensor = Nf4Matmul.apply(input, weight, self.quant_state)  # type: ignore[no-untyped-call]
         return output if kwargs["bias"] is None else output + kwargs["bias"]
 
 
