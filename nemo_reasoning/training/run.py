@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.backend.runtime import Backend, backend
-from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings
+from nemo_reasoning.config import Accelerator, CallbackSettings, Recompute, SftSettings
 from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
@@ -141,6 +141,7 @@ def _build_callbacks(
     from nemo_reasoning.training.callbacks.memory import MemoryMonitor
     from nemo_reasoning.training.callbacks.preemption import SigtermSave
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
+    from nemo_reasoning.training.callbacks.recompute import RecomputedInputs
     from nemo_reasoning.training.callbacks.recorder import MetricSource, MetricsRecorder
     from nemo_reasoning.training.callbacks.supervised_loss import SupervisedLoss
     from nemo_reasoning.training.callbacks.validation import ValidationLoss
@@ -155,6 +156,7 @@ def _build_callbacks(
     recorder = MetricsRecorder(sources=sources)
     display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
     callbacks = [
+        *([RecomputedInputs()] if settings.trainer.recompute is Recompute.full else []),
         StepSeed(settings.trainer.seed),
         RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
         SupervisedLoss(),
