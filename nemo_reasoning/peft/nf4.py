@@ -90,6 +90,7 @@ def as_trained(weight: torch.Tensor, *, target: str, base: Nf4Base) -> torch.Ten
     Returns:
         A new tensor of the same shape and dtype.
     """
+    require_bitsandbytes()
     rounded = weight.to(DTYPES[base.dtype])
     pieces = [dequantise(*quantise(piece)) for piece in _split(rounded, target=target, shards=base.shards)]
     return _join(pieces, target=target).to(weight.dtype)
