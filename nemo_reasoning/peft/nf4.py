@@ -45,7 +45,7 @@ def nf4_base(settings: SftSettings) -> Nf4Base | None:
 def require_bitsandbytes() -> None:
     """Raise BackendError unless bitsandbytes is installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise BackendError("peft=qlora needs bitsandbytes, which is not installed; pip install bitsandbytes")
+        raise BackendError("peft=qlora needs bitsandbytes, which is not installed; pip install --no-deps bitsandbytes")
 
 
 def quantise(weight: torch.Tensor) -> tuple[torch.Tensor, Any]:

@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,9 +158,14 @@ def test_merged_onto_the_original_base(room: Path, trained: Path, tmp_path: Path
     assert "merged onto the original base" in (tmp_path / "merged" / "README.md").read_text()
 
 
-def test_what_cannot_be_merged_or_continued(room: Path, trained: Path) -> None:
+def test_what_cannot_be_merged_or_continued(room: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="merge_onto=somewhere"):
         export_run(trained, formats=["merged"], merge_onto="somewhere")
+    lora = shutil.copytree(trained, tmp_path / "lora")
+    config = (lora / "config.yaml").read_text()
+    (lora / "config.yaml").write_text(config.replace("scheme: qlora", "scheme: lora"))
+    with pytest.raises(ExportError, match="merge_onto=dequantised: .* was trained with peft=lora"):
+        export_run(lora, formats=["merged"], merge_onto="dequantised")
     settings = settings_of(room, "trained")
     settings.trainer.tensor_model_parallel_size = 2
     with pytest.raises(CheckpointError, match="tensor_model_parallel_size was 1, is 2"):
