@@ -23,6 +23,7 @@ from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import CheckpointError, ExportError
 from nemo_reasoning.export.from_run import export_run
+from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.source import fetch_base
 from nemo_reasoning.peft import nf4
 from nemo_reasoning.training.checkpoints import best_checkpoint, last_step
@@ -40,11 +41,9 @@ STEPS = 6
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with a tiny model and its NeMo checkpoint, with NeMo on the CPU."""
     folder = tmp_path_factory.mktemp("qlora")
-    save_tiny_llama(folder / "tiny")
+    base = fetch_base(str(save_tiny_llama(folder / "tiny")), revision=None, cache_dir=folder)
+    import_base(base, dtype="float32", cache_dir=folder).rename(folder / "nemo")
     with backend(cuda=False, transformer_engine=False):
-        from nemo_reasoning.models.importer import convert
-
-        convert(folder / "tiny", folder / "nemo", "float32")
         yield folder
 
 
