@@ -42,7 +42,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with a tiny model and its NeMo checkpoint, with NeMo on the CPU."""
     folder = tmp_path_factory.mktemp("qlora")
     base = fetch_base(str(save_tiny_llama(folder / "tiny")), revision=None, cache_dir=folder)
-    import_base(base, dtype="float32", cache_dir=folder).rename(folder / "nemo")
+    import_base(base, dtype="float32", cache_dir=folder / "cache").rename(folder / "nemo")
     with backend(cuda=False, transformer_engine=False):
         yield folder
 
