@@ -35,6 +35,7 @@ class PeftScheme(Enum):
     lora = "lora"
     dora = "dora"  # weight-decomposed low-rank adaptation
     none = "none"  # every weight is trained
+    qlora = "qlora"  # LoRA on a base in NF4
 
 
 class Accelerator(Enum):
@@ -242,6 +243,7 @@ class ExportSettings:
     formats: list[str] | None
     output_dir: str | None
     dtype: str
+    merge_onto: str | None
     verify: bool
     tokenizer_python: str | None
 

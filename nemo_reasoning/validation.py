@@ -260,9 +260,14 @@ def _check_model(settings: SftSettings) -> list[str]:
 def _check_machine(settings: SftSettings) -> list[str]:
     problems, wanted = [], settings.backend
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
-    without_te = on_cpu or wanted.cuda is False or wanted.transformer_engine is False
+    quantised = settings.peft.scheme is PeftScheme.qlora
+    without_te = on_cpu or wanted.cuda is False or wanted.transformer_engine is False or quantised
     if on_cpu and wanted.cuda:
         problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
+    if quantised and wanted.transformer_engine:
+        problems.append(
+            "backend.transformer_engine=true with peft=qlora: its linears cannot hold NF4 weights; set it to null"
+        )
     if without_te and settings.trainer.context_parallel_size > 1:
         problems.append(
             f"trainer.context_parallel_size={settings.trainer.context_parallel_size} needs GPUs with Transformer "

@@ -21,6 +21,7 @@ def main(config: DictConfig) -> None:
             formats=settings.formats,
             out=Path(settings.output_dir) if settings.output_dir else None,
             dtype=settings.dtype,
+            merge_onto=settings.merge_onto,
             verified=settings.verify,
             tokenizer_python=Path(settings.tokenizer_python) if settings.tokenizer_python else None,
         )

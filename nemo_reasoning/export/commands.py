@@ -69,8 +69,10 @@ def serve_commands(format_name: str, *, folder: Path, name: str, base: str, peft
     }
 
 
-def model_card(format_name: str, *, base: str, peft: PeftSettings, commands: dict[str, str]) -> str:
-    """Return the README.md of an export."""
+def model_card(
+    format_name: str, *, base: str, peft: PeftSettings, commands: dict[str, str], merge_onto: str | None = None
+) -> str:
+    """Return the README.md of an export; `merge_onto` is that of a QLoRA run, None of a LoRA run."""
     library = "peft" if format_name == "hf_peft" else "transformers"
     served = "\n\n".join(f"{server}:\n\n```sh\n{command}\n```" for server, command in commands.items())
     return f"""---
@@ -83,7 +85,7 @@ tags: [{", ".join([*([] if peft.scheme is PeftScheme.none else [peft.scheme.valu
 # Reasoning with a switch
 
 Fine-tuned from `{base}` with NVIDIA NeMo: {_trained(peft)}. The licences of the base model and of
-the training data apply.
+the training data apply.{_qlora_note(format_name, merge_onto)}
 
 | system message | answer | sampling |
 |---|---|---|
@@ -106,3 +108,14 @@ def _trained(peft: PeftSettings) -> str:
         f"{name} of rank {peft.dim}, alpha {peft.alpha:g}, scale {scale} =\n{peft.scale:g}, "
         f"on {', '.join(sorted(peft.target_modules))}"
     )
+
+
+def _qlora_note(format_name: str, merge_onto: str | None) -> str:
+    if merge_onto is None:
+        return ""
+    under = (
+        f"These weights are the adapter merged onto the {merge_onto} base weights."
+        if format_name == "merged"
+        else "On the original base weights its logits differ a little from those of the training."
+    )
+    return f"\n\nTraining held the base in NF4 with double quantisation (QLoRA). {under}"

@@ -12,8 +12,10 @@ from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.formats import formats_of
+from nemo_reasoning.export.nf4_base import MERGE_BASES, Qlora
 from nemo_reasoning.export.run import ExportResult, export
 from nemo_reasoning.models.source import BaseModel, fetch_base
+from nemo_reasoning.peft.nf4 import nf4_base
 from nemo_reasoning.training.callbacks.quiet import quiet_output
 from nemo_reasoning.training.checkpoints import best_checkpoint
 from nemo_reasoning.training.run_folder import read_settings
@@ -42,6 +44,7 @@ def export_run(
     dtype: str = "bfloat16",
     verified: bool = True,
     tokenizer_python: Path | None = None,
+    merge_onto: str | None = None,
 ) -> ExportResult:
     """Export the best checkpoint of a run; `export` says what is written and what is verified.
 
@@ -52,8 +55,21 @@ def export_run(
         dtype: Of merged weights.
         verified: Whether to compare logits with the trained model, and to fail where a check cannot run.
         tokenizer_python: Interpreter of an environment with transformers 5.
+        merge_onto: Under a merged QLoRA adapter, "dequantised" for the weights it was trained on, or
+            "original"; None for those it was trained on.
+
+    Raises:
+        ExportError: The base was not quantised, and `merge_onto` says it was.
     """
     settings, checkpoint = read_settings(run), best_checkpoint(run).path
+    nf4 = nf4_base(settings)
+    if merge_onto not in (None, *MERGE_BASES) or (nf4 is None and merge_onto == "dequantised"):
+        raise ExportError(
+            f"merge_onto={merge_onto}: choose {' or '.join(MERGE_BASES)} for a run with peft=qlora, original "
+            f"otherwise; {run} was trained with peft={settings.peft.scheme.value}"
+        )
+    reference = verify.nemo_reference_logits
+    original = reference(checkpoint) if verified else None
     return export(
         checkpoint=checkpoint,
         base=run_base(run),
@@ -64,9 +80,10 @@ def export_run(
         name=settings.name,
         base_dtype=settings.model.dtype,
         dtype=dtype,
-        reference_logits=verify.nemo_reference_logits(checkpoint) if verified else None,
+        reference_logits=reference(checkpoint, nf4=nf4) if verified else None,
         tokenizer_python=tokenizer_python,
         require_verified=verified and tokenizer_python is not None,
+        qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", original),
     )
 
 

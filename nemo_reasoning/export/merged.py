@@ -1,6 +1,7 @@
 """A trained model as one Hugging Face directory: base and adapter merged, or every weight as trained."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,23 @@ from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.adapter import Adapter, Changes
 from nemo_reasoning.export.full import FullWeights
+from nemo_reasoning.export.nf4_base import TrainedBase
 from nemo_reasoning.models.source import read_hf_config
+from nemo_reasoning.peft.nf4 import Nf4Base
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def write_merged(
-    trained: Adapter | FullWeights, *, base: Path, base_dtype: str, dtype: str, end_of_turn: int, out: Path
+    trained: Adapter | FullWeights,
+    *,
+    base: Path,
+    base_dtype: str,
+    nf4: Nf4Base | None = None,
+    dtype: str,
+    end_of_turn: int,
+    out: Path,
 ) -> None:
     """Write weights, config.json and generation_config.json to the folder `out`.
 
@@ -32,6 +42,7 @@ def write_merged(
         trained: What to merge.
         base: The base model's Hugging Face directory.
         base_dtype: Name of the dtype in which NeMo holds the base.
+        nf4: How a QLoRA run held it, to merge onto the dequantised weights; None for the original ones.
         dtype: Name of the dtype to save.
         end_of_turn: Token that ends the assistant's turn; generation stops there.
         out: An existing folder.
@@ -43,6 +54,7 @@ def write_merged(
     if "quantization_config" in config:
         raise ExportError(f"{base} is quantised; merge onto the unquantised base model")
     changes, dropped = trained.changes(), {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
+    held = None if nf4 is None else TrainedBase(_reader(base, base_dtype), base=nf4, shape=trained.shape)
     placed, total = {}, 0
     for shard in _shards(base):
         tensors = _merge_shard(
@@ -51,6 +63,7 @@ def write_merged(
             dropped=dropped,
             base_dtype=DTYPES[base_dtype],
             dtype=DTYPES[dtype],
+            held=held,
         )
         save_file(tensors, out / shard, metadata={"format": "pt"})
         placed.update(dict.fromkeys(tensors, shard))
@@ -71,8 +84,29 @@ def _shards(base: Path) -> list[str]:
     raise ExportError(f"{base} has no {_SINGLE} and no {_INDEX}; save the base model with safetensors first")
 
 
+def _reader(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
+    """Return how to read one weight of a base model, wherever it is, rounded to `dtype`."""
+    homes = {}
+    for shard in _shards(base):
+        with safe_open(base / shard, framework="pt") as source:
+            homes.update(dict.fromkeys(source.keys(), shard))
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(base / homes[name], framework="pt") as source:
+            weight: torch.Tensor = source.get_tensor(name).to(DTYPES[dtype])
+        return weight
+
+    return read
+
+
 def _merge_shard(
-    shard: Path, changes: Changes, *, dropped: set[str], base_dtype: torch.dtype, dtype: torch.dtype
+    shard: Path,
+    changes: Changes,
+    *,
+    dropped: set[str],
+    base_dtype: torch.dtype,
+    dtype: torch.dtype,
+    held: TrainedBase | None,
 ) -> dict[str, torch.Tensor]:
     """Return a file's tensors as trained, without the `dropped`, removing from `changes` what was used."""
     tensors = {}
@@ -86,7 +120,8 @@ def _merge_shard(
                 continue
             tensor = tensor.to(base_dtype)
             if name in changes:
-                tensor = changes.pop(name)(tensor.float())
+                dequantised = None if held is None else held.weight(name)
+                tensor = changes.pop(name)((tensor if dequantised is None else dequantised).float())
             tensors[name] = tensor.to(dtype)
     return tensors
 

@@ -22,13 +22,11 @@ from nemo_reasoning.export.full import FullWeights, read_trained
 from nemo_reasoning.export.hf_peft import base_reference, write_hf_peft
 from nemo_reasoning.export.merged import DTYPES, write_merged
 from nemo_reasoning.export.nemo_archive import write_nemo_archive
-from nemo_reasoning.export.tokenizer import (
-    TEMPLATE_FILE,
-    strip_generation,
-    write_tokenizer,
-)
+from nemo_reasoning.export.nf4_base import Qlora
+from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation, write_tokenizer
 from nemo_reasoning.models.shape import architecture_from_hf
 from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.peft.nf4 import Nf4Base
 
 NOT_VERIFIED = "not verified"
 
@@ -71,6 +69,11 @@ class _Job:
     tokenizer_python: Path | None
     batches: list[torch.Tensor]
     reference: list[torch.Tensor] | None
+    qlora: Qlora | None
+
+    def nf4(self, format_name: str) -> Nf4Base | None:
+        """Return how the base under an export is quantised; None for the original weights."""
+        return None if self.qlora is None else self.qlora.under(format_name)
 
     def commands(self, format_name: str, folder: Path) -> dict[str, str]:
         return serve_commands(
@@ -101,6 +104,7 @@ def export(
     reference_logits: verify.ReferenceLogits | None = None,
     tokenizer_python: Path | None = None,
     require_verified: bool = False,
+    qlora: Qlora | None = None,
 ) -> ExportResult:
     """Write a NeMo checkpoint to `out/<format>` for each format, with `out/manifest.json`.
 
@@ -121,6 +125,7 @@ def export(
         tokenizer_python: Interpreter of an environment with transformers 5; None to leave the
             tokenizer unverified there.
         require_verified: Whether a check that cannot run is an error.
+        qlora: Of a QLoRA run; `reference_logits` must then be those of its quantised base.
 
     Raises:
         ExportError: The checkpoint cannot be written in a format, or a required check cannot run.
@@ -134,7 +139,7 @@ def export(
     trained = read_trained(checkpoint, shape=architecture_from_hf(base.path), peft=peft)
     batches = verify.probe_ids(formatter)
     reference = reference_logits(batches) if reference_logits else None
-    job = _Job(trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference)
+    job = _Job(trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference, qlora)
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
     write_text(out / TEMPLATE_FILE, strip_generation(template))
@@ -195,6 +200,7 @@ def _export_one(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
             base=base_reference(job.base),
             peft=job.trained.peft,
             commands=job.commands(format_name, folder),
+            merge_onto=job.qlora.merge_onto if job.qlora else None,
         )
         write_text(partial / "README.md", card)
     for path in partial.iterdir():
@@ -219,6 +225,7 @@ def _hf_folder(format_name: str, folder: Path, job: _Job) -> dict[str, Any]:
             job.trained,
             base=job.base.path,
             base_dtype=job.base_dtype,
+            nf4=job.nf4(format_name),
             dtype=job.dtype,
             end_of_turn=end,
             out=folder,
@@ -232,11 +239,18 @@ def _verify_weights(format_name: str, folder: Path, job: _Job) -> dict[str, Any]
     if job.reference is None:
         return {"logits": f"{NOT_VERIFIED}: no trained model was given to compare with"}
     compared: dict[str, Any] = {"batches": job.batches, "reference": job.reference}
-    base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype}
+    base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype, "nf4": job.nf4(format_name)}
     if format_name == "hf_peft":
         model = verify.load_hf_peft(folder, **base)
         return {"logits": verify.verify_logits(model, **compared, dtype="float32")}
-    checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared, dtype=job.dtype)}
+    moved: dict[str, float] = {}
+    if job.qlora is not None and job.nf4(format_name) is None:
+        if job.qlora.original_logits is None:
+            return {"logits": f"{NOT_VERIFIED}: no model with the original base was given to compare with"}
+        compared["reference"] = job.qlora.original_logits(job.batches)
+        off = verify.logits_difference(compared["reference"], job.reference)
+        moved = {"relative_rms_from_training": off["relative_rms"]}
+    checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared, dtype=job.dtype) | moved}
     if job.dtype != "float32":
         checks["rounding"] = verify.verify_rounding(folder, trained=job.trained, **base, **compared, dtype=job.dtype)
     return checks
@@ -270,6 +284,7 @@ def _write_manifest(job: _Job, checkpoint: Path, result: ExportResult, out: Path
             "alpha": peft.alpha,
             "rslora": peft.rslora,
             "target_modules": list(peft.target_modules),
+            **(job.qlora.recorded() if job.qlora else {}),
         },
         counts={"checks": result.checks},
         produced=[

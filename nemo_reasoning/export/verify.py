@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from nemo_reasoning.export import tokenizer_probe
 from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.full import FullWeights
 from nemo_reasoning.export.merged import DTYPES
+from nemo_reasoning.export.nf4_base import hold_as_trained, hold_nemo_as_trained
+from nemo_reasoning.models.shape import architecture_from_hf
+from nemo_reasoning.peft.nf4 import Nf4Base
 
 ReferenceLogits = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
@@ -51,8 +55,10 @@ def probe_ids(formatter: ChatFormatter) -> list[torch.Tensor]:
     return [torch.from_numpy(formatter.encode(turns).ids).long()[None] for turns in DIALOGUES]
 
 
-def nemo_reference_logits(checkpoint: Path) -> ReferenceLogits:
+def nemo_reference_logits(checkpoint: Path, *, nf4: Nf4Base | None = None) -> ReferenceLogits:
     """Return a function that holds the NeMo model of a checkpoint only while it computes logits.
+
+    With `nf4` its base weights are those a QLoRA run computed with, otherwise the original ones.
 
     It computes on the CPU even where there is a GPU: Transformer Engine multiplies float32 as TF32,
     whose ten bits would hide what the comparison looks for.
@@ -62,10 +68,21 @@ def nemo_reference_logits(checkpoint: Path) -> ReferenceLogits:
         from nemo_reasoning.backend.runtime import backend
         from nemo_reasoning.models.loading import load_nemo_model
 
-        with backend(cuda=False), load_nemo_model(checkpoint) as model:
+        prepare = None if nf4 is None else partial(hold_nemo_as_trained, base=nf4)
+        with backend(cuda=False), load_nemo_model(checkpoint, prepare=prepare) as model:
             return [model(ids).cpu() for ids in batches]
 
     return logits
+
+
+def logits_difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> dict[str, float]:
+    """Return "max_abs" and "relative_rms", a share of the standard deviation of `expected`."""
+    difference = torch.cat([a[0] - b[0] for a, b in zip(found, expected, strict=True)])
+    spread = torch.cat([logits[0] for logits in expected]).std()
+    return {
+        "max_abs": float(difference.abs().max()),
+        "relative_rms": float(difference.square().mean().sqrt() / spread),
+    }
 
 
 def verify_logits(
@@ -83,34 +100,30 @@ def verify_logits(
         "max_abs" difference of logits, "relative_rms" difference and its "tolerance".
     """
     with torch.no_grad():
-        logits = torch.cat([model(ids).logits[0] for ids in batches])
-    expected = torch.cat([known[0, :, : logits.shape[-1]] for known in reference])
-    difference = logits - expected
-    relative = float(difference.square().mean().sqrt() / expected.std())
-    found = {
-        "max_abs": float(difference.abs().max()),
-        "relative_rms": relative,
-        "tolerance": TOLERANCES[dtype],
-    }
-    if not relative <= TOLERANCES[dtype]:  # also when it is no number
+        logits = [model(ids).logits for ids in batches]
+    expected = [known[..., : logits[0].shape[-1]] for known in reference]
+    found = {**logits_difference(logits, expected), "tolerance": TOLERANCES[dtype]}
+    if not found["relative_rms"] <= TOLERANCES[dtype]:  # also when it is no number
         raise VerificationError(f"the export's logits differ from the trained model's: {found}; do not use it")
     return found
 
 
-def load_base(base: Path, *, dtype: str) -> Any:
-    """Load a base model in float32, its weights rounded to the `dtype` in which NeMo holds them."""
+def load_base(base: Path, *, dtype: str, nf4: Nf4Base | None = None) -> Any:
+    """Load a base model in float32, its weights rounded to the `dtype` in which NeMo holds them, then to `nf4`."""
     model = load_merged(base)
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(weight.to(DTYPES[dtype]))
+    if nf4 is not None:
+        hold_as_trained(model, base=nf4, shape=architecture_from_hf(base))
     return model
 
 
-def load_hf_peft(folder: Path, *, base: Path, base_dtype: str) -> Any:
+def load_hf_peft(folder: Path, *, base: Path, base_dtype: str, nf4: Nf4Base | None = None) -> Any:
     """Load a base model, as `load_base` does, with an exported adapter through peft."""
     from peft import PeftModel
 
-    model: Any = PeftModel.from_pretrained(load_base(base, dtype=base_dtype), str(folder))
+    model: Any = PeftModel.from_pretrained(load_base(base, dtype=base_dtype, nf4=nf4), str(folder))
     return model.eval()
 
 
@@ -128,6 +141,7 @@ def verify_rounding(
     trained: Adapter | FullWeights,
     base: Path,
     base_dtype: str,
+    nf4: Nf4Base | None = None,
     batches: Sequence[torch.Tensor],
     reference: Sequence[torch.Tensor],
     dtype: str,
@@ -140,7 +154,7 @@ def verify_rounding(
     Returns:
         What `verify_logits` found for the merge in float32, and the number of "tensors" compared.
     """
-    model = load_base(base, dtype=base_dtype)
+    model = load_base(base, dtype=base_dtype, nf4=nf4)
     exact = model.state_dict()
     for name, change in trained.changes().items():
         exact[name].copy_(change(exact[name]))

@@ -37,17 +37,22 @@ def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def load_nemo_model(checkpoint: Path) -> Iterator[Callable[..., torch.Tensor]]:
+def load_nemo_model(
+    checkpoint: Path, *, prepare: Callable[[Any], None] | None = None
+) -> Iterator[Callable[..., torch.Tensor]]:
     """Load a NeMo checkpoint, or an adapter with its base, for the length of the block; call inside `backend`.
 
     Args:
         checkpoint: Folder of a full checkpoint, or of an adapter checkpoint that names its base.
+        prepare: Changes the loaded model in place.
 
     Yields:
         A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
         float32. Keyword arguments go to NeMo's model.
     """
     with open_nemo_model(checkpoint) as model:
+        if prepare is not None:
+            prepare(model)
 
         @torch.no_grad()
         def logits(ids: torch.Tensor, *, position_ids: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:

@@ -97,7 +97,7 @@ def build_peft(peft: PeftSettings) -> LoRA | DoRA | None:
     """
     if peft.scheme is PeftScheme.none:
         return None
-    return {PeftScheme.lora: LoRA, PeftScheme.dora: DoRA}[peft.scheme](
+    return (DoRA if peft.scheme is PeftScheme.dora else LoRA)(
         target_modules=list(peft.target_modules),
         dim=peft.dim,
         alpha=peft.scale * peft.dim,

@@ -76,7 +76,7 @@ def _checkpointed_class() -> type[Any]:
     import torch
     from bitsandbytes import optim
 
-    adamw: Any = optim.AdamW  # type: ignore[attr-defined]
+    adamw: Any = optim.AdamW
 
     class AdamW8bit(adamw):  # type: ignore[misc]
         """Tells its states one by one, as Megatron stores them, and is paged again after it was loaded."""

@@ -10,6 +10,7 @@ from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings, SftSet
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.shape import architecture_from_hf, count_parameters, count_trainable_parameters
+from nemo_reasoning.peft.sizes import base_bytes
 from nemo_reasoning.training.memory.settle import available_gb, known_shape, request_of
 from nemo_reasoning.training.memory.table import choice_table, parts_table
 from nemo_reasoning.training.memory.workload import workload_of
@@ -25,7 +26,7 @@ class RunPlan:
     Attributes:
         parameters: Of the base model.
         trainable_parameters: Of the adapter, or of the model where all of it is trained.
-        weight_bytes: Of the base model in training precision, over all devices.
+        weight_bytes: Of the base model as training holds it, over all devices.
         tokens_per_step: Most input positions of an optimiser step.
         micro_batches: Forward passes of one replica in a step.
         rows: Training rows to expect (a hash decides which ones validate), None where only reading the data tells.
@@ -59,7 +60,9 @@ def plan_run(settings: SftSettings) -> RunPlan:
     return RunPlan(
         parameters=parameters,
         trainable_parameters=count_trainable_parameters(shape, settings.peft),
-        weight_bytes=parameters * _BYTES[trainer.precision],
+        weight_bytes=base_bytes(
+            shape, settings.peft, parameters=parameters, bytes_per_parameter=_BYTES[trainer.precision]
+        ),
         tokens_per_step=trainer.global_batch_size * trainer.seq_length,
         micro_batches=trainer.global_batch_size // (trainer.micro_batch_size * trainer.data_parallel_size),
         rows=rows,

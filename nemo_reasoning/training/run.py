@@ -1,6 +1,7 @@
 """Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,6 +13,8 @@ from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.schema import Message, Mode, system_prompt
+from nemo_reasoning.peft.nf4 import nf4_base
+from nemo_reasoning.peft.qlora import nf4_linears
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.switches import switched
@@ -55,8 +58,11 @@ def train(
         BackendError: The machine cannot run what was asked.
         SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
     """
+    base = nf4_base(settings)
+    quantised = nf4_linears(targets=base.targets, from_checkpoint=inputs.base is not None) if base else nullcontext()
     with (
         backend(**wanted_backend(settings)) as active,
+        quantised,
         switched(settings.trainer),
         optimizer_in_use(settings.optim.kind),
     ):
@@ -68,7 +74,9 @@ def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
     return {
         "cuda": False if on_cpu else settings.backend.cuda,
-        "transformer_engine": settings.backend.transformer_engine,
+        "transformer_engine": (
+            False if nf4_base(settings) else settings.backend.transformer_engine  # its linears hold no NF4
+        ),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_reasoning.artifacts import write_text
-from nemo_reasoning.config import SftSettings, load_settings, settings_to_dict
+from nemo_reasoning.config import PeftScheme, SftSettings, load_settings, settings_to_dict
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import list_checkpoints
 
@@ -29,7 +29,9 @@ def open_run(settings: SftSettings) -> Path:
     plain, path = settings_to_dict(settings), folder / CONFIG_FILE
     if path.is_file() and list_checkpoints(folder):
         before = settings_to_dict(read_settings(folder))
-        changed = [key for key in _FIXED if _value(before, key) != _value(plain, key)]
+        # each tensor-parallel rank quantises its own shard of the base
+        quantised = ["trainer.tensor_model_parallel_size"] if settings.peft.scheme is PeftScheme.qlora else []
+        changed = [key for key in (*_FIXED, *quantised) if _value(before, key) != _value(plain, key)]
         if changed:
             listed = "; ".join(f"{key} was {_value(before, key)}, is {_value(plain, key)}" for key in changed)
             raise CheckpointError(

@@ -167,6 +167,19 @@ def test_context_parallelism_needs_transformer_engine(hardware: str, switch: str
     assert problems("hardware=gpu_80gb", **context) == []
 
 
+def test_qlora_does_without_transformer_engine() -> None:
+    context = {"trainer__devices": 2, "trainer__context_parallel_size": 2, "trainer__packing": False}
+    qlora = ("hardware=gpu_80gb", "peft=qlora")
+
+    assert problems(*qlora) == []
+    assert problems(*qlora, **context) == [
+        "trainer.context_parallel_size=2 needs GPUs with Transformer Engine; set it to 1"
+    ]
+    assert problems(*qlora, "backend.transformer_engine=true") == [
+        "backend.transformer_engine=true with peft=qlora: its linears cannot hold NF4 weights; set it to null"
+    ]
+
+
 @pytest.mark.parametrize("name", ["pipeline_model_parallel_size", "context_parallel_size"])
 def test_packed_batches_differ_in_length(name: str) -> None:
     [problem] = problems("hardware=gpu_80gb", **{"trainer__devices": 2, f"trainer__{name}": 2})

@@ -33,6 +33,16 @@ def test_llama3_8b_on_an_80_gb_card() -> None:
     assert (plan.rows, plan.steps) == (1900, 238)
 
 
+def test_qlora_plans_its_linears_in_four_bits() -> None:
+    plan = plan_run(sft_settings("model=llama3_8b", "hardware=gpu_24gb", "peft=qlora"))
+
+    linears = 6_979_321_856  # of 8,030,261,248; the rest stays in bfloat16
+    assert plan.weight_bytes == 2 * (plan.parameters - linears) + linears * 4.126953125 / 8
+    assert rendered(plan)["base weights"] == "5.3 GiB"
+    assert plan.stages[-1].startswith("train with qlora, bf16-mixed")
+    assert plan.trainable_parameters == 142_606_336
+
+
 def test_steps_follow_the_settings() -> None:
     settings = sft_settings(
         "model=llama3_8b", "hardware=gpu_80gb", "trainer.precision=32", "trainer.micro_batch_size=2"

@@ -1,0 +1,99 @@
+"""The base weights a QLoRA run computed with, under Hugging Face's names."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from nemo_reasoning.config import Architecture
+from nemo_reasoning.export.adapter import unfuse
+from nemo_reasoning.peft.nf4 import Nf4Base, as_trained
+
+MERGE_BASES = ("dequantised", "original")
+_PARTS = {
+    "linear_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "linear_proj": ("self_attn.o_proj",),
+    "linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
+    "linear_fc2": ("mlp.down_proj",),
+}
+
+
+@dataclass(frozen=True)
+class Qlora:
+    """What an export of a QLoRA run needs beside that of a LoRA run.
+
+    Attributes:
+        base: How training held the base.
+        merge_onto: "dequantised" to merge onto the weights that training computed with, or "original".
+        original_logits: The adapter on the original base, usually `verify.nemo_reference_logits(checkpoint)`;
+            needed to verify a merge onto it.
+    """
+
+    base: Nf4Base
+    merge_onto: str
+    original_logits: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] | None = None
+
+    def under(self, format_name: str) -> Nf4Base | None:
+        """Return how the base under an export is quantised; None for the original weights."""
+        return None if format_name == "merged" and self.merge_onto == "original" else self.base
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what the manifest says."""
+        return {"base_in_training": {"format": "nf4", **asdict(self.base)}, "merge_onto": self.merge_onto}
+
+
+class TrainedBase:
+    """Quantises and dequantises a base model's linears as training did, a fused linear at a time.
+
+    Scales are shared across the rows of Megatron's linears, so q, k and v are put together before and
+    taken apart after.
+    """
+
+    def __init__(self, read: Callable[[str], torch.Tensor], *, base: Nf4Base, shape: Architecture) -> None:
+        """Take how to read an original weight by its name, such as model.layers.0.mlp.up_proj.weight."""
+        self._read, self._base, self._shape = read, base, shape
+        self._linear = lru_cache(maxsize=1)(self._dequantised)  # its parts are asked for in a row
+
+    def weight(self, name: str) -> torch.Tensor | None:
+        """Return the weight in its original dtype as training held it; None if training did not quantise it."""
+        for target in self._base.targets:
+            for part in _PARTS[target]:
+                if name.startswith("model.layers.") and name.endswith(f".{part}.weight"):
+                    return self._linear(name.removesuffix(f"{part}.weight"), target)[part]
+        return None
+
+    def _dequantised(self, layer: str, target: str) -> dict[str, torch.Tensor]:
+        parts = {part: self._read(f"{layer}{part}.weight") for part in _PARTS[target]}
+        trained = as_trained(_fuse(target, parts, self._shape), target=target, base=self._base)
+        return unfuse(target, trained, self._shape)
+
+
+def _fuse(target: str, parts: dict[str, torch.Tensor], shape: Architecture) -> torch.Tensor:
+    """Put the weights of Hugging Face's modules into the Megatron linear that stands for them."""
+    weights = list(parts.values())
+    if target == "linear_qkv":  # rows per group: its query heads, key, value
+        groups = [weight.view(shape.num_query_groups, -1, weight.shape[1]) for weight in weights]
+        return torch.cat(groups, dim=1).flatten(0, 1)
+    return torch.cat(weights)
+
+
+@torch.no_grad()
+def hold_as_trained(model: Any, *, base: Nf4Base, shape: Architecture) -> None:
+    """Replace the linears' weights of a Hugging Face model, in place, by those a QLoRA run computed with."""
+    state = model.state_dict()
+    original = {name: weight for name, weight in state.items() if name.startswith("model.layers.")}
+    trained = TrainedBase(lambda name: original[name].clone(), base=base, shape=shape)
+    changed = {name: weight for name in original if (weight := trained.weight(name)) is not None}
+    for name, weight in changed.items():
+        state[name].copy_(weight)
+
+
+@torch.no_grad()
+def hold_nemo_as_trained(model: Any, *, base: Nf4Base) -> None:
+    """Replace the linears' weights of a NeMo model on one rank, in place, by those a QLoRA run computed with."""
+    for name, module in model.named_modules():
+        target = name.removesuffix(".to_wrap").rpartition(".")[2]
+        if name.endswith(".to_wrap") and target in base.targets:
+            module.weight.copy_(as_trained(module.weight, target=target, base=base))

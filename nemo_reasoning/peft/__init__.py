@@ -1,0 +1,1 @@
+"""QLoRA: base weights held in four bits under a LoRA adapter."""

@@ -1,0 +1,135 @@
+"""The linears of the torch layers with their weight in NF4.
+
+They keep Megatron's interface, so LoRA wraps them as it wraps their originals. The buffer `weight` is
+packed, uint8, and in no state dict: a checkpoint holds the adapter alone.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
+from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region
+from megatron.core.transformer.spec_utils import ModuleSpec
+
+from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear, torch_layer_spec
+from nemo_reasoning.peft import nf4
+
+
+class Nf4Matmul(torch.autograd.Function):
+    """x @ W.T with W in NF4, which both passes dequantise and neither keeps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, packed: torch.Tensor, state: Any) -> torch.Tensor:
+        """Return [..., outputs] in the dtype of x [..., inputs]."""
+        ctx.packed, ctx.state = packed, state
+        return F.linear(x, nf4.dequantise(packed, state).to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return the gradient of x; the weight is frozen."""
+        (gradient,) = gradients
+        return gradient @ nf4.dequantise(ctx.packed, ctx.state).to(gradient.dtype), None, None
+
+
+class PendingWeight(torch.nn.Parameter):
+    """A weight on the meta device that takes no memory and waits for a checkpoint.
+
+    Attributes:
+        fill: Takes the loaded weight [outputs, inputs], on any device.
+    """
+
+    fill: Callable[[torch.Tensor], None]
+
+    def __new__(cls, data: torch.Tensor, fill: Callable[[torch.Tensor], None]) -> "PendingWeight":
+        """Return a frozen parameter with `fill`."""
+        weight: PendingWeight = super().__new__(cls, data, requires_grad=False)
+        weight.fill = fill
+        return weight
+
+
+class _Nf4Linear(torch.nn.Module):
+    """What the linears share; stands before one of Megatron's among the bases.
+
+    Attributes:
+        weight: A `PendingWeight`, later uint8 [outputs * inputs / 2, 1], of this rank's shard.
+        quant_state: bitsandbytes' `QuantState`; None while the weight is pending.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, *args: Any, config: Any, pending: bool, **kwargs: Any) -> None:
+        made = config
+        if pending:
+            made = copy.copy(config)
+            made.use_cpu_initialization, made.perform_initialization = True, False
+        with torch.device("meta") if pending else nullcontext():
+            super().__init__(*args, config=made, **kwargs)
+        self.config = config
+        self.quant_state: Any = None
+        if pending:
+            self.weight = PendingWeight(self.weight, self.quantise)
+        else:
+            self.quantise(self.weight)
+
+    def quantise(self, weight: torch.Tensor) -> None:
+        """Hold a weight [outputs, inputs] in NF4, on the device on which Megatron makes its weights."""
+        device = "cpu" if self.config.use_cpu_initialization else torch.cuda.current_device()
+        packed, self.quant_state = nf4.quantise(weight.to(device))
+        del self.weight
+        self.register_buffer("weight", packed, persistent=False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "_Nf4Linear":
+        """Move what there is; a pending weight stays, and no scale is ever cast."""
+        pending = self._parameters.pop("weight", None)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if pending is not None:
+            self._parameters["weight"] = pending
+        else:
+            self.quant_state.to(self.weight.device)
+        return self
+
+    def _forward_impl(self, input: torch.Tensor, weight: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Multiply, in the place where Megatron's linears choose between their kernels."""
+        if kwargs["allreduce_dgrad"]:
+            input = copy_to_tensor_model_parallel_region(input, group=kwargs["tp_group"])
+        output: torch.Tensor = Nf4Matmul.apply(input, weight, self.quant_state)  # type: ignore[no-untyped-call]
+        return output if kwargs["bias"] is None else output + kwargs["bias"]
+
+
+class Nf4ColumnParallelLinear(_Nf4Linear, ColumnParallelLinear):  # type: ignore[misc]
+    """`ColumnParallelLinear` in NF4."""
+
+
+class Nf4RowParallelLinear(_Nf4Linear, RowParallelLinear):  # type: ignore[misc]
+    """`RowParallelLinear` in NF4."""
+
+
+class Nf4LayerNormColumnParallelLinear(LayerNormColumnParallelLinear, Nf4ColumnParallelLinear):
+    """`LayerNormColumnParallelLinear` with its matrix in NF4; the norm keeps its dtype."""
+
+
+_NF4 = {
+    ColumnParallelLinear: Nf4ColumnParallelLinear,
+    RowParallelLinear: Nf4RowParallelLinear,
+    LayerNormColumnParallelLinear: Nf4LayerNormColumnParallelLinear,
+}
+
+
+def nf4_layer_spec(config: Any, *, targets: Sequence[str], pending: bool) -> ModuleSpec:
+    """Return the torch layers' specification with some linears in NF4.
+
+    Args:
+        config: Megatron's configuration of the model.
+        targets: Megatron's names of the linears to quantise.
+        pending: Whether the weights come from a checkpoint; otherwise they are initialised, then quantised.
+    """
+    spec = torch_layer_spec(config)
+    for part in (spec.submodules.self_attention, spec.submodules.mlp):
+        for target in set(targets) & vars(part.submodules).keys():
+            made = _NF4[getattr(part.submodules, target)]
+            setattr(part.submodules, target, ModuleSpec(module=made, params={"pending": pending}))
+    return spec
