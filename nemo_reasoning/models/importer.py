@@ -64,16 +64,19 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     from nemo.lightning import teardown
     from transformers import AutoModelForCausalLM
 
+    from nemo_reasoning.backend.leftovers import without_leftovers
+
     importer = HFLlamaImporter(str(hf_path))
     config = importer.config
     config.params_dtype = getattr(torch, dtype)
     config.bf16, config.fp16 = dtype == "bfloat16", False
     target = LlamaModel(config, tokenizer=importer.tokenizer)
     source = AutoModelForCausalLM.from_pretrained(hf_path, dtype=config.params_dtype)
-    trainer = importer.nemo_setup(target)
-    importer.convert_state(source, target)
-    importer.nemo_save(out, trainer)
-    teardown(trainer, target)
+    with without_leftovers():
+        trainer = importer.nemo_setup(target)
+        importer.convert_state(source, target)
+        importer.nemo_save(out, trainer)
+        teardown(trainer, target)
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from nemo_reasoning.backend.leftovers import without_leftovers
+
 
 @contextmanager
 def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
@@ -29,11 +31,12 @@ def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
         logger=False,
         enable_progress_bar=False,
     )
-    _setup_trainer_and_restore_model(path=checkpoint, trainer=trainer, model=model)
-    try:
-        yield model.eval()
-    finally:
-        teardown(trainer, model)
+    with without_leftovers():
+        _setup_trainer_and_restore_model(path=checkpoint, trainer=trainer, model=model)
+        try:
+            yield model.eval()
+        finally:
+            teardown(trainer, model)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nemo_reasoning.backend.leftovers import without_leftovers
 from nemo_reasoning.backend.runtime import Backend, backend
 from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import Order
@@ -65,6 +66,7 @@ def train(
         quantised,
         switched(settings.trainer),
         optimizer_in_use(settings.optim.kind),
+        without_leftovers(),
     ):
         _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
 

@@ -62,6 +62,7 @@ def test_the_loss_is_the_mean_over_the_supervised_tokens_of_the_global_batch(mod
         data_parallel_size=1,
         pad_to=8,
         seed=read_settings(trained).trainer.seed,
+        repeat=True,
     )
     reference = LlamaForCausalLM.from_pretrained(model).eval()
     expected = _mean_loss(reference, plan.rows(0).tolist(), store)  # before the first update

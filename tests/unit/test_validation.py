@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from composing import change, sft_settings
+from composing import asked_settings, change, sft_settings
 
 from nemo_reasoning.config import LORA_TARGETS, Init, Recompute
 from nemo_reasoning.config_data import DataSource
@@ -175,7 +175,7 @@ def test_qlora_does_without_transformer_engine() -> None:
     assert problems(*qlora, **context) == [
         "trainer.context_parallel_size=2 needs GPUs with Transformer Engine; set it to 1"
     ]
-    assert problems(*qlora, "backend.transformer_engine=true") == [
+    assert problems(*qlora, backend__transformer_engine=True) == [
         "backend.transformer_engine=true with peft=qlora: its linears cannot hold NF4 weights; set it to null"
     ]
 
@@ -228,15 +228,15 @@ def test_nemos_dora_takes_neither_dropout_nor_tensor_parallelism() -> None:
 
 
 def test_full_fine_tuning_has_no_adapter_and_a_lower_rate() -> None:
-    full = (*LLAMA, "peft=none")
+    full = ("model=llama32_3b", "hardware=gpu_80gb", "peft=none")
 
     assert problems(*full) == []
     assert problems(*full, peft__dim=32) == [
         "peft.dim=32: peft=none trains every weight and has no adapter; leave it out, or choose peft=lora"
     ]
-    assert sft_settings(*full).name == "llama3_8b_none"
-    assert sft_settings(*full).optim.lr == 1e-5
-    assert sft_settings(*full, "optim.lr=3e-5").optim.lr == 3e-5
+    assert asked_settings(*LLAMA, "peft=none").name == "llama3_8b_none"
+    assert asked_settings(*LLAMA, "peft=none").optim.lr == 1e-5
+    assert asked_settings(*LLAMA, "peft=none", "optim.lr=3e-5").optim.lr == 3e-5
 
 
 GPU_ONLY = {"tf32": True, "expandable_segments": True, "memory_fraction": 0.5}

@@ -56,19 +56,22 @@ def layer_bytes(work: Workload, *, input_gradient: bool = True) -> float:
 def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, float]]:
     shape, kernel, width, parts = work.shape, kernels(work), work.width, work.tensor_parallel
     heads, keys = shape.num_attention_heads * shape.head_dim / parts, shape.num_query_groups * shape.head_dim / parts
-    copied = work.torch_layers and work.packing  # our attention pads packed samples, and at most doubles them
+    blocked = work.on_cpu and work.width < _FLOAT32  # backend/attention.py, which keeps its inputs only
+    copied = work.torch_layers and work.packing and not blocked  # there samples are padded, at most doubled
     padding = 2 if copied else 1
+    whole = work.recompute is not Recompute.selective
+    keeps_output = whole and not blocked
     if input_gradient:
         yield "norm", shape.hidden_size * kernel.norm + _FLOAT32
     yield from _linear(work, "linear_qkv", mask=input_gradient)
     yield "query", padding * heads * width
     yield "key", padding * keys * width
     # A plain value is a view of the joint projection, which it keeps whole.
-    yield "value", (padding * keys if copied else heads + 2 * keys) * width
+    yield "value", (padding * keys if copied or (blocked and whole and not work.packing) else heads + 2 * keys) * width
     yield "rotary tables", kernel.rotary
-    if work.recompute is not Recompute.selective:
+    if keeps_output:
         yield "log-sum-exp", padding * shape.num_attention_heads / parts * _FLOAT32
-    if work.recompute is not Recompute.selective or work.adapts("linear_proj") or work.trains_base:
+    if keeps_output or work.trains_base or (work.adapts("linear_proj") and not work.dropout):
         yield "output", padding * heads * width
     yield from _linear(work, "linear_proj", shared=not copied)
 

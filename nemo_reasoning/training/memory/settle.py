@@ -23,6 +23,8 @@ def settle(settings: SftSettings) -> SftSettings:
     Raises:
         ConfigError: Settings contradict each other, or the GPU named cannot hold them; with what it could.
     """
+    if settings.trainer.offload_layers:  # which excludes recompute
+        settings = _with(settings, micro_batch_size=AUTO_BATCH, recompute=Recompute.none)
     least = _with(settings, micro_batch_size=1, recompute=Recompute.full)
     validate(least)
     shape = known_shape(settings)

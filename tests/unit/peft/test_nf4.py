@@ -70,7 +70,8 @@ def test_weights_are_rounded_before_they_are_quantised() -> None:
 )
 def test_how_a_run_holds_its_base(dtype: str, precision: str, quantised: str) -> None:
     overrides = ("hardware=cpu", f"model.dtype={dtype}", f"trainer.precision={precision}")
-    run = sft_settings("peft=qlora", "trainer.tensor_model_parallel_size=3", *overrides)
+    run = sft_settings("peft=qlora", *overrides)
+    run.trainer.tensor_model_parallel_size = 3
 
     assert nf4.nf4_base(run) == nf4.Nf4Base(targets=tuple(SHAPES), shards=3, dtype=quantised)
     assert nf4.nf4_base(sft_settings(*overrides)) is None

@@ -177,11 +177,15 @@ def test_one_weight_at_a_time_is_held_in_full(room: Path, monkeypatch: pytest.Mo
     from nemo_reasoning.peft.qlora import nf4_linears
 
     shapes = {(128, 64), (64, 64), (352, 64), (64, 176)}
-    quantise, seen = nf4.quantise, []
+
+    def alive() -> set[int]:
+        tensors = [found for found in gc.get_objects() if type(found) is torch.Tensor and not found.is_meta]
+        return {found.untyped_storage().data_ptr() for found in tensors if tuple(found.shape) in shapes}
+
+    quantise, seen, others = nf4.quantise, [], alive()
 
     def counted(weight: torch.Tensor) -> Any:
-        alive = [found for found in gc.get_objects() if type(found) is torch.Tensor and not found.is_meta]
-        seen.append({found.untyped_storage().data_ptr() for found in alive if tuple(found.shape) in shapes})
+        seen.append(alive() - others)
         return quantise(weight)
 
     monkeypatch.setattr(nf4, "quantise", counted)

@@ -143,9 +143,6 @@ def measure(settings: SftSettings, *, tokenizer: Path, folder: Path, monkeypatch
     prepare_data(settings.data, formatter=formatter, seq_length=settings.trainer.seq_length, out=data)
     probe, build = Probe(), training_run._build_callbacks
     monkeypatch.setattr(training_run, "_build_callbacks", lambda *args, **kwargs: [*build(*args, **kwargs), probe])
-    from megatron.core.num_microbatches_calculator import destroy_num_microbatches_calculator
-
-    destroy_num_microbatches_calculator()  # of the run before in this process
     inputs = TrainingInputs(base=None, tokenizer=tokenizer, formatter=formatter, data=data)
     training_run.train(settings, inputs, out=folder, stream=io.StringIO())
     return probe.measured
