@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -124,9 +125,12 @@ def write_manifest(
         produced: Files below `folder`; each is recorded with size in bytes and SHA-256.
         versions: Distributions whose versions matter to the stage.
     """
-    files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in produced
-    }
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        hashes = pool.map(file_sha256, produced)
+        files = {
+            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256}
+            for path, sha256 in zip(produced, hashes, strict=True)
+        }
     manifest = {
         "stage": stage,
         "inputs": dict(inputs),

@@ -1,6 +1,7 @@
 """Bring rows of many shards into one store, in any order, with a bounded part of them in memory."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,22 @@ class Rows:
 
     def write(self, numbers: NDArray[np.int64], *, store: Path, lines: Path | None) -> None:
         """Write a token store with the rows of these numbers, in this order, and their lines if a path is given."""
+        with ThreadPoolExecutor(2) as both:  # copying and writing let the other one run
+            jobs = [both.submit(self._write_store, numbers, store)]
+            if lines is not None:
+                jobs.append(both.submit(self._write_lines, numbers, lines))
+            for job in jobs:
+                job.result()
+
+    def _write_store(self, numbers: NDArray[np.int64], store: Path) -> None:
         with TokenWriter(store) as writer:
             for part in self._parts(numbers):
                 self._write_part(part, writer)
-        if lines is not None:
-            with lines.open("wb") as target:
-                for part in self._parts(numbers):
-                    target.write(self._lines(part))
+
+    def _write_lines(self, numbers: NDArray[np.int64], lines: Path) -> None:
+        with lines.open("wb") as target:
+            for part in self._parts(numbers):
+                target.write(self._lines(part))
 
     def _parts(self, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         ends = np.cumsum(self.lengths[numbers])
