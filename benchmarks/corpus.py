@@ -50,8 +50,8 @@ def write_corpus(path: Path, *, megabytes: float, seed: int = 0) -> Path:
 def _row(count: int, code: list[str], numbers: random.Random) -> dict[str, Any]:
     size = min(30_000, int(numbers.lognormvariate(8.3, 0.7)))  # characters; about three make a token
     thinks = numbers.random() < 0.7
-    trace = _text(size if thinks else 0, code, numbers)
-    answer = _text(max(200, size // 5), code, numbers) + f"\n\nThe final answer is \\boxed{{{count}}}."
+    trace = text(size if thinks else 0, code, numbers)
+    answer = text(max(200, size // 5), code, numbers) + f"\n\nThe final answer is \\boxed{{{count}}}."
     mode = "on" if thinks else "off"
     return {
         "input": [{"role": "user", "content": f"Problem {count}. {_step(numbers)} Put the answer into \\boxed{{}}."}],
@@ -66,7 +66,8 @@ def _row(count: int, code: list[str], numbers: random.Random) -> dict[str, Any]:
     }
 
 
-def _text(size: int, code: list[str], numbers: random.Random) -> str:
+def text(size: int, code: list[str], numbers: random.Random) -> str:
+    """Return at least `size` characters of steps, of `code` and of other languages."""
     paragraphs, length = [], 0
     while length < size:
         kind = numbers.random()
@@ -92,4 +93,4 @@ def _sources() -> list[str]:
     """Return source files of Python's standard library."""
     folder = Path(sysconfig.get_path("stdlib"))
     files = sorted(folder.glob("*.py")) or [Path(inspect.getfile(json))]
-    return [file.read_text(encoding="utf-8", errors="ignore") for file in files[:120]]
+    return [file.readtext(encoding="utf-8", errors="ignore") for file in files[:120]]

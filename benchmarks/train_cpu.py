@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import _text
+from corpus import text
 from rich.console import Console
 from rich.table import Table
 
@@ -84,9 +84,9 @@ def write_rows(path: Path, *, count: int) -> None:
     with path.open("w", encoding="utf-8") as lines:
         for number in range(count):
             size = min(2400, int(numbers.lognormvariate(5.7, 0.8)))
-            trace, answer = _text(size, ["return total"], numbers)[:size], _text(60, [""], numbers)[:60]
+            trace, answer = text(size, ["return total"], numbers)[:size], text(60, [""], numbers)[:60]
             row = {
-                "input": [{"role": "user", "content": f"Problem {number}. {_text(40, [''], numbers)[:80]}"}],
+                "input": [{"role": "user", "content": f"Problem {number}. {text(40, [''], numbers)[:80]}"}],
                 "output": f"<think>\n{trace}\n</think>\n\n{answer}",
                 **{"category": "math", "license": "cc-by-4.0", "reasoning": "on", "generator": "synthetic"},
                 **{"used_in_training": ["Nano"], "version": "v1", "system_prompt": "detailed thinking on"},
@@ -160,10 +160,10 @@ def _run(command: list[str]) -> tuple[str, float]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         printed.seek(0)
-        text = printed.read()
+        said = printed.read()
     if process.returncode:
-        sys.exit(f"{command[1]} failed with {process.returncode}:\n{text}")
-    return text, usage.ru_maxrss * 1024 / 1e9
+        sys.exit(f"{command[1]} failed with {process.returncode}:\n{said}")
+    return said, usage.ru_maxrss * 1024 / 1e9
 
 
 def _report(found: dict[str, Result], losses: dict[str, float], supervised: list[int]) -> None:

@@ -33,9 +33,9 @@ class PeftScheme(Enum):
     """How the base model is adapted."""
 
     lora = "lora"
+    qlora = "qlora"  # LoRA on a base in NF4
     dora = "dora"  # weight-decomposed low-rank adaptation
     none = "none"  # every weight is trained
-    qlora = "qlora"  # LoRA on a base in NF4
 
 
 class Accelerator(Enum):

@@ -10,7 +10,7 @@ p positions of each.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -123,7 +123,9 @@ def _short_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Te
 
 
 def _block_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scale: float) -> torch.Tensor:
-    queries, keys, values, result = queries * scale, keys.squeeze(1), values.squeeze(1), torch.empty_like(queries)
+    """Return attention block by block; scales `queries` in place."""
+    keys, values, result = keys.squeeze(1), values.squeeze(1), torch.empty_like(queries)
+    queries *= scale
     for start in range(0, queries.shape[2], BLOCK):
         end = start + BLOCK
         weights = _weights(queries[:, :, start:end].flatten(1, 2), keys[:, :end])
@@ -170,9 +172,14 @@ def _put_back(out: torch.Tensor, laid_out: torch.Tensor, tokens: torch.Tensor, r
     out.index_copy_(0, tokens[real], by_token[real.flatten()])
 
 
+@cache
+def _later() -> torch.Tensor:
+    """Return which keys of a block come after a query of it, [BLOCK, BLOCK], bool."""
+    return torch.ones(BLOCK, BLOCK, dtype=torch.bool).triu_(1)
+
+
 def _weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """Return the weights [n * g, h / g * BLOCK, keys] of queries at the positions of the last `BLOCK` keys."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
-    hidden = torch.full((BLOCK, BLOCK), -torch.inf, dtype=scores.dtype).triu_(1)
-    scores.view(len(scores), -1, BLOCK, keys.shape[1])[..., -BLOCK:] += hidden
+    scores.view(len(scores), -1, BLOCK, keys.shape[1])[..., -BLOCK:].masked_fill_(_later(), -torch.inf)
     return scores.softmax(dim=-1)

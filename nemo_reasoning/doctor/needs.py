@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from nemo_reasoning.config import Accelerator, Architecture, Init, Recompute, SftSettings
+from nemo_reasoning.config import Accelerator, Architecture, Init, PeftScheme, Recompute, SftSettings
 from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.models.shape import count_parameters
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
 from nemo_reasoning.training.memory.settle import known_shape, settle
 from nemo_reasoning.training.memory.static import trained_parameters
-from nemo_reasoning.training.memory.workload import QLORA, workload_of
+from nemo_reasoning.training.memory.workload import workload_of
 
 _PROCESS_GB = 2.0  # Python with torch and NeMo
 _DATA_GB = 1.0  # an allowance for prepared rows and logs
@@ -62,20 +62,20 @@ def needs_of(settings: SftSettings) -> Needs:
         problem = str(error)
         smallest = replace(settings.trainer, micro_batch_size=1, recompute=Recompute.full)
         settled = replace(settings, trainer=smallest)
-    scheme: str = settled.peft.scheme.value
+    scheme = settled.peft.scheme
     trainer, on_cpu = settled.trainer, settled.hardware.accelerator is Accelerator.cpu
     sizes = _Sizes.of(settled, shape)
     random = settled.model.init is Init.random
     return Needs(
         plan=(
-            f"{settled.model.name}, peft={scheme}, {trainer.seq_length:,} tokens, micro-batch "
+            f"{settled.model.name}, peft={scheme.value}, {trainer.seq_length:,} tokens, micro-batch "
             f"{trainer.micro_batch_size}, recompute {trainer.recompute.name}, on {settled.hardware.name}"
         ),
         problem=problem,
         on_cpu=on_cpu,
         devices=0 if on_cpu else trainer.devices,
         bf16=trainer.precision == "bf16-mixed",
-        quantised=scheme == QLORA,
+        quantised=scheme is PeftScheme.qlora,
         gpu_gb=None if on_cpu or shape is None else sizes.step / USABLE_SHARE,
         ram_gb=_PROCESS_GB + (sizes.step if on_cpu else 0.0),
         import_gb=0.0 if random else _PROCESS_GB + 2 * sizes.stored,  # both formats at once

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,13 @@ _WEIGHT = re.compile(
     r"(?:(linear_in|linear_out)\.weight|(weight_magnitude))"
 )
 
+# In the order in which their rows follow each other in the Megatron linear.
+HF_MODULES = {
+    "linear_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "linear_proj": ("self_attn.o_proj",),
+    "linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
+    "linear_fc2": ("mlp.down_proj",),
+}
 Change = Callable[[torch.Tensor], torch.Tensor]
 Changes = dict[str, Change]  # by Hugging Face's name of a weight: from the base's, float32, to the trained one, float32
 
@@ -63,18 +70,16 @@ class Adapter:
         layers, dim, linears = self.shape.num_layers, self.peft.dim, linear_shapes(self.shape)
         for target, pair in self.weights.items():
             inputs, outputs = linears[target]
-            found, expected = (
-                [tuple(weight.shape) for weight in (*pair, *self._magnitude(target))],
-                [(layers, dim, inputs), (layers, outputs, dim), (layers, outputs)][: 2 + len(self._magnitude(target))],
-            )
+            found = [tuple(weight.shape) for weight in pair]
+            expected: list[tuple[int, ...]] = [(layers, dim, inputs), (layers, outputs, dim)]
+            if target in self.magnitudes:
+                found.append(tuple(self.magnitudes[target].shape))
+                expected.append((layers, outputs))
             if found != expected:
                 raise ExportError(
                     f"{target}: the adapter's weights are {found}, the base model with peft.dim={dim} "
                     f"needs {expected}; export with the base model and the configuration it was trained with"
                 )
-
-    def _magnitude(self, target: str) -> list[torch.Tensor]:
-        return [self.magnitudes[target]] if target in self.magnitudes else []
 
     def hf_pairs(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
         """Yield (module, A [r, in], B [out, r]) under Hugging Face's names, such as layers.0.mlp.up_proj."""
@@ -113,14 +118,13 @@ def _change(a: torch.Tensor, b: torch.Tensor, scale: float, magnitude: torch.Ten
 
 def unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, torch.Tensor]:
     """Split the rows [rows, columns] of a Megatron linear among the Hugging Face modules it stands for."""
+    parts: Sequence[torch.Tensor] = [rows]
     if target == "linear_qkv":
         groups = rows.view(shape.num_query_groups, -1, shape.head_dim, rows.shape[1])
-        parts = {"q_proj": groups[:, :-2], "k_proj": groups[:, -2], "v_proj": groups[:, -1]}
-        return {f"self_attn.{name}": part.reshape(-1, rows.shape[1]) for name, part in parts.items()}
-    if target == "linear_fc1":
-        gate, up = rows.chunk(2)
-        return {"mlp.gate_proj": gate, "mlp.up_proj": up}
-    return {{"linear_proj": "self_attn.o_proj", "linear_fc2": "mlp.down_proj"}[target]: rows}
+        parts = [part.reshape(-1, rows.shape[1]) for part in (groups[:, :-2], groups[:, -2], groups[:, -1])]
+    elif target == "linear_fc1":
+        parts = rows.chunk(2)
+    return dict(zip(HF_MODULES[target], parts, strict=True))
 
 
 def is_adapter(checkpoint: Path) -> bool:

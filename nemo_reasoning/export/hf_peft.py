@@ -7,15 +7,8 @@ from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.config import PeftScheme, PeftSettings
-from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.adapter import HF_MODULES, Adapter
 from nemo_reasoning.models.source import BaseModel
-
-HF_MODULES = {
-    "linear_qkv": ("q_proj", "k_proj", "v_proj"),
-    "linear_proj": ("o_proj",),
-    "linear_fc1": ("gate_proj", "up_proj"),
-    "linear_fc2": ("down_proj",),
-}
 
 
 def base_reference(base: BaseModel) -> str:
@@ -50,7 +43,9 @@ def _config(peft: PeftSettings, base: BaseModel) -> dict[str, Any]:
         "peft_type": "LORA",
         "r": peft.dim,
         "revision": base.revision if reference == base.name else None,
-        "target_modules": sorted(name for target in peft.target_modules for name in HF_MODULES[target]),
+        "target_modules": sorted(
+            name.rpartition(".")[2] for target in peft.target_modules for name in HF_MODULES[target]
+        ),
         "task_type": "CAUSAL_LM",
         "use_dora": peft.scheme is PeftScheme.dora,
         "use_rslora": peft.rslora,

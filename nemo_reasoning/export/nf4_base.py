@@ -8,16 +8,10 @@ from typing import Any
 import torch
 
 from nemo_reasoning.config import Architecture
-from nemo_reasoning.export.adapter import unfuse
+from nemo_reasoning.export.adapter import HF_MODULES, unfuse
 from nemo_reasoning.peft.nf4 import Nf4Base, as_trained
 
 MERGE_BASES = ("dequantised", "original")
-_PARTS = {
-    "linear_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "linear_proj": ("self_attn.o_proj",),
-    "linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
-    "linear_fc2": ("mlp.down_proj",),
-}
 
 
 @dataclass(frozen=True)
@@ -59,13 +53,13 @@ class TrainedBase:
     def weight(self, name: str) -> torch.Tensor | None:
         """Return the weight in its original dtype as training held it; None if training did not quantise it."""
         for target in self._base.targets:
-            for part in _PARTS[target]:
+            for part in HF_MODULES[target]:
                 if name.startswith("model.layers.") and name.endswith(f".{part}.weight"):
                     return self._linear(name.removesuffix(f"{part}.weight"), target)[part]
         return None
 
     def _dequantised(self, layer: str, target: str) -> dict[str, torch.Tensor]:
-        parts = {part: self._read(f"{layer}{part}.weight") for part in _PARTS[target]}
+        parts = {part: self._read(f"{layer}{part}.weight") for part in HF_MODULES[target]}
         trained = as_trained(_fuse(target, parts, self._shape), target=target, base=self._base)
         return unfuse(target, trained, self._shape)
 

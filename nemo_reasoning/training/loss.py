@@ -8,6 +8,7 @@ to the factor that the backward pass brings, and is computed with the loss. The 
 over positions, each with its own factor, so there the logits are computed again in the backward pass.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -59,11 +60,8 @@ class _FrozenHead(torch.autograd.Function):
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if wanted else None
-        first = 0 if group is None else group.rank() * weight.shape[0]
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            logits = F.linear(hidden[part], weight).float()
-            losses[part] = _losses(logits, labels[part] - first, group)
+        for part, found, logits in _chunks(hidden, weight, labels, group, rows):
+            losses[part] = found
             if gradient is not None:
                 torch.mm(logits.to(weight.dtype), weight, out=gradient[part])
         if gradient is not None and group is not None:
@@ -95,10 +93,8 @@ class _TrainableHead(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, labels)
         ctx.group, ctx.rows = group, rows
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
-        first = 0 if group is None else group.rank() * weight.shape[0]
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            losses[part] = _losses(F.linear(hidden[part], weight).float(), labels[part] - first, group)
+        for part, found, _ in _chunks(hidden, weight, labels, group, rows):
+            losses[part] = found
         return losses
 
     @staticmethod
@@ -106,20 +102,27 @@ class _TrainableHead(torch.autograd.Function):
     def backward(ctx: Any, loss_gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         hidden, weight, labels = ctx.saved_tensors
         group, rows = ctx.group, ctx.rows
-        first = 0 if group is None else group.rank() * weight.shape[0]
         hidden_gradient = torch.empty_like(hidden)
         # The chunks' shares are summed in float32: bfloat16 would round after every chunk.
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            logits = F.linear(hidden[part], weight).float()
-            _losses(logits, labels[part] - first, group)
+        for part, _, logits in _chunks(hidden, weight, labels, group, rows):
             gradient = logits.mul_(loss_gradient[part, None]).to(weight.dtype)
             torch.mm(gradient, weight, out=hidden_gradient[part])
             weight_gradient += gradient.t() @ hidden[part]
         if group is not None:
             dist.all_reduce(hidden_gradient, group=group)
         return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None
+
+
+def _chunks(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, group: "dist.ProcessGroup | None", rows: int
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield `rows` positions at a time with what `_losses` makes of them: losses, and the gradients of logits."""
+    first = 0 if group is None else group.rank() * weight.shape[0]
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        logits = F.linear(hidden[part], weight).float()
+        yield part, _losses(logits, labels[part] - first, group), logits
 
 
 def _losses(logits: torch.Tensor, labels: torch.Tensor, group: "dist.ProcessGroup | None") -> torch.Tensor:

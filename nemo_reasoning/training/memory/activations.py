@@ -9,9 +9,9 @@ divides what lies between a column-parallel and a row-parallel linear, and nothi
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nemo_reasoning.config import Recompute
+from nemo_reasoning.config import PeftScheme, Recompute
 from nemo_reasoning.models.shape import linear_shapes
-from nemo_reasoning.training.memory.workload import DORA, Workload
+from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4
 
@@ -103,7 +103,7 @@ def _linear(work: Workload, name: str, *, mask: bool = True, shared: bool = Fals
     if work.dropout and mask:
         yield f"{name} mask", inputs * kernels(work).mask
     yield f"{name} bottleneck", work.dim * work.width
-    if work.scheme == DORA:
+    if work.scheme is PeftScheme.dora:
         yield f"{name} output before its magnitude", outputs * work.width
 
 

@@ -6,9 +6,9 @@ from math import gcd
 
 from omegaconf import OmegaConf
 
-from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Recompute
+from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, PeftScheme, Recompute
 from nemo_reasoning.training.memory.estimate import MemoryEstimate, estimate_memory, fits
-from nemo_reasoning.training.memory.workload import FULL, LORA, QLORA, Workload
+from nemo_reasoning.training.memory.workload import Workload
 
 _SHORTEST = 256
 
@@ -102,27 +102,28 @@ def gpu_sizes() -> list[int]:
     return sorted(file.memory_gb for file in files)
 
 
-def _lighter_scheme(request: Request, scheme: str, memory_gb: float) -> list[str]:
+def _lighter_scheme(request: Request, scheme: PeftScheme, memory_gb: float) -> list[str]:
     """Return how a scheme makes it possible; QLoRA quantises what it adapts, so adapting all may be the way."""
     lighter = _with(request, scheme=scheme)
-    if fit := _closest(lighter, request, memory_gb, f"peft={scheme}"):
+    if fit := _closest(lighter, request, memory_gb, f"peft={scheme.value}"):
         return fit
-    if scheme != QLORA:
+    if scheme is not PeftScheme.qlora:
         return []
     every = replace(lighter, work=replace(lighter.work, target_modules=LORA_TARGETS))
-    return _closest(every, request, memory_gb, f"peft={scheme} 'peft.target_modules=[{','.join(LORA_TARGETS)}]'")
+    return _closest(every, request, memory_gb, f"peft={scheme.value} 'peft.target_modules=[{','.join(LORA_TARGETS)}]'")
 
 
-def _lighter(scheme: str) -> list[str]:
-    """Return the schemes that need less, as far as conf/peft has them."""
-    order = [scheme, LORA, QLORA] if scheme == FULL else [scheme, QLORA]
-    return [name for name in order[1:] if name != scheme and (CONF_DIR / "peft" / f"{name}.yaml").is_file()]
+def _lighter(scheme: PeftScheme) -> list[PeftScheme]:
+    """Return the schemes that need less."""
+    if scheme is PeftScheme.none:
+        return [PeftScheme.lora, PeftScheme.qlora]
+    return [] if scheme is PeftScheme.qlora else [PeftScheme.qlora]
 
 
-def _with(request: Request, *, scheme: str | None = None, seq_length: int | None = None) -> Request:
+def _with(request: Request, *, scheme: PeftScheme | None = None, seq_length: int | None = None) -> Request:
     work = request.work
     if scheme is not None:
-        work = replace(work, scheme=scheme, torch_layers=work.torch_layers or scheme == QLORA)
+        work = replace(work, scheme=scheme, torch_layers=work.torch_layers or scheme is PeftScheme.qlora)
     return replace(request, work=replace(work, seq_length=seq_length or work.seq_length))
 
 

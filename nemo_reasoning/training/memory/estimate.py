@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from nemo_reasoning.config import PeftScheme
 from nemo_reasoning.models.shape import linear_shapes
 from nemo_reasoning.training.memory.activations import activation_bytes
 from nemo_reasoning.training.memory.static import StaticBytes, static_bytes
-from nemo_reasoning.training.memory.workload import DORA, QLORA, Workload
+from nemo_reasoning.training.memory.workload import Workload
 
 GIB = 2**30
 LOGIT_CHUNK_BYTES = 256 * 2**20  # of float32 logits that the loss holds at a time
@@ -81,9 +82,9 @@ def _temporary_bytes(work: Workload) -> int:
     shape, width = work.shape, work.width
     travelling = work.positions * (4 * shape.ffn_hidden_size // work.tensor_parallel + 2 * shape.hidden_size) * width
     largest = max(inputs * outputs for inputs, outputs in linear_shapes(shape).values()) // work.tensor_parallel
-    if work.scheme == QLORA:
+    if work.scheme is PeftScheme.qlora:
         return travelling + largest * width  # a weight unpacked
-    if work.scheme == DORA:
+    if work.scheme is PeftScheme.dora:
         return travelling + 2 * largest * width  # the adapter's product, and its sum with the weight
     if work.trains_base:
         return travelling + max(largest, work.vocabulary * shape.hidden_size) * width  # a weight's gradient

@@ -88,7 +88,7 @@ def refusal(request: Request, memory_gb: float, *, name: str, hardware: str) -> 
     need = estimate_memory(least).total / GIB
     ways = nearest(request, memory_gb)
     return (
-        f"{name} with peft={least.scheme}, {least.seq_length:,} tokens, micro-batch {least.micro_batch_size}, "
+        f"{name} with peft={least.scheme.value}, {least.seq_length:,} tokens, micro-batch {least.micro_batch_size}, "
         f"recompute {least.recompute.name} needs {need:.1f} GiB of a GPU; {hardware} offers {memory_gb:.1f}, of which "
         f"{USABLE_SHARE:.0%} can be used. "
         + (f"What fits: {'; or '.join(ways)}" if ways else "Nothing near it fits either; take a smaller model")
@@ -101,9 +101,9 @@ def _least(request: Request) -> Workload:
 
 def _with(settings: SftSettings, *, micro_batch_size: int, recompute: Recompute) -> SftSettings:
     """Return the settings with these values where they are open."""
-    trainer, hardware = settings.trainer, settings.hardware
+    trainer = settings.trainer
     if trainer.micro_batch_size == AUTO_BATCH:
         trainer = replace(trainer, micro_batch_size=micro_batch_size)
     if trainer.recompute is Recompute.auto:
         trainer = replace(trainer, recompute=recompute)
-    return replace(settings, trainer=trainer, hardware=hardware)
+    return replace(settings, trainer=trainer)

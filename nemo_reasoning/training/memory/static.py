@@ -7,11 +7,12 @@ parameter costs its value alone.
 
 from dataclasses import dataclass
 
+from nemo_reasoning.config import PeftScheme
 from nemo_reasoning.models.shape import linear_shapes
-from nemo_reasoning.training.memory.workload import DORA, QLORA, Workload
+from nemo_reasoning.peft.sizes import nf4_bytes
+from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4
-_BLOCK, _SCALE_BLOCK = 64, 256  # weights that share a scale of a byte; scales that share one in float32
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def adapter_parameters(work: Workload) -> int:
     for name in work.target_modules:
         inputs, outputs = linear_shapes(work.shape)[name]
         count += work.dim * (inputs + outputs) // work.tensor_parallel
-        if work.scheme == DORA:
+        if work.scheme is PeftScheme.dora:
             count += outputs // (1 if name in ("linear_proj", "linear_fc2") else work.tensor_parallel)
     return work.layers * count
 
@@ -66,7 +67,7 @@ def trained_tensors(work: Workload) -> int:
     """Return the number of parameter tensors the optimiser holds."""
     if work.trains_base:
         return 6 * work.layers + 1 + (1 if work.shape.tie_embeddings or work.pipeline_parallel > 1 else 2)
-    return work.layers * len(work.target_modules) * (3 if work.scheme == DORA else 2)
+    return work.layers * len(work.target_modules) * (3 if work.scheme is PeftScheme.dora else 2)
 
 
 def trained_parameters(work: Workload) -> int:
@@ -88,16 +89,10 @@ def static_bytes(work: Workload) -> StaticBytes:
 
 def _weight_bytes(work: Workload) -> int:
     parameters, packed = base_parameters(work), 0
-    if work.scheme == QLORA:
+    if work.scheme is PeftScheme.qlora:
         for name in work.target_modules:
             inputs, outputs = linear_shapes(work.shape)[name]
             matrix = inputs * outputs // work.tensor_parallel
             parameters -= work.layers * matrix
             packed += work.layers * nf4_bytes(matrix)
     return work.width * parameters + packed
-
-
-def nf4_bytes(weights: int) -> int:
-    """Return the bytes of a matrix in NF4 with scales quantised too, 4.127 bits a weight (arXiv 2305.14314)."""
-    scales = -(-weights // _BLOCK)
-    return -(-weights // 2) + scales + _FLOAT32 * -(-scales // _SCALE_BLOCK)

@@ -6,11 +6,11 @@ from functools import cache
 
 from omegaconf import OmegaConf
 
-from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Architecture, Recommended, Recompute
+from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Architecture, PeftScheme, Recommended, Recompute
 from nemo_reasoning.models.shape import count_parameters
 from nemo_reasoning.training.memory.choose import Request, gpu_sizes
 from nemo_reasoning.training.memory.estimate import fits
-from nemo_reasoning.training.memory.workload import FULL, LORA, QLORA, SCHEMES, Workload
+from nemo_reasoning.training.memory.workload import Workload
 
 _MOST_ROWS = 64
 
@@ -46,12 +46,12 @@ def _rows(sizes: list[int]) -> Iterator[list[str]]:
             yield [name, f"{values.seq_length:,}", label, *(_cell(work) for work in fitting)]
 
 
-def _variants(values: Recommended) -> Iterator[tuple[str, str, list[str]]]:
+def _variants(values: Recommended) -> Iterator[tuple[str, PeftScheme, list[str]]]:
     """Yield (what the table says, scheme, adapted linears) of a model."""
-    for scheme in SCHEMES:
-        yield scheme, scheme, values.target_modules
-        if scheme == QLORA and set(values.target_modules) != set(LORA_TARGETS):
-            yield f"{scheme}, all linears", scheme, list(LORA_TARGETS)
+    for scheme in PeftScheme:
+        yield scheme.value, scheme, values.target_modules
+        if scheme is PeftScheme.qlora and set(values.target_modules) != set(LORA_TARGETS):
+            yield f"{scheme.value}, all linears", scheme, list(LORA_TARGETS)
 
 
 def _cell(work: Workload | None) -> str:
@@ -60,8 +60,8 @@ def _cell(work: Workload | None) -> str:
     return f"{work.micro_batch_size}{' recomputed' if work.recompute is Recompute.full else ''}"
 
 
-def _request(shape: Architecture, values: Recommended, scheme: str, *, seq_length: int | None = None) -> Request:
-    full = scheme == FULL
+def _request(shape: Architecture, values: Recommended, scheme: PeftScheme, *, seq_length: int | None = None) -> Request:
+    full = scheme is PeftScheme.none
     work = Workload(
         shape=shape,
         scheme=scheme,
@@ -72,12 +72,12 @@ def _request(shape: Architecture, values: Recommended, scheme: str, *, seq_lengt
         seq_length=seq_length or values.seq_length,
         micro_batch_size=1,
         recompute=Recompute.none,
-        torch_layers=scheme == QLORA,
+        torch_layers=scheme is PeftScheme.qlora,
     )
     return Request(work=work, rows=values.global_batch_size, open_batch=True, open_recompute=True)
 
 
-def estimate_batch_size(model_params_b: float, vram_gb: float, sequence_length: int, *, scheme: str = LORA) -> int:
+def estimate_batch_size(model_params_b: float, vram_gb: float, sequence_length: int, *, scheme: str = "lora") -> int:
     """Return the largest micro-batch that fits, or 0 if none does.
 
     Args:
@@ -88,13 +88,13 @@ def estimate_batch_size(model_params_b: float, vram_gb: float, sequence_length: 
         scheme: Name of a file in conf/peft.
 
     Raises:
-        ValueError: A size is not positive.
+        ValueError: A size is not positive, or there is no such scheme.
     """
     if min(model_params_b, vram_gb, sequence_length) <= 0:
         raise ValueError(f"sizes must be above 0, not {(model_params_b, vram_gb, sequence_length)}")
     wanted = model_params_b * 1e9
     shape, values = min(listed_models().values(), key=lambda model: _ratio(count_parameters(model[0]), wanted))
-    request = _request(_scaled(shape, wanted), values, scheme, seq_length=sequence_length)
+    request = _request(_scaled(shape, wanted), values, PeftScheme(scheme), seq_length=sequence_length)
     sizes = range(_MOST_ROWS, 0, -1)
     works = (replace(request.work, micro_batch_size=size, recompute=Recompute.full) for size in sizes)
     return next((work.micro_batch_size for work in works if fits(work, vram_gb)), 0)

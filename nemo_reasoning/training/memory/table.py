@@ -2,11 +2,11 @@
 
 from rich.table import Table
 
-from nemo_reasoning.config import Recompute
+from nemo_reasoning.config import PeftScheme, Recompute
 from nemo_reasoning.training.memory.choose import Request, weigh
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, MemoryEstimate, estimate_memory, usable_bytes
 from nemo_reasoning.training.memory.static import adapter_parameters, base_parameters
-from nemo_reasoning.training.memory.workload import DORA, QLORA, Workload
+from nemo_reasoning.training.memory.workload import Workload
 
 _ACTIVATIONS = {
     Recompute.none: "all that the backward pass wants",
@@ -43,7 +43,7 @@ def parts(work: Workload, estimate: MemoryEstimate) -> list[tuple[str, str, int]
     """Return (part, what it is, bytes) of an estimate; the bytes add up to its total."""
     dtype = "bfloat16" if work.width == 2 else "float32"
     loss = estimate.logits > estimate.temporary
-    held = f"NF4 in {', '.join(work.target_modules)}, else {dtype}" if work.scheme == QLORA else dtype
+    held = f"NF4 in {', '.join(work.target_modules)}, else {dtype}" if work.scheme is PeftScheme.qlora else dtype
     static, trained = estimate.static, adapter_parameters(work)
     rows = [("weights", f"{base_parameters(work):,} parameters, {held}", static.weights)]
     if not work.trains_base:
@@ -65,7 +65,8 @@ def parts(work: Workload, estimate: MemoryEstimate) -> list[tuple[str, str, int]
 
 
 def _backward(work: Workload) -> str:
-    weight = {QLORA: ", a weight unpacked", DORA: ", a weight with its adapter"}.get(work.scheme, "")
+    weights = {PeftScheme.qlora: ", a weight unpacked", PeftScheme.dora: ", a weight with its adapter"}
+    weight = weights.get(work.scheme, "")
     return f"gradients within a layer{weight}"
 
 

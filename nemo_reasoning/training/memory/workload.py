@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemo_reasoning.config import Accelerator, Architecture, Recompute, SftSettings
-
-LORA, QLORA, DORA, FULL = "lora", "qlora", "dora", "none"
-SCHEMES = (LORA, QLORA, DORA, FULL)
+from nemo_reasoning.config import Accelerator, Architecture, PeftScheme, Recompute, SftSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +11,7 @@ class Workload:
 
     Attributes:
         shape: Of the model.
-        scheme: How it is adapted, by its name in conf/peft.
+        scheme: How it is adapted.
         target_modules: Adapted linears under Megatron's names; without meaning for `none`.
         dim: Rank of the adapter.
         dropout: On the adapter's input.
@@ -31,7 +28,7 @@ class Workload:
     """
 
     shape: Architecture
-    scheme: str
+    scheme: PeftScheme
     target_modules: tuple[str, ...]
     dim: int
     dropout: float
@@ -64,7 +61,7 @@ class Workload:
     @property
     def trains_base(self) -> bool:
         """Whether the base weights are trained themselves."""
-        return self.scheme == FULL
+        return self.scheme is PeftScheme.none
 
     @property
     def vocabulary(self) -> int:
@@ -87,7 +84,7 @@ def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
     return Workload(
         shape=shape,
-        scheme=peft.scheme.value,
+        scheme=peft.scheme,
         target_modules=tuple(peft.target_modules),
         dim=peft.dim,
         dropout=peft.dropout,
@@ -100,5 +97,5 @@ def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
         context_parallel=trainer.context_parallel_size,
         packing=trainer.packing,
         on_cpu=on_cpu,
-        torch_layers=on_cpu or settings.backend.transformer_engine is False or peft.scheme.value == QLORA,
+        torch_layers=on_cpu or settings.backend.transformer_engine is False or peft.scheme is PeftScheme.qlora,
     )

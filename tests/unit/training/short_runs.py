@@ -11,6 +11,7 @@ from nemo_reasoning.config import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.models.importer import convert
+from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.run import TrainingInputs, train
 from nemo_reasoning.training.run_folder import open_run
 
@@ -45,3 +46,8 @@ def train_here(inputs: TrainingInputs, out: Path, *overrides: str) -> Path:
         warnings.simplefilter("ignore")  # Lightning's and torch's about each other, attributed to us as their caller
         train(settings, inputs, out=open_run(settings), stream=io.StringIO())
     return out
+
+
+def losses(run: Path) -> list[float]:
+    """Return the loss of each step."""
+    return [record["loss"] for record in read_metrics(run / "metrics.jsonl")]

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import prepare_inputs, train_here
+from short_runs import losses, prepare_inputs, train_here
 
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config_optim import OptimKind
-from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.run import TrainingInputs
 
@@ -20,11 +19,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
     """Return a tiny model, imported, and rows."""
     with backend(cuda=False, transformer_engine=False):
         return prepare_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-def losses(run: Path) -> list[float]:
-    """Return the loss of each step."""
-    return [record["loss"] for record in read_metrics(run / "metrics.jsonl")]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from short_runs import ADAPTER, prepare_inputs, train_here
+from short_runs import ADAPTER, losses, prepare_inputs, train_here
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from nemo_reasoning.backend.runtime import backend
@@ -15,7 +15,6 @@ from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.from_run import ensure_exported, export_run
 from nemo_reasoning.inference.vllm_server import VllmServer
 from nemo_reasoning.training.checkpoints import best_checkpoint
-from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.run import TrainingInputs
 
 pytestmark = pytest.mark.slow
@@ -26,11 +25,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
     """Return a tiny model, imported, and rows."""
     with backend(cuda=False, transformer_engine=False):
         return prepare_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-def losses(run: Path) -> list[float]:
-    """Return the loss of each step."""
-    return [record["loss"] for record in read_metrics(run / "metrics.jsonl")]
 
 
 def test_dora_trains_and_is_exported_as_trained(inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None) -> None:

@@ -9,14 +9,14 @@ from composing import asked_settings, sft_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.config import AUTO_BATCH, LORA_TARGETS, Recompute
+from nemo_reasoning.config import AUTO_BATCH, LORA_TARGETS, PeftScheme, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.shape import count_linear_weights, count_lora_parameters, count_parameters
 from nemo_reasoning.training.memory.choose import gpu_sizes, nearest
 from nemo_reasoning.training.memory.estimate import GIB, estimate_memory, fits
 from nemo_reasoning.training.memory.settle import request_of, settle
 from nemo_reasoning.training.memory.static import static_bytes, trained_parameters
-from nemo_reasoning.training.memory.workload import SCHEMES, Workload, workload_of
+from nemo_reasoning.training.memory.workload import Workload, workload_of
 
 EIGHT = "model=llama3_8b"
 
@@ -24,7 +24,7 @@ EIGHT = "model=llama3_8b"
 def workload(model: str = "llama3_8b", *overrides: str, scheme: str = "lora") -> Workload:
     """Return a workload on a GPU, a micro-batch of one row with everything recomputed."""
     asked = asked_settings(f"model={model}", "hardware=gpu_80gb", *overrides)
-    work = replace(workload_of(asked, listed(model)), scheme=scheme, torch_layers=scheme == "qlora")
+    work = replace(workload_of(asked, listed(model)), scheme=PeftScheme(scheme), torch_layers=scheme == "qlora")
     return replace(work, micro_batch_size=1, recompute=Recompute.full)
 
 
@@ -160,13 +160,15 @@ def test_parallel_devices_share() -> None:
 
 
 @given(
-    scheme=st.sampled_from(SCHEMES),
+    scheme=st.sampled_from(PeftScheme),
     recompute=st.sampled_from([Recompute.none, Recompute.selective, Recompute.full]),
     seq_length=st.integers(1, 4096),
     rows=st.integers(1, 8),
     dropout=st.sampled_from([0.0, 0.1]),
 )
-def test_more_never_needs_less(scheme: str, recompute: Recompute, seq_length: int, rows: int, dropout: float) -> None:
+def test_more_never_needs_less(
+    scheme: PeftScheme, recompute: Recompute, seq_length: int, rows: int, dropout: float
+) -> None:
     work = Workload(
         shape=SMALL,
         scheme=scheme,
