@@ -93,4 +93,4 @@ def _sources() -> list[str]:
     """Return source files of Python's standard library."""
     folder = Path(sysconfig.get_path("stdlib"))
     files = sorted(folder.glob("*.py")) or [Path(inspect.getfile(json))]
-    return [file.readtext(encoding="utf-8", errors="ignore") for file in files[:120]]
+    return [file.read_text(encoding="utf-8", errors="ignore") for file in files[:120]]

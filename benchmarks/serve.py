@@ -30,13 +30,14 @@ from rich.table import Table
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.data.schema import Message
-from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.hf import HFEngine
 from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "smollm2"
-DTYPE = "bfloat16"  # in which a completion does not depend on its batch, so that answers can be compared exactly
+DTYPE = "bfloat16"  # of the figures of speed
+EXACT = "float32"  # of the answers compared: in bfloat16 a near tie may fall otherwise in another batch
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,15 @@ def body_of(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
-def measure_single(model: Path, requests: Sequence[GenerationRequest]) -> tuple[list[Completion], float]:
-    """Return every request's own completion, one request at a time, and tokens a second."""
-    engine = HFEngine(model, dtype=DTYPE, chat_template=load_template("chatml"))
+def measure_single(model: Path, requests: Sequence[GenerationRequest], *, dtype: str) -> tuple[list[str], float]:
+    """Return every request's own answer, one request at a time, and tokens a second."""
+    engine = HFEngine(model, dtype=dtype, chat_template=load_template("chatml"))
     engine.generate(requests[:1])
     start = time.perf_counter()
     alone = [engine.generate([request])[0] for request in requests]
     seconds = time.perf_counter() - start
     engine.close()
-    return alone, sum(completion.completion_tokens for completion in alone) / seconds
+    return [each.answer for each in alone], sum(each.completion_tokens for each in alone) / seconds
 
 
 def measure_transformers(model: Path, requests: Sequence[GenerationRequest]) -> float:
@@ -114,13 +115,13 @@ def measure_transformers(model: Path, requests: Sequence[GenerationRequest]) -> 
 
 
 @contextmanager
-def service() -> Iterator[tuple[str, psutil.Process]]:
+def service(dtype: str) -> Iterator[tuple[str, psutil.Process]]:
     """Run recipes/serve.py on a free port; yield its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "recipes/serve.py", f"checkpoint={PACKAGED_MODEL}", f"name={MODEL}", "template=chatml"]
-    command += [f"port={port}", f"engine.dtype={DTYPE}", "engine.batch_size=16", "limits.waiting=1000"]
+    command += [f"port={port}", f"engine.dtype={dtype}", "engine.batch_size=16", "limits.waiting=1000"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
@@ -225,21 +226,27 @@ class Churn:
         return statistics.median(self.sizes[-fifth:]) - statistics.median(self.sizes[fifth : 2 * fifth])
 
 
-async def measure_service(
-    url: str, process: psutil.Process, requests: Sequence[GenerationRequest], alone: Sequence[Completion], size: Size
-) -> dict[str, Any]:
+async def measure_speed(url: str, requests: Sequence[GenerationRequest], size: Size) -> dict[str, float]:
     """Return what the clients of a service see, alone and together."""
     bodies = [body_of(request) for request in requests]
     await ask_in_turn(url, bodies[:2])
     unloaded = await ask_in_turn(url, bodies)
     heard, seconds = await load(url, bodies * size.rounds, clients=size.clients)
-    churn = Churn(url, process, requests, [completion.answer for completion in alone])
-    await churn.run(requests=size.requests, clients=size.clients)
     return {
         "concurrent_tokens_per_s": sum(each.tokens for each in heard) / seconds,
         "ttft_unloaded_ms": statistics.median(each.first for each in unloaded) * 1e3,
         "ttft_loaded_ms": statistics.median(each.first for each in heard) * 1e3,
         "ttft_loaded_p95_ms": statistics.quantiles([each.first for each in heard], n=20)[-1] * 1e3,
+    }
+
+
+async def measure_churn(
+    url: str, process: psutil.Process, requests: Sequence[GenerationRequest], alone: Sequence[str], size: Size
+) -> dict[str, float]:
+    """Return what becomes of requests when clients come and go."""
+    churn = Churn(url, process, requests, alone)
+    await churn.run(requests=size.requests, clients=size.clients)
+    return {
         "requests": size.requests,
         "hung_up": churn.left,
         "lost": churn.lost,
@@ -254,18 +261,22 @@ def measure(size: Size) -> dict[str, Any]:
     cache_dir = Path(os.environ.get("NEMO_REASONING_CACHE", "~/.cache/nemo_reasoning")).expanduser()
     model = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir).path
     requests = requests_of(size)
-    alone, single = measure_single(model, requests)
+    _, single = measure_single(model, requests, dtype=DTYPE)
     plain = measure_transformers(model, requests)
-    with service() as (url, process):
-        served = asyncio.run(measure_service(url, process, requests, alone, size))
-    together = served["concurrent_tokens_per_s"]
+    with service(DTYPE) as (url, _):
+        speed = asyncio.run(measure_speed(url, requests, size))
+    alone, _ = measure_single(model, requests, dtype=EXACT)
+    with service(EXACT) as (url, process):
+        churn = asyncio.run(measure_churn(url, process, requests, alone, size))
+    together = speed["concurrent_tokens_per_s"]
     return {
         "single_tokens_per_s": single,
         "transformers_tokens_per_s": plain,
-        **served,
+        **speed,
+        **churn,
         "concurrent_over_single": together / single,
         "concurrent_over_transformers": together / plain,
-        "ttft_ratio": served["ttft_loaded_ms"] / served["ttft_unloaded_ms"],
+        "ttft_ratio": speed["ttft_loaded_ms"] / speed["ttft_unloaded_ms"],
     }
 
 

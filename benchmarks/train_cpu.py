@@ -8,6 +8,7 @@ has seen. The peers need an environment of their own: `make peers`.
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 CACHE = Path("~/.cache/nemo_reasoning").expanduser()
 GLOBAL_BATCH_SIZE, SEQ_LENGTH, SEED, THREADS = 16, 1024, 1234, 2
+MEAN, LONGEST = 750, 2700  # characters of a trace; the longest fits into a sequence
 NAMES = {
     "ours": "this package, packed",
     "hf": "Trainer + PEFT, padded to 8, 2 x 8",
@@ -79,11 +81,11 @@ def main() -> None:
 
 
 def write_rows(path: Path, *, count: int) -> None:
-    """Write rows in the schema of the Nemotron dataset, of log-normal lengths around 150 tokens."""
+    """Write rows in the schema of the Nemotron dataset: log-normal lengths as in packing.py, but shorter."""
     numbers = random.Random(SEED)
     with path.open("w", encoding="utf-8") as lines:
         for number in range(count):
-            size = min(2400, int(numbers.lognormvariate(5.7, 0.8)))
+            size = min(LONGEST, int(numbers.lognormvariate(math.log(MEAN) - 0.5, 1.0)))
             trace, answer = text(size, ["return total"], numbers)[:size], text(60, [""], numbers)[:60]
             row = {
                 "input": [{"role": "user", "content": f"Problem {number}. {text(40, [''], numbers)[:80]}"}],

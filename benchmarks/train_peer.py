@@ -69,6 +69,9 @@ def main() -> None:
         return
     clock = Clock()
     trainer = hf_trainer(model, rows, out, clock) if program == "hf" else trl_trainer(program, model, rows, out, clock)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_A" in name:
+            torch.nn.init.xavier_normal_(weight)  # as NeMo does, so that losses can be compared
     trainer.train()
     trainer.model.save_pretrained(out)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -2,27 +2,65 @@
 
 torch's own kernel takes two to four times as long there. Here nothing behind the diagonal's block is computed,
 and the weights are computed again in the backward pass (arXiv 2205.14135), so that memory grows with the length
-and not with its square. Samples are padded to whole blocks and taken together in powers of two, which leaves few
-shapes of matrix products: oneDNN compiles a kernel for each, in milliseconds, and keeps it, in a megabyte.
+and not with its square. The n-th blocks of all samples are computed at once, in powers of two, which leaves few
+products and few shapes of them: oneDNN compiles a kernel for each shape, in milliseconds, and keeps it, in a
+megabyte.
 
-Shapes: t tokens of all samples, h heads, g key-value groups, d head size; n samples of equally many blocks,
-p positions of each.
+Shapes: t tokens of all samples, h heads, g key-value groups, d head size; n samples, p positions of the longest.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 BLOCK = 64  # query positions of a block; as fast as 128, and wastes less behind the diagonal
-SHORT = 2 * BLOCK
+
+
+@dataclass(frozen=True)
+class Step:
+    """Blocks that are computed at once.
+
+    Attributes:
+        samples: Which samples, by falling length.
+        blocks: Where their blocks lie among all blocks.
+        keys: Positions that the blocks see, a multiple of `BLOCK`.
+    """
+
+    samples: slice
+    blocks: slice
+    keys: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a packed batch's tokens go.
+
+    Queries lie in blocks [blocks, g, h / g * BLOCK, d], keys and values in padded samples [n, g, p, d]; padding
+    repeats the last token of its sample, which causality hides. All places count rows of d elements.
+
+    Attributes:
+        queries: For each row of the blocks its row of [t, h, d].
+        queries_back: For each row of [t, h, d] its row of the blocks.
+        padding: Rows of the blocks that are padding.
+        keys: For each row of the padded samples its row of [t, g, d].
+        keys_back: For each row of [t, g, d] its row of the padded samples.
+        steps: In the order of the blocks.
+    """
+
+    queries: torch.Tensor
+    queries_back: torch.Tensor
+    padding: torch.Tensor
+    keys: torch.Tensor
+    keys_back: torch.Tensor
+    steps: list[Step]
 
 
 class Samples:
-    """Where the samples of a packed batch lie.
+    """Where the samples lie.
 
     Attributes:
         lengths: Tokens of each, [samples]; they follow each other.
@@ -31,37 +69,66 @@ class Samples:
     def __init__(self, lengths: Sequence[int]) -> None:
         """Take the lengths."""
         self.lengths = list(lengths)
+        self._layouts: dict[tuple[int, int], Layout] = {}
 
     @cached_property
     def groups(self) -> list[list[int]]:
-        """Sample numbers that are attended to at once: equally many blocks, and a power of two of them."""
+        """Numbers of the samples that have equally many blocks: little is wasted where those are padded alike."""
         by_blocks: dict[int, list[int]] = {}
         for sample, length in enumerate(self.lengths):
             by_blocks.setdefault(-(-length // BLOCK), []).append(sample)
-        return [group for blocks, samples in by_blocks.items() if blocks for group in _powers_of_two(samples)]
+        return [samples for blocks, samples in by_blocks.items() if blocks]
 
-    @cached_property
-    def places(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each group the token at each place, [n, p], int64, and the places that are no padding, [n, p], bool.
+    def layout(self, *, heads: int, groups: int) -> Layout:
+        """Return where tokens go; all layers share it."""
+        if (heads, groups) not in self._layouts:
+            self._layouts[heads, groups] = self._lay_out(heads, groups)
+        return self._layouts[heads, groups]
 
-        Padding holds the last token of its sample: causality hides it.
-        """
+    def _lay_out(self, heads: int, groups: int) -> Layout:
         lengths = torch.tensor(self.lengths)
-        firsts = lengths.cumsum(0) - lengths
-        found = []
-        for group in self.groups:
-            longest = -(-self.lengths[group[0]] // BLOCK) * BLOCK
-            position, last = torch.arange(longest)[None], lengths[group][:, None] - 1
-            found.append((firsts[group][:, None] + position.minimum(last), position <= last))
-        return found
+        order = lengths.argsort(descending=True, stable=True)[: int(lengths.count_nonzero())]
+        firsts, lengths = (lengths.cumsum(0) - lengths)[order, None], lengths[order, None]
+        inside = torch.arange(BLOCK)
+        depths = torch.arange(0, int(lengths[0]), BLOCK)
+        depth, sample = (depths[:, None] < lengths.T).nonzero().T  # of each block
+        blocks = firsts[sample], lengths[sample], depths[depth, None] + inside
+        padded = firsts, lengths, (depths[:, None] + inside).flatten()[None]
+        queries, queries_back, padding = _both_ways(*blocks, heads=heads)
+        keys, keys_back, _ = _both_ways(*padded, heads=groups)
+        return Layout(queries, queries_back, padding, keys, keys_back, list(_steps(torch.bincount(depth).tolist())))
 
 
-def _powers_of_two(samples: list[int]) -> Iterator[list[int]]:
-    start = 0
-    while start < len(samples):
-        size = 1 << ((len(samples) - start).bit_length() - 1)
-        yield samples[start : start + size]
-        start += size
+def _both_ways(
+    firsts: torch.Tensor, lengths: torch.Tensor, positions: torch.Tensor, *, heads: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Lay stretches of samples out as [stretches, heads, positions].
+
+    Args:
+        firsts: First token of each stretch's sample, [stretches, 1].
+        lengths: Tokens of that sample, [stretches, 1].
+        positions: Of a stretch, within the sample, [stretches or 1, positions].
+        heads: How many.
+
+    Returns:
+        For each row laid out its row of [t, heads]; the reverse; and the rows laid out that are padding.
+    """
+    tokens, real = firsts + positions.minimum(lengths - 1), positions < lengths
+    rows = tokens[:, None] * heads + torch.arange(heads)[:, None]
+    places = torch.arange(rows.numel()).view_as(rows).transpose(1, 2)
+    back = torch.empty_like(places[real]).index_copy_(0, tokens[real], places[real])
+    return rows.flatten(), back.flatten(), places[~real].flatten()
+
+
+def _steps(counts: Sequence[int]) -> Iterator[Step]:
+    """Yield the steps of so many blocks at each depth."""
+    block = 0
+    for depth, count in enumerate(counts):
+        sample = 0
+        while sample < count:
+            size = 1 << ((count - sample).bit_length() - 1)
+            yield Step(slice(sample, sample + size), slice(block, block + size), (depth + 1) * BLOCK)
+            sample, block = sample + size, block + size
 
 
 def blocked_attention(
@@ -81,95 +148,74 @@ def blocked_attention(
 
 
 class _Blocked(torch.autograd.Function):
-    """The heads of a group share its keys, so they are laid out as more queries: [n * g, h / g, p, d]."""
+    """The heads of a group share its keys, so they are laid out as more queries."""
 
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, samples: Samples, scale: float
     ) -> torch.Tensor:
         ctx.save_for_backward(query, key, value)
-        ctx.samples, ctx.scale = samples, scale
-        mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
-        for tokens, real in samples.places:
-            short = tokens.shape[1] <= SHORT
-            kept = slice(int(real.sum(dim=1).max()) if short else None)
-            laid_out = _laid_out(tokens[:, kept], query, key, value)
-            result = _short_attention(*laid_out, scale=scale) if short else _block_attention(*laid_out, scale=scale)
-            _put_back(mixed, result, tokens[:, kept], real[:, kept])
-        return mixed
+        ctx.layout, ctx.scale = samples.layout(heads=query.shape[1], groups=key.shape[1]), scale
+        queries, keys, values = _laid_out(ctx.layout, query, key, value)
+        queries *= scale
+        mixed = torch.empty_like(queries)
+        for step in ctx.layout.steps:
+            weights = _weights(_asking(queries, step), _seen(keys, step))
+            torch.bmm(weights, _seen(values, step), out=_asking(mixed, step))
+        return _gathered(mixed, ctx.layout.queries_back).view(query.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         query, key, value = ctx.saved_tensors
-        to_query, to_key, to_value = (
-            torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+        layout: Layout = ctx.layout
+        queries, keys, values = _laid_out(layout, query, key, value)
+        queries *= ctx.scale
+        gradients = _gathered(gradient, layout.queries).index_fill_(0, layout.padding, 0).view_as(queries)
+        for_queries = torch.empty_like(queries)
+        for_keys, for_values = (torch.zeros_like(x, dtype=torch.float32) for x in (keys, values))
+        for step in layout.steps:
+            asked, brought, seen = _asking(queries, step), _asking(gradients, step), _seen(keys, step)
+            weights = _weights(asked, seen)
+            for_weights = torch.bmm(brought, _seen(values, step).transpose(1, 2))
+            for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
+            _seen(for_values, step).add_(torch.bmm(weights.transpose(1, 2), brought))
+            _seen(for_keys, step).add_(torch.bmm(for_scores.transpose(1, 2), asked))
+            torch.bmm(for_scores, seen, out=_asking(for_queries, step))
+        for_queries *= ctx.scale
+        return (
+            _gathered(for_queries, layout.queries_back).view(query.shape),
+            _gathered(for_keys, layout.keys_back).view(key.shape).to(key.dtype),
+            _gathered(for_values, layout.keys_back).view(value.shape).to(value.dtype),
+            None,
+            None,
         )
-        for tokens, real in ctx.samples.places:
-            queries, keys, values, gradients = _laid_out(tokens, query, key, value, gradient)
-            gradients *= real.repeat_interleave(key.shape[1], dim=0)[:, None, :, None]
-            queries *= ctx.scale
-            for_queries, for_keys, for_values = _block_gradients(queries, keys.squeeze(1), values.squeeze(1), gradients)
-            _put_back(to_query, for_queries.mul_(ctx.scale), tokens, real)
-            _put_back(to_key, for_keys[:, None].to(key.dtype), tokens, real)
-            _put_back(to_value, for_values[:, None].to(value.dtype), tokens, real)
-        return to_query, to_key, to_value, None, None
 
 
-def _short_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """Return attention by torch's kernel, whose forward pass is the faster one where blocks are mostly padding."""
-    grouped = queries.shape[1] > 1
-    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale, enable_gqa=grouped)
-
-
-def _block_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """Return attention block by block; scales `queries` in place."""
-    keys, values, result = keys.squeeze(1), values.squeeze(1), torch.empty_like(queries)
-    queries *= scale
-    for start in range(0, queries.shape[2], BLOCK):
-        end = start + BLOCK
-        weights = _weights(queries[:, :, start:end].flatten(1, 2), keys[:, :end])
-        result[:, :, start:end] = torch.bmm(weights, values[:, :end]).view_as(result[:, :, start:end])
-    return result
-
-
-def _block_gradients(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, gradients: torch.Tensor
+def _laid_out(
+    layout: Layout, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of queries, keys and values; those of keys and values are summed in float32."""
-    for_queries, for_keys = torch.empty_like(queries), torch.zeros_like(keys, dtype=torch.float32)
-    for_values = torch.zeros_like(for_keys)
-    for start in range(0, queries.shape[2], BLOCK):
-        end = start + BLOCK
-        asked, brought = (x[:, :, start:end].flatten(1, 2) for x in (queries, gradients))
-        weights = _weights(asked, keys[:, :end])
-        for_weights = torch.bmm(brought, values[:, :end].transpose(1, 2))
-        for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
-        for_values[:, :end] += torch.bmm(weights.transpose(1, 2), brought)
-        for_keys[:, :end] += torch.bmm(for_scores.transpose(1, 2), asked)
-        for_queries[:, :, start:end] = torch.bmm(for_scores, keys[:, :end]).view_as(for_queries[:, :, start:end])
-    return for_queries, for_keys, for_values
+    """Return the blocks of queries, and the padded samples of keys and of values."""
+    groups, size = key.shape[1:]
+    queries = _gathered(query, layout.queries).view(-1, groups, query.shape[1] // groups * BLOCK, size)
+    positions = layout.steps[-1].keys
+    keys, values = (_gathered(x, layout.keys).view(-1, groups, positions, size) for x in (key, value))
+    return queries, keys, values
 
 
-def _laid_out(tokens: torch.Tensor, *arrays: torch.Tensor) -> list[torch.Tensor]:
-    """Return the samples of a group, [n * g, heads / g, p, d] of each [t, heads, d]; g is that of the second array."""
-    samples, positions = tokens.shape
-    groups = arrays[1].shape[1]
-    return [
-        x.index_select(0, tokens.flatten())
-        .view(samples, positions, groups, -1, x.shape[2])
-        .permute(0, 2, 3, 1, 4)
-        .reshape(samples * groups, -1, positions, x.shape[2])
-        for x in arrays
-    ]
+def _gathered(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return rows of d elements of x [..., d]."""
+    return x.reshape(-1, x.shape[-1]).index_select(0, rows)
 
 
-def _put_back(out: torch.Tensor, laid_out: torch.Tensor, tokens: torch.Tensor, real: torch.Tensor) -> None:
-    """Write [n * g, heads / g, p, d] into the tokens of `out` [t, heads, d], without the padding."""
-    samples, positions = tokens.shape
-    by_head = laid_out.view(samples, -1, *laid_out.shape[1:])
-    by_token = by_head.permute(0, 3, 1, 2, 4).reshape(samples * positions, *out.shape[1:])
-    out.index_copy_(0, tokens[real], by_token[real.flatten()])
+def _asking(blocks: torch.Tensor, step: Step) -> torch.Tensor:
+    """Return the blocks of a step, [blocks * g, h / g * BLOCK, d], a view."""
+    return blocks[step.blocks].flatten(0, 1)
+
+
+def _seen(samples: torch.Tensor, step: Step) -> torch.Tensor:
+    """Return what the blocks of a step see, [blocks * g, keys, d], a view."""
+    return samples[step.samples, :, : step.keys].flatten(0, 1)
 
 
 @cache
@@ -179,7 +225,7 @@ def _later() -> torch.Tensor:
 
 
 def _weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Return the weights [n * g, h / g * BLOCK, keys] of queries at the positions of the last `BLOCK` keys."""
+    """Return the weights [blocks * g, h / g * BLOCK, keys] of queries at the positions of the last `BLOCK` keys."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
     scores.view(len(scores), -1, BLOCK, keys.shape[1])[..., -BLOCK:].masked_fill_(_later(), -torch.inf)
     return scores.softmax(dim=-1)

@@ -110,18 +110,20 @@ def _checkpoint_tensors() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _plain_kernels() -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core.transformer import mlp
     from nemo.collections.llm.gpt.model.base import GPTConfig
+
+    from nemo_reasoning.backend.swiglu import swiglu
 
     finish = GPTConfig.__post_init__
 
     def without_cuda_kernels(self: Any) -> None:
-        self.bias_activation_fusion = False
         self.bias_dropout_fusion = False
         self.cross_entropy_loss_fusion = False
         self.use_cpu_initialization = True
         finish(self)
 
-    return [(GPTConfig, "__post_init__", without_cuda_kernels)]
+    return [(GPTConfig, "__post_init__", without_cuda_kernels), (mlp, "bias_swiglu_impl", swiglu)]
 
 
 NO_CUDA = (

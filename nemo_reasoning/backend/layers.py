@@ -24,6 +24,7 @@ from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_reasoning.backend.attention import Samples, blocked_attention
+from nemo_reasoning.backend.norm import rms_norm
 from nemo_reasoning.errors import BackendError
 
 
@@ -48,10 +49,13 @@ class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
 
     def forward(self, input_: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor | None]:
         """Return (output [s, b, output_size / tp], bias), or ((output, normalised input), bias)."""
-        weight = self.layer_norm_weight.to(input_.dtype)
-        normalised = F.rms_norm(input_, (input_.shape[-1],), weight, self.eps)
+        normalised = self.normalise(input_)
         output, bias = super().forward(normalised, *args, **kwargs)
         return ((output, normalised) if self.return_layernorm_output else output), bias
+
+    def normalise(self, input_: torch.Tensor) -> torch.Tensor:
+        """Return the input [..., input_size] of the linear."""
+        return rms_norm(input_, self.layer_norm_weight.to(input_.dtype), self.eps)
 
     def sharded_state_dict(
         self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None
@@ -69,6 +73,11 @@ class TorchNorm(torch.nn.RMSNorm):
 
     def __init__(self, config: Any, hidden_size: int, eps: float) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
+        self.epsilon = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the norm of x [..., hidden_size], in its dtype."""
+        return rms_norm(x, self.weight.to(x.dtype), self.epsilon)
 
 
 class TorchAttention(MegatronModule):  # type: ignore[misc]

@@ -37,9 +37,10 @@ def _causal_batches() -> Sequence[tuple[Any, str, Any]]:
     return [(GPTModel, "forward_step", without_mask)]
 
 
-def _lora_input() -> Sequence[tuple[Any, str, Any]]:
+def _adapters() -> Sequence[tuple[Any, str, Any]]:
     from nemo.collections.llm.peft import dora, lora, utils
 
+    from nemo_reasoning.backend.fused_lora import FusedLoRALinear
     from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear
 
     describe = utils.get_adapter_attributes_from_linear
@@ -54,7 +55,16 @@ def _lora_input() -> Sequence[tuple[Any, str, Any]]:
         (lora, "get_adapter_attributes_from_linear", after_norm),
         (dora, "get_adapter_attributes_from_linear", after_norm),
         (lora, "te", SimpleNamespace(Linear=None)),
+        (lora, "LoRALinear", FusedLoRALinear),
     ]
+
+
+def _rotary() -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core.transformer import attention
+
+    from nemo_reasoning.backend.rotary import apply_rotary_pos_emb
+
+    return [(attention, "apply_rotary_pos_emb", apply_rotary_pos_emb)]
 
 
 def _fused_kernels() -> Sequence[tuple[Any, str, Any]]:
@@ -80,6 +90,7 @@ NO_TE = (
         "nemo.collections.llm.gpt.model.base.gpt_forward_step asserts TE without a mask",
         _causal_batches,
     ),
-    Patch("lora-input", "nemo.collections.llm.peft adapts the normalised input of TE's fused linear", _lora_input),
+    Patch("adapters", "nemo.collections.llm.peft fuses adapters and adapts the norm's output with TE only", _adapters),
+    Patch("rotary", "megatron.core.transformer.attention's rotary embedding without TE", _rotary),
     Patch("fused-kernels", "kernels of TE and apex that nemo's LlamaConfig turns on", _fused_kernels),
 )

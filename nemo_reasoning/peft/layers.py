@@ -82,6 +82,10 @@ class _Nf4Linear(torch.nn.Module):
         del self.weight
         self.register_buffer("weight", packed, persistent=False)
 
+    def dense_weight(self) -> torch.Tensor:
+        """Return the weight [outputs, inputs] in the dtype of the parameters."""
+        return nf4.dequantise(self.weight, self.quant_state).to(self.config.params_dtype)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "_Nf4Linear":
         """Move what there is; a pending weight stays, and no scale is ever cast."""
         pending = self._parameters.pop("weight", None)

@@ -7,14 +7,16 @@ every batch.
 
 import random
 import re
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.dual_mode import fraction
@@ -40,11 +42,24 @@ class Encoder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """A rendered dialogue, cut where an assistant's stretch begins and ends.
+
+    Attributes:
+        texts: The pieces.
+        marks: Whether each is a target.
+    """
+
+    texts: list[str]
+    marks: list[bool]
+
+
 class FastEncoder:
     """Does what `ChatFormatter.encode_all` does, with tokie.
 
-    The rendered text is cut where an assistant's stretch begins and ends, and the pieces are encoded
-    one by one; that this gives the ids of the whole text is part of what the checks prove.
+    The pieces of a rendered dialogue are encoded one by one; that this gives the ids of the whole text is part
+    of what the checks prove.
 
     Attributes:
         reference: What it must be equal to.
@@ -63,7 +78,6 @@ class FastEncoder:
 
         self.reference, self.encoded_again, self._render = reference, 0, render_jinja_template
         self._tokie: Any = tokie.Tokenizer.from_json(str(tokenizer_json))
-        self._short = lru_cache(maxsize=256)(self._ids)
 
     @cached_property
     def _options(self) -> dict[str, Any]:
@@ -71,7 +85,7 @@ class FastEncoder:
 
     def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         """Return the tokens of each dialogue, all by the reference if an audited one differs from it."""
-        results = [self.encode(messages) for messages in dialogues]
+        results = self.encode_unaudited(dialogues)
         audited = [number for number, messages in enumerate(dialogues) if _audited(messages)]
         expected = self.reference.encode_all([dialogues[number] for number in audited])
         if not all(same(results[number], wanted) for number, wanted in zip(audited, expected, strict=True)):
@@ -79,39 +93,48 @@ class FastEncoder:
             return self.reference.encode_all(dialogues)
         return results
 
-    def encode(self, messages: Sequence[Message]) -> Encoded | RowError:
-        """Return the tokens of one dialogue, by the reference where tokie is known to differ."""
+    def encode_unaudited(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
+        """Return the tokens of each dialogue, by the reference where tokie is known to differ."""
+        cuts = [self._cut(messages) for messages in dialogues]
+        doubtful = [messages for messages, cut in zip(dialogues, cuts, strict=True) if cut is None]
+        by_reference = iter(self.reference.encode_all(doubtful))
+        by_tokie = self._encoded([cut for cut in cuts if isinstance(cut, _Cut)])
+        return [cut if isinstance(cut, RowError) else next(by_tokie if cut else by_reference) for cut in cuts]
+
+    def _cut(self, messages: Sequence[Message]) -> _Cut | RowError | None:
+        """Return the pieces of a dialogue, why it cannot be trained on, or None if the reference has to say."""
         if any(_DOUBTFUL.search(message.content) for message in messages):
-            return self.reference.encode_all([messages])[0]
+            return None
         if error := self.reference.unusable(messages):
             return error
         try:
-            rendered, spans = self._render(
+            ((text,), (spans,)) = self._render(
                 [[message.to_dict() for message in messages]],
                 chat_template=self.reference.template,
                 return_assistant_tokens_mask=True,
                 **self._options,
             )
         except jinja2.TemplateError:
-            return self.reference.encode_all([messages])[0]
+            return None
         targets = [message.target for message in messages if message.role == "assistant"]
-        if len(spans[0]) != len(targets):
-            return self.reference.encode_all([messages])[0]
-        return self._pieces(rendered[0], spans[0], targets)
-
-    def _pieces(self, text: str, spans: Sequence[tuple[int, int]], targets: Sequence[bool]) -> Encoded:
+        if len(spans) != len(targets):
+            return None
         edges = [0, *chain.from_iterable(spans), len(text)]
-        pieces = [self._encode(text[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
         marks = [False, *chain.from_iterable((target, False) for target in targets)]
-        ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=sum(map(len, pieces)))
-        return Encoded(ids, np.repeat(np.array(marks, dtype=np.bool_), [len(piece) for piece in pieces]))
+        return _Cut([text[start:end] for start, end in pairwise(edges)], marks)
 
-    def _encode(self, text: str) -> list[int]:
-        return self._short(text) if len(text) < 64 else self._ids(text)
+    def _encoded(self, cuts: Sequence[_Cut]) -> Iterator[Encoded]:
+        ids, lengths = self._ids([text for cut in cuts for text in cut.texts])
+        loss_mask = np.repeat(np.array([mark for cut in cuts for mark in cut.marks], dtype=np.bool_), lengths)
+        pieces = np.cumsum([0, *(len(cut.texts) for cut in cuts)])
+        edges = np.concatenate([[0], np.cumsum(lengths)])[pieces]
+        for start, end in pairwise(edges):
+            yield Encoded(ids[start:end], loss_mask[start:end])
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokie.encode(text, add_special_tokens=False).ids
-        return ids
+    def _ids(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the ids of all texts, one behind the other, and how many each has."""
+        ids, lengths = self._tokie.encode_batch_flat(texts, add_special_tokens=False)
+        return ids.view(np.int32), lengths.astype(np.int64)
 
 
 def prove(encoder: FastEncoder, dialogues: Sequence[Sequence[Message]]) -> str | None:
@@ -124,15 +147,17 @@ def prove(encoder: FastEncoder, dialogues: Sequence[Sequence[Message]]) -> str |
     Returns:
         None if every token and mask is equal, on them and on 2,000 made-up texts; else what differs.
     """
-    fast = [encoder.encode(messages) for messages in dialogues]
+    fast = encoder.encode_unaudited(dialogues)
     for messages, found, wanted in zip(dialogues, fast, encoder.reference.encode_all(dialogues), strict=True):
         if not same(found, wanted):
             return f"differs on the row that asks {messages[1].content[:60]!r}"
     numbers = random.Random(0)
     texts = ["".join(numbers.choices(_PIECES, k=numbers.randint(1, 7))) for _ in range(_MADE_UP)]
     tokenizer = encoder.reference.tokenizer
-    for text, wanted in zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-        if encoder._ids(text) != wanted:
+    ids, lengths = encoder._ids(texts)
+    wanted_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    for text, got, expected in zip(texts, np.split(ids, np.cumsum(lengths)[:-1]), wanted_ids, strict=True):
+        if got.tolist() != expected:
             return f"differs on {text!r}"
     return None
 

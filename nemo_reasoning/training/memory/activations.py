@@ -7,7 +7,6 @@ divides what lies between a column-parallel and a row-parallel linear, and nothi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from nemo_reasoning.config import PeftScheme, Recompute
 from nemo_reasoning.models.shape import linear_shapes
@@ -16,31 +15,14 @@ from nemo_reasoning.training.memory.workload import Workload
 _FLOAT32 = 4
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """What an implementation keeps beyond the values themselves.
-
-    Attributes:
-        norm: Bytes an element of a norm's input.
-        mask: Bytes an element of a dropout mask.
-        fused_activation: Whether the activation keeps its input only.
-        rotary: Bytes a position of the rotary tables that each layer keeps.
-    """
-
-    norm: int
-    mask: int
-    fused_activation: bool
-    rotary: float
+def _norm_width(work: Workload) -> int:
+    """Return the bytes of an element that a norm keeps; torch's on a CPU, where the weight is trained, is float32."""
+    return _FLOAT32 if work.on_cpu and work.trains_base else work.width
 
 
-def kernels(work: Workload) -> Kernels:
-    """Return what runs: on the CPU torch's unfused operations, where a norm keeps its input in float32."""
-    rotary = 0.0
-    if work.torch_layers:  # sine and cosine, of queries and of keys; rows that are padded share them
-        rotary = 4 * work.shape.head_dim * work.width / (1 if work.packing else work.micro_batch_size)
-    if work.on_cpu:
-        return Kernels(norm=_FLOAT32, mask=work.width, fused_activation=False, rotary=rotary)
-    return Kernels(norm=work.width, mask=1, fused_activation=True, rotary=rotary)
+def _fuses_adapters(work: Workload) -> bool:
+    """Tell whether backend/fused_lora.py runs, which keeps the plain input of an adapter with dropout."""
+    return work.torch_layers and work.tensor_parallel == 1 and work.scheme is not PeftScheme.dora
 
 
 def layer_bytes(work: Workload, *, input_gradient: bool = True) -> float:
@@ -54,36 +36,33 @@ def layer_bytes(work: Workload, *, input_gradient: bool = True) -> float:
 
 
 def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, float]]:
-    shape, kernel, width, parts = work.shape, kernels(work), work.width, work.tensor_parallel
+    shape, width, parts = work.shape, work.width, work.tensor_parallel
     heads, keys = shape.num_attention_heads * shape.head_dim / parts, shape.num_query_groups * shape.head_dim / parts
     blocked = work.on_cpu and work.width < _FLOAT32  # backend/attention.py, which keeps its inputs only
-    copied = work.torch_layers and work.packing and not blocked  # there samples are padded, at most doubled
-    padding = 2 if copied else 1
+    copied = work.torch_layers and not blocked
+    padding = 2 if copied and work.packing else 1  # there samples are padded, at most doubled
     whole = work.recompute is not Recompute.selective
     keeps_output = whole and not blocked
     if input_gradient:
-        yield "norm", shape.hidden_size * kernel.norm + _FLOAT32
-    yield from _linear(work, "linear_qkv", mask=input_gradient)
+        yield "norm", shape.hidden_size * _norm_width(work) + _FLOAT32
+    yield from _linear(work, "linear_qkv", mask=input_gradient or _fuses_adapters(work))
     yield "query", padding * heads * width
     yield "key", padding * keys * width
     # A plain value is a view of the joint projection, which it keeps whole.
     yield "value", (padding * keys if copied or (blocked and whole and not work.packing) else heads + 2 * keys) * width
-    yield "rotary tables", kernel.rotary
     if keeps_output:
         yield "log-sum-exp", padding * shape.num_attention_heads / parts * _FLOAT32
-    if keeps_output or work.trains_base or (work.adapts("linear_proj") and not work.dropout):
+    if keeps_output or work.trains_base or (work.adapts("linear_proj") and not _copies_input(work)):
         yield "output", padding * heads * width
     yield from _linear(work, "linear_proj", shared=not copied)
 
 
 def _mlp(work: Workload) -> Iterator[tuple[str, float]]:
-    shape, kernel, width = work.shape, kernels(work), work.width
+    shape, width = work.shape, work.width
     inner = shape.ffn_hidden_size / work.tensor_parallel
-    yield "norm", shape.hidden_size * kernel.norm + _FLOAT32
+    yield "norm", shape.hidden_size * _norm_width(work) + _FLOAT32
     yield from _linear(work, "linear_fc1")
     yield "gate and up", 2 * inner * width
-    if not kernel.fused_activation:
-        yield "both factors", 2 * inner * width
     yield from _linear(work, "linear_fc2")
 
 
@@ -98,13 +77,18 @@ def _linear(work: Workload, name: str, *, mask: bool = True, shared: bool = Fals
         yield f"{name} input", inputs * work.width
     if not work.adapts(name):
         return
-    if work.dropout or not shared:
+    if _copies_input(work) or not shared:
         yield f"{name} input", inputs * work.width
     if work.dropout and mask:
-        yield f"{name} mask", inputs * kernels(work).mask
+        yield f"{name} mask", inputs * (work.width if work.on_cpu and not _fuses_adapters(work) else 1)
     yield f"{name} bottleneck", work.dim * work.width
     if work.scheme is PeftScheme.dora:
         yield f"{name} output before its magnitude", outputs * work.width
+
+
+def _copies_input(work: Workload) -> bool:
+    """Tell whether an adapter keeps its input after dropout instead of the plain one."""
+    return bool(work.dropout) and not _fuses_adapters(work)
 
 
 def activation_bytes(work: Workload) -> int:
@@ -115,11 +99,12 @@ def activation_bytes(work: Workload) -> int:
     layers.
     """
     shape, positions = work.shape, work.positions
-    final = shape.hidden_size * kernels(work).norm + _FLOAT32
+    final = shape.hidden_size * _norm_width(work) + _FLOAT32
     layer = layer_bytes(work)
     if work.recompute is Recompute.full:
         inputs = work.layers * work.pipeline_parallel * shape.hidden_size * work.width
-        return round(positions * (inputs + max(layer, final)))
+        kept_twice = 0 if _norm_width(work) > work.width else shape.hidden_size * work.width  # by the first norm
+        return round(positions * (inputs + max(layer - kept_twice, final)))
     first = layer_bytes(work, input_gradient=work.trains_base)
     layers = (work.layers - 1) * layer + first
     return round(positions * (work.pipeline_parallel * layers + final))

@@ -1,8 +1,6 @@
 """Quantised linears compute what Megatron's do with the dequantised weight, on one rank and on two."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from parallel import tensor_parallel_group
 
 from nemo_reasoning.peft import nf4
 
@@ -57,31 +56,16 @@ def passes(first: Any, second: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return y.detach(), x.grad
 
 
-@contextmanager
-def group(folder: Path, *, number: int = 0, size: int = 1) -> Iterator[None]:
-    """Be a tensor-parallel rank."""
-    from megatron.core import parallel_state
-
-    meet, patience = f"file://{folder}/meet", timedelta(minutes=3)
-    torch.distributed.init_process_group("gloo", init_method=meet, rank=number, world_size=size, timeout=patience)
-    parallel_state.initialize_model_parallel(size)
-    try:
-        yield
-    finally:
-        parallel_state.destroy_model_parallel()
-        torch.distributed.destroy_process_group()
-
-
 def rank(number: int, folder: Path) -> None:
     """Compute on one of two ranks."""
-    with group(folder, number=number, size=RANKS):
+    with tensor_parallel_group(folder, number=number, size=RANKS):
         torch.save(passes(*build()), folder / f"rank{number}.pt")
 
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
     """Hold a process group of one rank."""
-    with group(tmp_path):
+    with tensor_parallel_group(tmp_path):
         yield
 
 
