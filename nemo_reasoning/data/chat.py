@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,12 @@ def load_template(name: str) -> str:
     template = path.read_text(encoding="utf-8").removesuffix("\n")
     _check_template(template, origin=str(path))
     return template
+
+
+@cache
+def packaged_templates() -> frozenset[str]:
+    """Return the text of the package's own templates."""
+    return frozenset(load_template(path.stem) for path in TEMPLATES.glob("*.jinja"))
 
 
 def _check_template(template: str, *, origin: str) -> None:

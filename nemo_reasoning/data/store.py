@@ -35,7 +35,7 @@ class _ArrayWriter:
 
     def append(self, values: Any) -> None:
         array = np.asarray(values, dtype=self.dtype)
-        self.file.write(array.tobytes())
+        self.file.write(np.ascontiguousarray(array).data)
         self.length += len(array)
 
     def finish(self) -> None:

@@ -1,7 +1,6 @@
 """Bring rows of many shards into one store, in any order, with a bounded part of them in memory."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,24 +33,18 @@ class Rows:
         self.subsets = sorted({part.subset for part in taken})
         self.subset = np.repeat([self.subsets.index(part.subset) for part in taken], sizes)
 
-    def write(self, numbers: NDArray[np.int64], *, store: Path, lines: Path | None) -> None:
-        """Write a token store with the rows of these numbers, in this order, and their lines if a path is given."""
-        with ThreadPoolExecutor(2) as both:  # copying and writing let the other one run
-            jobs = [both.submit(self._write_store, numbers, store)]
-            if lines is not None:
-                jobs.append(both.submit(self._write_lines, numbers, lines))
-            for job in jobs:
-                job.result()
-
-    def _write_store(self, numbers: NDArray[np.int64], store: Path) -> None:
+    def write_tokens(self, numbers: NDArray[np.int64], store: Path) -> None:
+        """Write a token store with the rows of these numbers, in this order."""
         with TokenWriter(store) as writer:
             for part in self._parts(numbers):
-                self._write_part(part, writer)
+                tokens, loss_mask = (self._gathered(part, name, "token_ends") for name in ("tokens", "loss_mask"))
+                writer.extend(np.frombuffer(tokens, np.int32), np.frombuffer(loss_mask, np.bool_), self.lengths[part])
 
-    def _write_lines(self, numbers: NDArray[np.int64], lines: Path) -> None:
-        with lines.open("wb") as target:
+    def write_lines(self, numbers: NDArray[np.int64], path: Path) -> None:
+        """Write the messages of these rows, in this order."""
+        with path.open("wb") as target:
             for part in self._parts(numbers):
-                target.write(self._lines(part))
+                target.write(self._gathered(part, "messages", "message_ends"))
 
     def _parts(self, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         ends = np.cumsum(self.lengths[numbers])
@@ -59,24 +52,16 @@ class Rows:
         cuts = np.searchsorted(ends, np.arange(_TOKENS_AT_ONCE, total, _TOKENS_AT_ONCE))
         return (part for part in np.split(numbers, cuts) if len(part))
 
-    def _write_part(self, numbers: NDArray[np.int64], writer: TokenWriter) -> None:
-        """Copy rows shard by shard into their places in a buffer."""
-        lengths = self.lengths[numbers]
-        places = np.cumsum(lengths) - lengths
-        tokens, loss_mask = np.empty(lengths.sum(), np.int32), np.empty(lengths.sum(), np.bool_)
+    def _gathered(self, numbers: NDArray[np.int64], array: str, ends: str) -> bytes:
+        """Return what these rows have in an array of their shards, one behind the other; `ends` names their ends."""
+        pieces = [memoryview(b"")] * len(numbers)
         for shard, chosen in self._by_shard(numbers):
-            for place, index in zip(places[chosen], self._index[numbers[chosen]], strict=True):
-                row = slice(shard.token_ends[index], shard.token_ends[index + 1])
-                target = slice(place, place + row.stop - row.start)
-                tokens[target], loss_mask[target] = shard.tokens[row], shard.loss_mask[row]
-        writer.extend(tokens, loss_mask, lengths)
-
-    def _lines(self, numbers: NDArray[np.int64]) -> bytes:
-        lines = [b""] * len(numbers)
-        for shard, chosen in self._by_shard(numbers):
-            for place, index in zip(chosen, self._index[numbers[chosen]], strict=True):
-                lines[place] = shard.messages[shard.message_ends[index] : shard.message_ends[index + 1]].tobytes()
-        return b"".join(lines)
+            content, edges = memoryview(getattr(shard, array)), getattr(shard, ends)
+            index = self._index[numbers[chosen]]
+            starts, stops = edges[index].tolist(), edges[index + 1].tolist()
+            for place, start, stop in zip(chosen.tolist(), starts, stops, strict=True):
+                pieces[place] = content[start:stop]
+        return b"".join(pieces)
 
     def _by_shard(self, numbers: NDArray[np.int64]) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
         """Yield each shard with the places in `numbers` of its rows, rising within the shard."""

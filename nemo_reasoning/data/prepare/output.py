@@ -1,5 +1,6 @@
 """Write the folder that training reads."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,18 @@ def write_output(
     if not selection.taken:
         raise DataError(f"no row is left: {outcomes}; see data.filters and seq_length")
     rows = Rows(selection.taken)
-    splits = {split: _write_split(folder, split, rows, preparation) for split in SPLITS}
-    statistics = Statistics.of(rows, outcomes=outcomes, licenses=selection.licenses, splits=splits)
+    splits = {split: _Split.of(rows, split, preparation) for split in SPLITS}
+    statistics = Statistics.of(
+        rows,
+        outcomes=outcomes,
+        licenses=selection.licenses,
+        splits={name: split.sizes for name, split in splits.items()},
+    )
+    for name, split in splits.items():
+        rows.write_tokens(split.numbers, folder / name)
+        split.plan.save(folder / name)
+        if preparation.data.messages:
+            rows.write_lines(split.numbers, folder / SPLITS[name])
     write_report(folder, statistics, seq_length=preparation.seq_length)
     return write_manifest(
         folder,
@@ -54,29 +65,47 @@ def write_output(
     )
 
 
-def _write_split(folder: Path, split: str, rows: Rows, preparation: Preparation) -> dict[str, Any]:
-    """Write the rows of a split in their final order, with a plan how to pack them; return its sizes."""
-    data = preparation.data
-    numbers = np.flatnonzero(rows.facts["validation"] == (split == "validation"))
-    if not len(numbers):
-        raise DataError(
-            f"the {split} split is empty: {len(rows.facts)} rows are kept; add rows, or change "
-            f"data.validation_share={data.validation_share}"
-        )
-    facts = rows.facts[numbers]
-    numbers = numbers[final_order(facts, data.order)]
-    rows.write(numbers, store=folder / split, lines=folder / SPLITS[split] if data.messages else None)
-    lengths = rows.lengths[numbers] - 1  # a row of n tokens has n - 1 positions to predict from
-    plan = _pack(lengths, preparation)
-    plan.save(folder / split)
-    return {
-        "rows": len(numbers),
-        "thinking_on": int(facts["thinking"].sum()),
-        "tokens": int(rows.lengths[numbers].sum()),
-        "supervised_tokens": int(facts["completion"].sum()),
-        "bins": len(plan),
-        "efficiency": round(plan.efficiency(lengths), 6),
-    }
+@dataclass(frozen=True)
+class _Split:
+    """Rows of a split in their final order, with a plan how to pack them.
+
+    Attributes:
+        numbers: Of the rows.
+        plan: How to pack them.
+        sizes: What the manifest says.
+    """
+
+    numbers: NDArray[np.int64]
+    plan: PackingPlan
+    sizes: dict[str, Any]
+
+    @classmethod
+    def of(cls, rows: Rows, split: str, preparation: Preparation) -> "_Split":
+        """Choose, order and pack the rows of a split.
+
+        Raises:
+            DataError: There is none.
+        """
+        data = preparation.data
+        numbers = np.flatnonzero(rows.facts["validation"] == (split == "validation"))
+        if not len(numbers):
+            raise DataError(
+                f"the {split} split is empty: {len(rows.facts)} rows are kept; add rows, or change "
+                f"data.validation_share={data.validation_share}"
+            )
+        facts = rows.facts[numbers]
+        numbers = numbers[final_order(facts, data.order)]
+        lengths = rows.lengths[numbers] - 1  # a row of n tokens has n - 1 positions to predict from
+        plan = _pack(lengths, preparation)
+        sizes = {
+            "rows": len(numbers),
+            "thinking_on": int(facts["thinking"].sum()),
+            "tokens": int(rows.lengths[numbers].sum()),
+            "supervised_tokens": int(facts["completion"].sum()),
+            "bins": len(plan),
+            "efficiency": round(plan.efficiency(lengths), 6),
+        }
+        return cls(numbers, plan, sizes)
 
 
 def _pack(lengths: NDArray[np.int64], preparation: Preparation) -> PackingPlan:

@@ -1,7 +1,9 @@
 """The report of a prepared folder: a picture of the lengths, and one page that needs nothing else."""
 
 from base64 import b64encode
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -21,6 +23,11 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def get_ready() -> None:
+    """Begin to import what draws, in a thread: it takes as long as the drawing, and the workers leave the time."""
+    Thread(target=import_module, args=("matplotlib.figure",), daemon=True).start()
 
 
 def write_report(folder: Path, statistics: Statistics, *, seq_length: int) -> None:

@@ -18,6 +18,7 @@ from nemo_reasoning.data.prepare.inputs import find_subsets
 from nemo_reasoning.data.prepare.output import write_output
 from nemo_reasoning.data.prepare.plan import Plan, Preparation, make_plan
 from nemo_reasoning.data.prepare.preview import Sample, in_turn, samples_of
+from nemo_reasoning.data.prepare.report import get_ready
 from nemo_reasoning.data.prepare.select import Selection
 from nemo_reasoning.errors import DataError
 
@@ -127,6 +128,7 @@ def _run(preparation: Preparation, plan: Plan, inputs: dict[str, Any], work: Pat
     with tempfile.TemporaryDirectory(dir=work, prefix="result.") as scratch:
         partial = Path(scratch) / out.name
         partial.mkdir()
+        get_ready()
         try:
             selection = _select(preparation, plan, partial / QUARANTINE)
             with disk_errors(out):

@@ -66,7 +66,8 @@ class Shard:
     @classmethod
     def open(cls, folder: Path) -> "Shard":
         """Map the arrays of a finished shard."""
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        # As plain arrays: slicing a `memmap` takes several times as long.
+        arrays: dict[str, Any] = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS}
         return cls(**arrays, **json.loads((folder / "shard.json").read_text(encoding="utf-8")))
 
     def save(self, folder: Path, *, extra: dict[str, bytes]) -> None:

@@ -8,18 +8,16 @@ every batch.
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.dual_mode import fraction
+from nemo_reasoning.data.prepare.rendering import Cut, Renderer
 from nemo_reasoning.data.schema import Message
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError
@@ -42,19 +40,6 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A rendered dialogue, cut where an assistant's stretch begins and ends.
-
-    Attributes:
-        texts: The pieces.
-        marks: Whether each is a target.
-    """
-
-    texts: list[str]
-    marks: list[bool]
-
-
 class FastEncoder:
     """Does what `ChatFormatter.encode_all` does, with tokie.
 
@@ -74,14 +59,9 @@ class FastEncoder:
             Exception: tokie cannot read the file.
         """
         import tokie
-        from transformers.utils.chat_template_utils import render_jinja_template  # not in the oldest releases
 
-        self.reference, self.encoded_again, self._render = reference, 0, render_jinja_template
+        self.reference, self.encoded_again, self._renderer = reference, 0, Renderer(reference)
         self._tokie: Any = tokie.Tokenizer.from_json(str(tokenizer_json))
-
-    @cached_property
-    def _options(self) -> dict[str, Any]:
-        return dict(self.reference.tokenizer.special_tokens_map)
 
     def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         """Return the tokens of each dialogue, all by the reference if an audited one differs from it."""
@@ -98,32 +78,16 @@ class FastEncoder:
         cuts = [self._cut(messages) for messages in dialogues]
         doubtful = [messages for messages, cut in zip(dialogues, cuts, strict=True) if cut is None]
         by_reference = iter(self.reference.encode_all(doubtful))
-        by_tokie = self._encoded([cut for cut in cuts if isinstance(cut, _Cut)])
+        by_tokie = self._encoded([cut for cut in cuts if isinstance(cut, Cut)])
         return [cut if isinstance(cut, RowError) else next(by_tokie if cut else by_reference) for cut in cuts]
 
-    def _cut(self, messages: Sequence[Message]) -> _Cut | RowError | None:
+    def _cut(self, messages: Sequence[Message]) -> Cut | RowError | None:
         """Return the pieces of a dialogue, why it cannot be trained on, or None if the reference has to say."""
         if any(_DOUBTFUL.search(message.content) for message in messages):
             return None
-        if error := self.reference.unusable(messages):
-            return error
-        try:
-            ((text,), (spans,)) = self._render(
-                [[message.to_dict() for message in messages]],
-                chat_template=self.reference.template,
-                return_assistant_tokens_mask=True,
-                **self._options,
-            )
-        except jinja2.TemplateError:
-            return None
-        targets = [message.target for message in messages if message.role == "assistant"]
-        if len(spans) != len(targets):
-            return None
-        edges = [0, *chain.from_iterable(spans), len(text)]
-        marks = [False, *chain.from_iterable((target, False) for target in targets)]
-        return _Cut([text[start:end] for start, end in pairwise(edges)], marks)
+        return self.reference.unusable(messages) or self._renderer.cut(messages)
 
-    def _encoded(self, cuts: Sequence[_Cut]) -> Iterator[Encoded]:
+    def _encoded(self, cuts: Sequence[Cut]) -> Iterator[Encoded]:
         ids, lengths = self._ids([text for cut in cuts for text in cut.texts])
         loss_mask = np.repeat(np.array([mark for cut in cuts for mark in cut.marks], dtype=np.bool_), lengths)
         pieces = np.cumsum([0, *(len(cut.texts) for cut in cuts)])
