@@ -29,8 +29,8 @@ class HFEngine:
 
     The tokenizer is the adapter's where the adapter's directory has one, and the model's otherwise; its
     chat template renders the prompts, unless another one is given. A turn ends at the tokenizer's EOS or
-    at an EOS of the model's generation_config. In bfloat16 on a CPU a request's tokens do not depend
-    on what else is in the batch; elsewhere the last bits of the logits may.
+    at an EOS of the model's generation_config. What else is in the batch may change the last bits of a
+    request's logits, and with them which of two nearly equal ones is the greatest.
 
     Attributes:
         model: In evaluation mode, on its device; a single `adapter` is merged into it.
