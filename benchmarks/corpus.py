@@ -52,10 +52,16 @@ def _row(count: int, code: list[str], numbers: random.Random) -> dict[str, Any]:
     thinks = numbers.random() < 0.7
     trace = text(size if thinks else 0, code, numbers)
     answer = text(max(200, size // 5), code, numbers) + f"\n\nThe final answer is \\boxed{{{count}}}."
+    question = f"Problem {count}. {_step(numbers)} Put the answer into \\boxed{{}}."
+    return row(question, f"<think>\n{trace}\n</think>\n\n{answer}" if thinks else answer, thinks=thinks)
+
+
+def row(question: str, output: str, *, thinks: bool) -> dict[str, Any]:
+    """Return a row in the schema of the Nemotron dataset."""
     mode = "on" if thinks else "off"
     return {
-        "input": [{"role": "user", "content": f"Problem {count}. {_step(numbers)} Put the answer into \\boxed{{}}."}],
-        "output": f"<think>\n{trace}\n</think>\n\n{answer}" if thinks else answer,
+        "input": [{"role": "user", "content": question}],
+        "output": output,
         "category": "math",
         "license": "CC-BY-4.0",
         "reasoning": mode,

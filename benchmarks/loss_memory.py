@@ -20,6 +20,7 @@ from rich.table import Table
 
 from nemo_reasoning.data.schema import IGNORED_LABEL
 from nemo_reasoning.training.loss import supervised_loss
+from nemo_reasoning.training.memory_stats import rss_peak
 
 VOCABULARY, POSITIONS, SUPERVISED_SHARE = 128_256, 8_192, 0.3
 HIDDEN_SIZE = 4096
@@ -103,8 +104,7 @@ def _held(*, reset: bool = False) -> int:
         return torch.cuda.max_memory_allocated()
     if reset:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return rss_peak()
 
 
 def _apart(way: str, hidden_size: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import text
+from corpus import row, text
 from rich.console import Console
 from rich.table import Table
 
@@ -87,13 +87,8 @@ def write_rows(path: Path, *, count: int) -> None:
         for number in range(count):
             size = min(LONGEST, int(numbers.lognormvariate(math.log(MEAN) - 0.5, 1.0)))
             trace, answer = text(size, ["return total"], numbers)[:size], text(60, [""], numbers)[:60]
-            row = {
-                "input": [{"role": "user", "content": f"Problem {number}. {text(40, [''], numbers)[:80]}"}],
-                "output": f"<think>\n{trace}\n</think>\n\n{answer}",
-                **{"category": "math", "license": "cc-by-4.0", "reasoning": "on", "generator": "synthetic"},
-                **{"used_in_training": ["Nano"], "version": "v1", "system_prompt": "detailed thinking on"},
-            }
-            lines.write(json.dumps(row) + "\n")
+            question = f"Problem {number}. {text(40, [''], numbers)[:80]}"
+            lines.write(json.dumps(row(question, f"<think>\n{trace}\n</think>\n\n{answer}", thinks=True)) + "\n")
 
 
 def _train_ours(folder: Path, *, steps: int, out: Path) -> Result:

@@ -1,6 +1,6 @@
 """Causal attention of packed samples for bfloat16 on a CPU, in blocks of queries.
 
-torch's own kernel takes two to four times as long there. Here nothing behind the diagonal's block is computed,
+torch's own kernel takes up to twice as long there. Here nothing behind the diagonal's block is computed,
 and the weights are computed again in the backward pass (arXiv 2205.14135), so that memory grows with the length
 and not with its square. The n-th blocks of all samples are computed at once, in powers of two, which leaves few
 products and few shapes of them: oneDNN compiles a kernel for each shape, in milliseconds, and keeps it, in a
@@ -90,7 +90,7 @@ class Samples:
         order = lengths.argsort(descending=True, stable=True)[: int(lengths.count_nonzero())]
         firsts, lengths = (lengths.cumsum(0) - lengths)[order, None], lengths[order, None]
         inside = torch.arange(BLOCK)
-        depths = torch.arange(0, int(lengths[0]), BLOCK)
+        depths = torch.arange(0, max(self.lengths), BLOCK)
         depth, sample = (depths[:, None] < lengths.T).nonzero().T  # of each block
         blocks = firsts[sample], lengths[sample], depths[depth, None] + inside
         padded = firsts, lengths, (depths[:, None] + inside).flatten()[None]

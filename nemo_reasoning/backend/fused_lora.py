@@ -33,7 +33,7 @@ class FusedLoRALinear(LoRALinear):  # type: ignore[misc]
             x,
             down=adapter.linear_in.weight,
             up=adapter.linear_out.weight,
-            weight=linear.dense_weight if hasattr(linear, "dense_weight") else lambda: linear.weight,
+            weight=linear.dense_weight if hasattr(linear, "dense_weight") else lambda dtype: linear.weight,
             scale=adapter.alpha / adapter.dim,
             dropout=dropout,
         ), None
@@ -56,7 +56,7 @@ def adapted_linear(
     *,
     down: torch.Tensor,
     up: torch.Tensor,
-    weight: Callable[[], torch.Tensor],
+    weight: Callable[[torch.dtype], torch.Tensor],
     scale: float,
     dropout: float,
 ) -> torch.Tensor:
@@ -66,7 +66,7 @@ def adapted_linear(
         x: [..., inputs].
         down: First half of the adapter [rank, inputs], in the dtype of x.
         up: Its second half [outputs, rank], in the dtype of x.
-        weight: Returns the frozen W [outputs, inputs] in the dtype of x; called once in each pass.
+        weight: Returns the frozen W [outputs, inputs] in a dtype; called once in each pass.
         scale: Factor on the adapter.
         dropout: Share of the adapter's inputs that is dropped.
     """
@@ -81,14 +81,14 @@ class _AdaptedLinear(torch.autograd.Function):
         x: torch.Tensor,
         down: torch.Tensor,
         up: torch.Tensor,
-        weight: Callable[[], torch.Tensor],
+        weight: Callable[[torch.dtype], torch.Tensor],
         scale: float,
         dropout: float,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         seen, kept = torch.native_dropout(rows, dropout, True) if dropout else (rows, None)
         low = seen @ down.t()
-        output = torch.mm(rows, weight().t()).addmm_(low, up.t(), alpha=scale)
+        output = torch.mm(rows, weight(x.dtype).t()).addmm_(low, up.t(), alpha=scale)
         ctx.save_for_backward(rows, low, down, up, kept)
         ctx.weight, ctx.scale, ctx.dropout = weight, scale, dropout
         return output.view(*x.shape[:-1], -1)
@@ -103,7 +103,7 @@ class _AdaptedLinear(torch.autograd.Function):
         for_down = torch.mm(for_low.t(), _dropped(rows, kept, ctx.dropout))
         if not ctx.needs_input_grad[0]:
             return None, for_down, for_up, None, None, None
-        for_rows = torch.mm(gradient, ctx.weight())
+        for_rows = torch.mm(gradient, ctx.weight(gradient.dtype))
         if kept is None:
             for_rows.addmm_(for_low, down)
         else:

@@ -71,13 +71,14 @@ class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
 class TorchNorm(torch.nn.RMSNorm):
     """The norm behind the last layer, in the dtype of the parameters, as Transformer Engine makes it."""
 
+    eps: float
+
     def __init__(self, config: Any, hidden_size: int, eps: float) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
-        self.epsilon = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the norm of x [..., hidden_size], in its dtype."""
-        return rms_norm(x, self.weight.to(x.dtype), self.epsilon)
+        return rms_norm(x, self.weight.to(x.dtype), self.eps)
 
 
 class TorchAttention(MegatronModule):  # type: ignore[misc]

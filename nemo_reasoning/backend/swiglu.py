@@ -7,9 +7,12 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 
-def swiglu(gate_up: torch.Tensor, bias: None = None, *_: Any) -> torch.Tensor:
-    """Return silu(gate) * up, [..., n], of gate and up one behind the other, [..., 2 n]; with Megatron's signature."""
-    product: torch.Tensor = _SwiGLU.apply(gate_up)  # type: ignore[no-untyped-call]
+def swiglu(gate_up: torch.Tensor, bias: torch.Tensor | None = None, *_: Any) -> torch.Tensor:
+    """Return silu(gate) * up, [..., n], of gate and up one behind the other, [..., 2 n]; with Megatron's signature.
+
+    A bias [2 n] is added to gate and up before.
+    """
+    product: torch.Tensor = _SwiGLU.apply(gate_up if bias is None else gate_up + bias)  # type: ignore[no-untyped-call]
     return product
 
 

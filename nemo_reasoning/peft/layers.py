@@ -23,16 +23,16 @@ class Nf4Matmul(torch.autograd.Function):
     """x @ W.T with W in NF4, which both passes dequantise and neither keeps."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, packed: torch.Tensor, state: Any) -> torch.Tensor:
-        """Return [..., outputs] in the dtype of x [..., inputs]."""
-        ctx.packed, ctx.state = packed, state
-        return F.linear(x, nf4.dequantise(packed, state).to(x.dtype))
+    def forward(ctx: Any, x: torch.Tensor, weight: Callable[[torch.dtype], torch.Tensor]) -> torch.Tensor:
+        """Return [..., outputs] in the dtype of x [..., inputs]; `weight` dequantises."""
+        ctx.weight = weight
+        return F.linear(x, weight(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the gradient of x; the weight is frozen."""
         (gradient,) = gradients
-        return gradient @ nf4.dequantise(ctx.packed, ctx.state).to(gradient.dtype), None, None
+        return gradient @ ctx.weight(gradient.dtype), None
 
 
 class PendingWeight(torch.nn.Parameter):
@@ -82,9 +82,9 @@ class _Nf4Linear(torch.nn.Module):
         del self.weight
         self.register_buffer("weight", packed, persistent=False)
 
-    def dense_weight(self) -> torch.Tensor:
-        """Return the weight [outputs, inputs] in the dtype of the parameters."""
-        return nf4.dequantise(self.weight, self.quant_state).to(self.config.params_dtype)
+    def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the weight [outputs, inputs], dequantised."""
+        return nf4.dequantise(self.weight, self.quant_state).to(dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "_Nf4Linear":
         """Move what there is; a pending weight stays, and no scale is ever cast."""
@@ -100,7 +100,7 @@ class _Nf4Linear(torch.nn.Module):
         """Multiply, in the place where Megatron's linears choose between their kernels."""
         if kwargs["allreduce_dgrad"]:
             input = copy_to_tensor_model_parallel_region(input, group=kwargs["tp_group"])
-        output: torch.Tensor = Nf4Matmul.apply(input, weight, self.quant_state)  # type: ignore[no-untyped-call]
+        output: torch.Tensor = Nf4Matmul.apply(input, self.dense_weight)  # type: ignore[no-untyped-call]
         return output if kwargs["bias"] is None else output + kwargs["bias"]
 
 

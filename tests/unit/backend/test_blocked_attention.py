@@ -52,18 +52,19 @@ def test_a_sample_is_untouched_by_its_neighbours() -> None:
     lengths = [70, 190, 100]
     query, key, value, _ = inputs(lengths)
     whole = blocked_attention(query, key, value, samples=Samples(lengths), scale=SCALE)
-    key[:70], value[:70] = 9.0, 1e4
+    key[:70], value[:70] = 9.0, float("nan")
     after = blocked_attention(query, key, value, samples=Samples(lengths), scale=SCALE)
-    assert not torch.equal(after[:70], whole[:70])
+    assert after[:70].isnan().any()
     assert torch.equal(after[70:], whole[70:])
 
 
 @settings(max_examples=50)
-@given(lengths=st.lists(st.integers(0, 300), min_size=1, max_size=12).filter(any))
+@given(lengths=st.lists(st.integers(0, 300), min_size=1, max_size=12))
 def test_every_row_comes_back_and_every_block_is_computed_once(lengths: list[int]) -> None:
     from nemo_reasoning.backend.attention import BLOCK, Samples
 
-    layout = Samples(lengths).layout(heads=HEADS, groups=GROUPS)
+    samples = Samples(lengths)
+    layout = samples.layout(heads=HEADS, groups=GROUPS)
     for rows, back, heads in ((layout.queries, layout.queries_back, HEADS), (layout.keys, layout.keys_back, GROUPS)):
         assert torch.equal(rows[back], torch.arange(sum(lengths) * heads))
     assert len(layout.queries_back) + len(layout.padding) == len(layout.queries)
@@ -73,3 +74,5 @@ def test_every_row_comes_back_and_every_block_is_computed_once(lengths: list[int
         count = step.samples.stop - step.samples.start
         assert count.bit_count() == 1
         assert count == step.blocks.stop - step.blocks.start
+    for group in samples.groups:
+        assert len({-(-lengths[sample] // BLOCK) for sample in group}) == 1

@@ -24,6 +24,8 @@ def test_swiglu() -> None:
     gate, up = x.chunk(2, dim=-1)
     torch.testing.assert_close(swiglu(x), F.silu(gate) * up)
     assert gradcheck(swiglu, x)
+    bias = _random(12)
+    torch.testing.assert_close(swiglu(x, bias), swiglu(x + bias))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -55,7 +57,7 @@ def test_adapted_linear(dropout: float, frozen_input: bool) -> None:
 
     def apply(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
-        return adapted_linear(x, down=down, up=up, weight=lambda: weight, scale=1.5, dropout=dropout)
+        return adapted_linear(x, down=down, up=up, weight=lambda dtype: weight, scale=1.5, dropout=dropout)
 
     torch.manual_seed(1)
     seen = torch.native_dropout(x.reshape(-1, 6), dropout, True)[0].view_as(x)
