@@ -1,5 +1,6 @@
 """Write the folder that training reads."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,15 @@ def write_output(
         licenses=selection.licenses,
         splits={name: split.sizes for name, split in splits.items()},
     )
-    for name, split in splits.items():
-        rows.write_tokens(split.numbers, folder / name)
-        split.plan.save(folder / name)
+    with ThreadPoolExecutor() as pool:  # writing lets other threads run
+        written = [pool.submit(rows.write_tokens, split.numbers, folder / name) for name, split in splits.items()]
         if preparation.data.messages:
-            rows.write_lines(split.numbers, folder / SPLITS[name])
+            lines = ((split.numbers, folder / SPLITS[name]) for name, split in splits.items())
+            written += [pool.submit(rows.write_lines, numbers, path) for numbers, path in lines]
+    for job in written:
+        job.result()
+    for name, split in splits.items():
+        split.plan.save(folder / name)
     write_report(folder, statistics, seq_length=preparation.seq_length)
     return write_manifest(
         folder,

@@ -28,6 +28,7 @@ ROW = np.dtype(
         ("license", "u2"),  # index into the shard's licences
     ]
 )
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 _ARRAYS = ("tokens", "loss_mask", "token_ends", "messages", "message_ends", "rows", "outcomes")
 
 
@@ -120,7 +121,7 @@ class ShardBuilder:
         self._encoded.append(encoded)
         if messages is not None:
             line = {"messages": [message.to_dict() for message in messages]}
-            self._messages.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._messages.append(_to_json(line).encode() + b"\n")
         self._outcomes.append(0)
 
     def leave_out(self, name: str) -> None:

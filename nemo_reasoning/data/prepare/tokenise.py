@@ -6,7 +6,6 @@ every batch.
 """
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,7 @@ from nemo_reasoning.data.schema import Message
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError
 
-_DOUBTFUL = re.compile(r"[\t\v\f]'")
+_DOUBTFUL = ("\t'", "\v'", "\f'")
 _AUDITED_SHARE = 1 / 256
 _MADE_UP = 2000
 _PIECES = (
@@ -83,7 +82,7 @@ class FastEncoder:
 
     def _cut(self, messages: Sequence[Message]) -> Cut | RowError | None:
         """Return the pieces of a dialogue, why it cannot be trained on, or None if the reference has to say."""
-        if any(_DOUBTFUL.search(message.content) for message in messages):
+        if any(pair in message.content for message in messages for pair in _DOUBTFUL):
             return None
         return self.reference.unusable(messages) or self._renderer.cut(messages)
 
