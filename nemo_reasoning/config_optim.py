@@ -20,6 +20,11 @@ class OptimKind(Enum):
     adamw_8bit = "adamw_8bit"
     paged_adamw_8bit = "paged_adamw_8bit"
 
+    @property
+    def is_8bit(self) -> bool:
+        """Whether its moments have 8 bits."""
+        return self in (OptimKind.adamw_8bit, OptimKind.paged_adamw_8bit)
+
 
 @dataclass
 class OptimSettings:

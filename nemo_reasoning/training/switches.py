@@ -9,12 +9,11 @@ from typing import Any
 
 from nemo_reasoning.backend.runtime import resolve
 from nemo_reasoning.config import SftSettings, TrainerSettings
-from nemo_reasoning.config_optim import Fp8, OptimKind
+from nemo_reasoning.config_optim import Fp8
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.validation_training import needs_gpu, needs_transformer_engine
 
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
-_EIGHT_BIT = (OptimKind.adamw_8bit, OptimKind.paged_adamw_8bit)
 _FP8_CAPABILITY = (8, 9)  # of Ada and Hopper, the first with FP8 tensor cores
 
 
@@ -32,7 +31,7 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
         BackendError: A setting needs a GPU or a package that is not there, or comes too late.
     """
     trainer = settings.trainer
-    if settings.optim.kind in _EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
+    if settings.optim.kind.is_8bit and importlib.util.find_spec("bitsandbytes") is None:
         raise BackendError(
             f"optim.kind={settings.optim.kind.value} needs bitsandbytes; `pip install bitsandbytes`, or set optim=adamw"
         )

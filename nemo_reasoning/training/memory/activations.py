@@ -16,8 +16,11 @@ _FLOAT32 = 4
 
 
 def _norm_width(work: Workload) -> int:
-    """Return the bytes of an element that a norm keeps; torch's on a CPU, where the weight is trained, is float32."""
-    return _FLOAT32 if work.on_cpu and work.trains_base else work.width
+    """Return the bytes that a norm keeps of an element.
+
+    torch's, which a CPU has where the weight is trained, keeps its input and what it normalised, both in float32.
+    """
+    return 2 * _FLOAT32 if work.on_cpu and work.trains_base else work.width
 
 
 def _fuses_adapters(work: Workload) -> bool:

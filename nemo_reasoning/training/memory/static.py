@@ -2,7 +2,7 @@
 
 Megatron keeps for each trained parameter its value, a gradient in float32, Adam's two moments in float32
 and, where the value is bfloat16, a float32 copy of it: 18 bytes in bf16-mixed, 16 in float32. A frozen
-parameter costs its value alone.
+parameter costs its value alone. Moments of 8 bits take a quarter; paged ones count as if they stayed.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from nemo_reasoning.peft.sizes import nf4_bytes
 from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4
+_SMALLEST_8BIT, _BLOCK_8BIT = 4096, 256  # entries, as bitsandbytes has them (arXiv 2110.02861)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class StaticBytes:
         weights: The base model.
         adapter: The adapter's values.
         gradients: Of everything trained.
-        optimizer: Adam's moments, the float32 copies, and a step counter a tensor.
+        optimizer: Adam's moments, the float32 copies, and what belongs to each tensor's moments.
     """
 
     weights: int
@@ -32,59 +33,78 @@ class StaticBytes:
     optimizer: int
 
 
-def linear_parameters(work: Workload) -> dict[str, int]:
-    """Return the entries of each of the four linears, over the layers of one device."""
-    shapes = linear_shapes(work.shape)
-    return {name: work.layers * inputs * outputs // work.tensor_parallel for name, (inputs, outputs) in shapes.items()}
+def base_tensors(work: Workload) -> list[int]:
+    """Return the entries of each base tensor of one device: its share of the linears, all norms, embeddings.
 
-
-def embedding_parameters(work: Workload) -> int:
-    """Return the entries of embedding and output head on one device; a pipeline's end stages hold one each."""
+    Embedding and output head are one table or two; a pipeline's end stages hold one each.
+    """
+    hidden = work.shape.hidden_size
+    linears = [inputs * outputs // work.tensor_parallel for inputs, outputs in linear_shapes(work.shape).values()]
     tables = 1 if work.shape.tie_embeddings or work.pipeline_parallel > 1 else 2
-    return tables * work.vocabulary * work.shape.hidden_size
+    return [*work.layers * [*linears, hidden, hidden], hidden, *tables * [work.vocabulary * hidden]]
 
 
 def base_parameters(work: Workload) -> int:
-    """Return the base parameters of one device: the share of the linears, all norms of its layers, embeddings."""
-    norms = (2 * work.layers + 1) * work.shape.hidden_size
-    return sum(linear_parameters(work).values()) + norms + embedding_parameters(work)
+    """Return the base parameters of one device."""
+    return sum(base_tensors(work))
+
+
+def adapter_tensors(work: Workload) -> list[int]:
+    """Return the entries of each adapter tensor of one device.
+
+    DoRA adds a magnitude for each output (arXiv 2402.09353).
+    """
+    if work.trains_base:
+        return []
+    tensors = list[int]()
+    for name in work.target_modules:
+        inputs, outputs = linear_shapes(work.shape)[name]
+        tensors += [work.dim * inputs // work.tensor_parallel, work.dim * outputs // work.tensor_parallel]
+        if work.scheme is PeftScheme.dora:
+            tensors.append(outputs // (1 if name in ("linear_proj", "linear_fc2") else work.tensor_parallel))
+    return work.layers * tensors
 
 
 def adapter_parameters(work: Workload) -> int:
-    """Return the adapter's parameters on one device; DoRA adds a magnitude for each output (arXiv 2402.09353)."""
-    if work.trains_base:
-        return 0
-    count = 0
-    for name in work.target_modules:
-        inputs, outputs = linear_shapes(work.shape)[name]
-        count += work.dim * (inputs + outputs) // work.tensor_parallel
-        if work.scheme is PeftScheme.dora:
-            count += outputs // (1 if name in ("linear_proj", "linear_fc2") else work.tensor_parallel)
-    return work.layers * count
+    """Return the adapter's parameters on one device."""
+    return sum(adapter_tensors(work))
 
 
-def trained_tensors(work: Workload) -> int:
-    """Return the number of parameter tensors the optimiser holds."""
-    if work.trains_base:
-        return 6 * work.layers + 1 + (1 if work.shape.tie_embeddings or work.pipeline_parallel > 1 else 2)
-    return work.layers * len(work.target_modules) * (3 if work.scheme is PeftScheme.dora else 2)
+def trained_tensors(work: Workload) -> list[int]:
+    """Return the entries of each tensor that the optimiser changes, on one device."""
+    return base_tensors(work) if work.trains_base else adapter_tensors(work)
 
 
 def trained_parameters(work: Workload) -> int:
     """Return what the optimiser changes, on one device."""
-    return base_parameters(work) if work.trains_base else adapter_parameters(work)
+    return sum(trained_tensors(work))
 
 
 def static_bytes(work: Workload) -> StaticBytes:
     """Return the bytes of one device that do not depend on the batch."""
-    trained, width = trained_parameters(work), work.width
-    copies = _FLOAT32 if width < _FLOAT32 else 0
     return StaticBytes(
         weights=_weight_bytes(work),
-        adapter=width * adapter_parameters(work),
-        gradients=_FLOAT32 * trained,
-        optimizer=(2 * _FLOAT32 + copies) * trained + _FLOAT32 * trained_tensors(work),
+        adapter=work.width * adapter_parameters(work),
+        gradients=_FLOAT32 * trained_parameters(work),
+        optimizer=_optimizer_bytes(work),
     )
+
+
+def _optimizer_bytes(work: Workload) -> int:
+    """Return the bytes of the float32 copies and of both moments.
+
+    Beside them torch counts the steps of each tensor. bitsandbytes has a scale for each block of 8-bit moments,
+    and two tables of what the 8 bits stand for; small tensors keep float32.
+    """
+    tensors = trained_tensors(work)
+    copies = _FLOAT32 * sum(tensors) if work.width < _FLOAT32 else 0
+    if not work.optimizer.is_8bit:
+        return copies + sum(2 * _FLOAT32 * entries + _FLOAT32 for entries in tensors)
+    large = [entries for entries in tensors if entries >= _SMALLEST_8BIT]
+    small = sum(tensors) - sum(large)
+    scales = sum(-(-entries // _BLOCK_8BIT) for entries in large)
+    tables = 256 if large else 0
+    return copies + 2 * (sum(large) + _FLOAT32 * (small + scales + tables))
 
 
 def _weight_bytes(work: Workload) -> int:

@@ -51,7 +51,7 @@ def parts(work: Workload, estimate: MemoryEstimate) -> list[tuple[str, str, int]
     return [
         *rows,
         ("gradients", "of what is trained, float32", static.gradients),
-        ("optimiser", "Adam's moments" + (" and a copy, float32" if work.width == 2 else ""), static.optimizer),
+        ("optimiser", _moments(work), static.optimizer),
         ("activations", _ACTIVATIONS[work.recompute], estimate.activations),
         (
             "logits" if loss else "temporary buffers",
@@ -62,6 +62,11 @@ def parts(work: Workload, estimate: MemoryEstimate) -> list[tuple[str, str, int]
         ),
         *([("CUDA context", "an allowance", estimate.context)] if estimate.context else []),
     ]
+
+
+def _moments(work: Workload) -> str:
+    moments = "Adam's moments, 8 bits" if work.optimizer.is_8bit else "Adam's moments, float32"
+    return f"{moments}, and a float32 copy" if work.width == 2 else moments
 
 
 def _backward(work: Workload) -> str:

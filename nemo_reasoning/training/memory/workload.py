@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nemo_reasoning.config import Accelerator, Architecture, PeftScheme, Recompute, SftSettings
+from nemo_reasoning.config_optim import OptimKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Workload:
         context_parallel: Devices that share a row.
         packing: Whether rows lie end to end.
         on_cpu: Computed by torch's CPU kernels, which keep more than CUDA's do.
+        optimizer: Which AdamW.
         torch_layers: Layers are ours, not Transformer Engine's; they are on a CPU, and under QLoRA.
     """
 
@@ -42,6 +44,7 @@ class Workload:
     packing: bool = True
     on_cpu: bool = False
     torch_layers: bool = False
+    optimizer: OptimKind = OptimKind.adamw
 
     @property
     def width(self) -> int:
@@ -97,5 +100,6 @@ def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
         context_parallel=trainer.context_parallel_size,
         packing=trainer.packing,
         on_cpu=on_cpu,
+        optimizer=settings.optim.kind,
         torch_layers=on_cpu or settings.backend.transformer_engine is False or peft.scheme is PeftScheme.qlora,
     )

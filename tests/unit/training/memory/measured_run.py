@@ -125,7 +125,8 @@ class Probe(Callback):
 def _optimizer_bytes(optimizer: Any) -> int:
     tensors = [value for state in optimizer.optimizer.state.values() for value in state.values()]
     copies = [copy for group in getattr(optimizer, "fp32_from_float16_groups", []) for copy in group]
-    return sum(size(tensor) for tensor in (*tensors, *copies))
+    once = {tensor.data_ptr(): size(tensor) for tensor in (*tensors, *copies) if isinstance(tensor, torch.Tensor)}
+    return sum(once.values())
 
 
 def settings_of(tokenizer: Path, folder: Path, *overrides: str) -> SftSettings:

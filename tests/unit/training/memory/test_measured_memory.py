@@ -22,6 +22,8 @@ RUNS = {
     "float32": ("trainer.precision=32",),
     "attention": ("peft.target_modules=[linear_qkv,linear_proj]", "peft.dim=4", "trainer.recompute=selective"),
     "none": (),
+    "8bit": ("optim=adamw_8bit",),
+    "full_8bit": ("peft=none", "optim=adamw_8bit"),
     "full": ("trainer.recompute=full",),
 }
 
@@ -44,13 +46,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, smollm2_hf: Path):  # type: ig
 
 def assert_static_bytes(work: Workload, found: Measured) -> None:
     expected = static_bytes(work)
-    assert expected.weights == found.frozen
-    assert expected.adapter == found.trained
+    trained = (expected.weights, 0) if work.trains_base else (expected.adapter, expected.weights)
+    assert trained == (found.trained, found.frozen)
     assert expected.gradients == found.gradients
     assert expected.optimizer == found.optimizer
 
 
-@pytest.mark.parametrize("name", ["bf16", "float32", "attention"])
+@pytest.mark.parametrize("name", ["bf16", "float32", "attention", "8bit", "full_8bit"])
 def test_weights_adapter_gradients_and_optimiser_are_exact(run, name: str) -> None:  # type: ignore[no-untyped-def]
     assert_static_bytes(*run(name))
 
