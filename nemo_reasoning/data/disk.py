@@ -34,7 +34,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write a `.npy` file; unlike `np.save` on a file, fails with the error number of the system."""
+    array = np.ascontiguousarray(array)
     with path.open("wb") as file:
         described = np.lib.format.header_data_from_array_1_0(array)  # type: ignore[no-untyped-call]
         np.lib.format.write_array_header_1_0(file, described)  # type: ignore[no-untyped-call]
-        file.write(np.ascontiguousarray(array).data)
+        file.write(array.data)

@@ -52,8 +52,9 @@ def write_output(
     with ThreadPoolExecutor() as pool:  # writing lets other threads run
         written = [pool.submit(rows.write_tokens, split.numbers, folder / name) for name, split in splits.items()]
         if preparation.data.messages:
-            lines = ((split.numbers, folder / SPLITS[name]) for name, split in splits.items())
-            written += [pool.submit(rows.write_lines, numbers, path) for numbers, path in lines]
+            written += [
+                pool.submit(rows.write_lines, split.numbers, folder / SPLITS[name]) for name, split in splits.items()
+            ]
     for job in written:
         job.result()
     for name, split in splits.items():
