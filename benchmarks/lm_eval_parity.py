@@ -26,7 +26,7 @@ from nemo_reasoning.evaluation.runner import ask, plan
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.hf import HFEngine
-from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "benchmarks" / "mmlu"
 SUBJECTS = ("elementary_mathematics", "high_school_biology", "high_school_geography")

@@ -13,7 +13,7 @@ from datasets import load_dataset
 from transformers import AutoTokenizer
 
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_tokenizer
+from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_tokenizer
 
 SEQ_LENGTH = 8192
 CACHE = Path("~/.cache/nemo_reasoning").expanduser()

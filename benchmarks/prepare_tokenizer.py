@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_tokenizer
+from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_tokenizer
 
 
 def main() -> None:

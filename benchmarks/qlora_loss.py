@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
 
-from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 from nemo_reasoning.peft import nf4
 from nemo_reasoning.training.loggers import read_metrics
 

@@ -26,7 +26,7 @@ from rich.table import Table
 from nemo_reasoning.data.batching import BatchPlan
 from nemo_reasoning.data.schema import IGNORED_LABEL
 from nemo_reasoning.data.store import TokenStore
-from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 from nemo_reasoning.training.loggers import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]

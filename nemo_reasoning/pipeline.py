@@ -15,8 +15,8 @@ from nemo_reasoning.evaluation.report import Stage, evaluation_path, record_run,
 from nemo_reasoning.evaluation.runner import evaluate
 from nemo_reasoning.evaluation.table import report_table
 from nemo_reasoning.export.from_run import ensure_exported
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel, fetch_base
 from nemo_reasoning.training.callbacks.quiet import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.run import TrainingInputs, train, wanted_backend

@@ -10,7 +10,7 @@ from rich.table import Table
 from nemo_reasoning.config import PrepareSettings
 from nemo_reasoning.config_data import Engine
 from nemo_reasoning.data.prepare.engines import WITHOUT_TORCH, start_server
-from nemo_reasoning.models.source import fetch_tokenizer
+from nemo_reasoning.models.hub import fetch_tokenizer
 
 if TYPE_CHECKING:
     from nemo_reasoning.data.chat import ChatFormatter

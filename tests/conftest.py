@@ -25,7 +25,7 @@ def cache_dir() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_hf(cache_dir: Path) -> Path:
     """Return the Hugging Face directory of the packaged 135M model."""
-    from nemo_reasoning.models.source import PACKAGED_MODEL, fetch_base
+    from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 
     return fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir).path
 

@@ -14,7 +14,7 @@ from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParall
 from nemo.collections.llm.peft.lora import LoRALinear
 from torch.autograd.function import once_differentiable
 
-from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear
+from nemo_reasoning.backend.torch_layers import LayerNormColumnParallelLinear
 
 
 class FusedLoRALinear(LoRALinear):  # type: ignore[misc]

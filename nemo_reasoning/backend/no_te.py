@@ -10,7 +10,7 @@ from nemo_reasoning.backend.patching import Patch
 def _layer_spec() -> Sequence[tuple[Any, str, Any]]:
     from nemo.collections.llm.gpt.model import base
 
-    from nemo_reasoning.backend.layers import torch_layer_spec
+    from nemo_reasoning.backend.torch_layers import torch_layer_spec
 
     # NeMo's default_layer_spec looks both names up when it is called: what a checkpoint records
     # is that function, so the checkpoint loads where this package is not installed.
@@ -20,7 +20,7 @@ def _layer_spec() -> Sequence[tuple[Any, str, Any]]:
 def _final_norm() -> Sequence[tuple[Any, str, Any]]:
     from megatron.core.transformer import transformer_block
 
-    from nemo_reasoning.backend.layers import TorchNorm
+    from nemo_reasoning.backend.torch_layers import TorchNorm
 
     return [(transformer_block, "LayerNormImpl", TorchNorm)]
 
@@ -41,7 +41,7 @@ def _adapters() -> Sequence[tuple[Any, str, Any]]:
     from nemo.collections.llm.peft import dora, lora, utils
 
     from nemo_reasoning.backend.fused_lora import FusedLoRALinear
-    from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear
+    from nemo_reasoning.backend.torch_layers import LayerNormColumnParallelLinear
 
     describe = utils.get_adapter_attributes_from_linear
 
@@ -62,7 +62,7 @@ def _adapters() -> Sequence[tuple[Any, str, Any]]:
 def _rotary() -> Sequence[tuple[Any, str, Any]]:
     from megatron.core.transformer import attention
 
-    from nemo_reasoning.backend.rotary import apply_rotary_pos_emb
+    from nemo_reasoning.backend.kernels import apply_rotary_pos_emb
 
     return [(attention, "apply_rotary_pos_emb", apply_rotary_pos_emb)]
 

@@ -4,7 +4,9 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
+from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.backend.versions import require_supported_versions
 from nemo_reasoning.errors import BackendError
 
@@ -90,10 +92,8 @@ def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None)
 
 def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
     """Enter the patches that `wanted` calls for, yielding their names."""
-    from nemo_reasoning.backend.patching import applied
-
     if not wanted.cuda:
-        from nemo_reasoning.backend.device import NO_CUDA, CudaOnCpu
+        from nemo_reasoning.backend.no_cuda import NO_CUDA, CudaOnCpu
 
         for patch in NO_CUDA:
             stack.enter_context(applied(patch))
@@ -106,3 +106,31 @@ def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
         for patch in NO_TE:
             stack.enter_context(applied(patch))
             yield patch.name
+
+
+def _lightning_loops() -> list[tuple[Any, str, Any]]:
+    from lightning.pytorch.loops import evaluation_loop, fit_loop, prediction_loop
+
+    loops = (fit_loop, evaluation_loop, prediction_loop)
+    return [(loop, "_select_data_fetcher", loop._select_data_fetcher) for loop in loops]
+
+
+# Each attribute is set to what it is, to be put back afterwards.
+_LOOPS = Patch(
+    "lightning-loops", "nemo's MegatronStrategy.setup leaves them unfit for other strategies", _lightning_loops
+)
+
+
+@contextmanager
+def without_leftovers() -> Iterator[None]:
+    """Undo at the end of the block what a run of NeMo does to the process.
+
+    Lightning's loops work with other strategies again, and the next run may have other batch sizes.
+    """
+    from megatron.core.num_microbatches_calculator import destroy_num_microbatches_calculator
+
+    with applied(_LOOPS):
+        try:
+            yield
+        finally:
+            destroy_num_microbatches_calculator()

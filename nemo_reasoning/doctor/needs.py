@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from nemo_reasoning.config import Accelerator, Architecture, Init, PeftScheme, Recompute, SftSettings
 from nemo_reasoning.errors import ConfigError, ModelSourceError
-from nemo_reasoning.models.shape import count_parameters
+from nemo_reasoning.models.sizes import count_parameters
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
 from nemo_reasoning.training.memory.settle import known_shape, settle
 from nemo_reasoning.training.memory.static import trained_parameters

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from nemo_reasoning.config import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
-from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.models.sizes import linear_shapes
 
 _MODEL = "module."
 _WEIGHT = re.compile(

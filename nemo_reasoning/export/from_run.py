@@ -14,7 +14,7 @@ from nemo_reasoning.export import verify
 from nemo_reasoning.export.formats import formats_of
 from nemo_reasoning.export.nf4_base import MERGE_BASES, Qlora
 from nemo_reasoning.export.run import ExportResult, export
-from nemo_reasoning.models.source import BaseModel, fetch_base
+from nemo_reasoning.models.hub import BaseModel, fetch_base
 from nemo_reasoning.peft.nf4 import nf4_base
 from nemo_reasoning.training.callbacks.quiet import quiet_output
 from nemo_reasoning.training.checkpoints import best_checkpoint

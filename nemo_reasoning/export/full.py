@@ -9,7 +9,7 @@ import torch
 from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.adapter import Adapter, Change, Changes, is_adapter, read_adapter, read_tensors, unfuse
-from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.models.sizes import linear_shapes
 
 _ROOMS = {
     "linear_qkv": "self_attention",

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.config import PeftScheme, PeftSettings
 from nemo_reasoning.export.adapter import HF_MODULES, Adapter
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
 
 
 def base_reference(base: BaseModel) -> str:

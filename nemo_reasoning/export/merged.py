@@ -14,7 +14,7 @@ from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.adapter import Adapter, Changes
 from nemo_reasoning.export.full import FullWeights
 from nemo_reasoning.export.nf4_base import TrainedBase
-from nemo_reasoning.models.source import read_hf_config
+from nemo_reasoning.models.hub import read_hf_config
 from nemo_reasoning.peft.nf4 import Nf4Base
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -24,8 +24,8 @@ from nemo_reasoning.export.merged import DTYPES, write_merged
 from nemo_reasoning.export.nemo_archive import write_nemo_archive
 from nemo_reasoning.export.nf4_base import Qlora
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation, write_tokenizer
-from nemo_reasoning.models.shape import architecture_from_hf
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import Nf4Base
 
 NOT_VERIFIED = "not verified"

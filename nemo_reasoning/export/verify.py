@@ -20,7 +20,7 @@ from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.full import FullWeights
 from nemo_reasoning.export.merged import DTYPES
 from nemo_reasoning.export.nf4_base import hold_as_trained, hold_nemo_as_trained
-from nemo_reasoning.models.shape import architecture_from_hf
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import Nf4Base
 
 ReferenceLogits = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]

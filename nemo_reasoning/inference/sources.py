@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.lora import read_adapter_config
-from nemo_reasoning.models.source import fetch_base
+from nemo_reasoning.models.hub import fetch_base
 
 _RUN, _ADAPTER = "config.yaml", "adapter_config.json"
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from nemo_reasoning.config import Architecture
 from nemo_reasoning.data.counts import BatchCounts
-from nemo_reasoning.models.shape import count_linear_weights
+from nemo_reasoning.models.sizes import count_linear_weights
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
 
 PROCESS_GROUP_VARIABLES = {
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
@@ -64,7 +64,7 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     from nemo.lightning import teardown
     from transformers import AutoModelForCausalLM
 
-    from nemo_reasoning.backend.leftovers import without_leftovers
+    from nemo_reasoning.backend.runtime import without_leftovers
 
     importer = HFLlamaImporter(str(hf_path))
     config = importer.config

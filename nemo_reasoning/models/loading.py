@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nemo_reasoning.backend.leftovers import without_leftovers
+from nemo_reasoning.backend.runtime import without_leftovers
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParall
 from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region
 from megatron.core.transformer.spec_utils import ModuleSpec
 
-from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear, torch_layer_spec
+from nemo_reasoning.backend.torch_layers import LayerNormColumnParallelLinear, torch_layer_spec
 from nemo_reasoning.peft import nf4
 
 

@@ -1,7 +1,7 @@
 """What a base quantised to NF4 takes, from the model's shape alone."""
 
 from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings
-from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.models.sizes import linear_shapes
 
 BLOCK = 64  # weights that share a scale
 SCALE_BLOCK = 256  # scales, one byte each, that share a float32

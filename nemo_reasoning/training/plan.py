@@ -9,7 +9,7 @@ from rich.table import Table
 from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings, SftSettings
 from nemo_reasoning.config_data import DataSettings, DataSource
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.shape import architecture_from_hf, count_parameters, count_trainable_parameters
+from nemo_reasoning.models.sizes import architecture_from_hf, count_parameters, count_trainable_parameters
 from nemo_reasoning.peft.sizes import base_bytes
 from nemo_reasoning.training.memory.settle import available_gb, known_shape, request_of
 from nemo_reasoning.training.memory.table import choice_table, parts_table

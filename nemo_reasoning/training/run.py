@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nemo_reasoning.backend.leftovers import without_leftovers
-from nemo_reasoning.backend.runtime import Backend, backend
+from nemo_reasoning.backend.runtime import Backend, backend, without_leftovers
 from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings, TrainerSettings
 from nemo_reasoning.config_data import Order
 from nemo_reasoning.config_evaluation import QuizSettings
@@ -206,7 +205,7 @@ def _process_callbacks(trainer: TrainerSettings) -> list[Any]:
 
 def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
     from nemo_reasoning.models.flops import step_flops
-    from nemo_reasoning.models.shape import architecture_from_hf, flops_adapter_weights
+    from nemo_reasoning.models.sizes import architecture_from_hf, flops_adapter_weights
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
 
     shape = settings.model.architecture or architecture_from_hf(inputs.tokenizer)

@@ -9,7 +9,7 @@ divides what lies between a column-parallel and a row-parallel linear, and nothi
 from collections.abc import Iterator
 
 from nemo_reasoning.config import PeftScheme, Recompute
-from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.models.sizes import linear_shapes
 from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4

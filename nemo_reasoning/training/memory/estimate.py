@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nemo_reasoning.config import PeftScheme
-from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.models.sizes import linear_shapes
 from nemo_reasoning.training.memory.activations import activation_bytes
 from nemo_reasoning.training.memory.static import StaticBytes, static_bytes
 from nemo_reasoning.training.memory.workload import Workload

@@ -7,7 +7,7 @@ import psutil
 
 from nemo_reasoning.config import AUTO_BATCH, Accelerator, Architecture, Recompute, SftSettings
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.models.shape import architecture_from_hf
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.training.memory.choose import Request, nearest
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
 from nemo_reasoning.training.memory.workload import Workload, workload_of

@@ -7,7 +7,7 @@ from functools import cache
 from omegaconf import OmegaConf
 
 from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Architecture, PeftScheme, Recommended, Recompute
-from nemo_reasoning.models.shape import count_parameters
+from nemo_reasoning.models.sizes import count_parameters
 from nemo_reasoning.training.memory.choose import Request, gpu_sizes
 from nemo_reasoning.training.memory.estimate import fits
 from nemo_reasoning.training.memory.workload import Workload

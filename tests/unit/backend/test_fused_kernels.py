@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from parallel import tensor_parallel_group
 from torch.autograd import gradcheck
 
-from nemo_reasoning.backend.norm import rms_norm
-from nemo_reasoning.backend.rotary import apply_rotary_pos_emb
-from nemo_reasoning.backend.swiglu import swiglu
+from nemo_reasoning.backend.kernels import apply_rotary_pos_emb, rms_norm, swiglu
 
 
 def _random(*shape: int) -> torch.Tensor:
@@ -88,7 +86,7 @@ def _passes(wrapper: Any, config: Any) -> tuple[Any, ...]:
     """Return output and gradients."""
     from nemo.collections.llm.peft.utils import ParallelLinearAdapter
 
-    from nemo_reasoning.backend.layers import LayerNormColumnParallelLinear
+    from nemo_reasoning.backend.torch_layers import LayerNormColumnParallelLinear
 
     torch.manual_seed(2)
     options = {"config": config, "bias": False, "skip_bias_add": False, "init_method": torch.nn.init.normal_}

@@ -7,9 +7,9 @@ import torch
 from tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM
 
+from nemo_reasoning.models.hub import BaseModel, fetch_base
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.loading import load_nemo_model
-from nemo_reasoning.models.source import BaseModel, fetch_base
 
 ROPE_SCALING = {
     "rope_type": "llama3",

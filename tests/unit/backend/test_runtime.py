@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from nemo_reasoning.backend.device import NO_CUDA
+from nemo_reasoning.backend.no_cuda import NO_CUDA
 from nemo_reasoning.backend.no_te import NO_TE
 from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.backend.runtime import Backend, backend, resolve

@@ -6,8 +6,8 @@ import pytest
 from trained_adapters import make_adapter
 
 from nemo_reasoning.export.adapter import Adapter
-from nemo_reasoning.models.shape import architecture_from_hf
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
+from nemo_reasoning.models.sizes import architecture_from_hf
 
 
 @pytest.fixture

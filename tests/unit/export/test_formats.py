@@ -17,7 +17,7 @@ from nemo_reasoning.export.commands import max_lora_rank
 from nemo_reasoning.export.hf_peft import write_hf_peft
 from nemo_reasoning.export.merged import write_merged
 from nemo_reasoning.export.nemo_archive import write_nemo_archive
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
 
 
 def test_adapter_config(base: BaseModel, adapter: Adapter, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from nemo_reasoning.export import verify
 from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.hf_peft import write_hf_peft
 from nemo_reasoning.export.merged import write_merged
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
 
 
 def test_hf_formats_compute_what_was_trained(base: BaseModel, adapter: Adapter, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.errors import TemplateError, VerificationError
 from nemo_reasoning.export import tokenizer_probe, verify
 from nemo_reasoning.export.tokenizer import strip_generation, write_tokenizer
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
 
 TEMPLATES = {"chatml": None, "llama3": llama3_tokenizer}
 

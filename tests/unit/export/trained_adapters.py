@@ -15,8 +15,8 @@ from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.adapter import Adapter
 from nemo_reasoning.export.run import ExportResult, export
-from nemo_reasoning.models.shape import linear_shapes
-from nemo_reasoning.models.source import BaseModel
+from nemo_reasoning.models.hub import BaseModel
+from nemo_reasoning.models.sizes import linear_shapes
 
 ALL = ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 PEFT = PeftSettings(PeftScheme.lora, dim=6, alpha=8, dropout=0.05, target_modules=ALL, rslora=True)

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.models.flops import step_flops, training_flops
-from nemo_reasoning.models.shape import linear_shapes
+from nemo_reasoning.models.sizes import linear_shapes
 
 BATCH, LENGTH, RANK = 2, 16, 4
 

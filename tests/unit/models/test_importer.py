@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel
 
 BASE = BaseModel(name="meta-llama/Llama-3.1-8B-Instruct", path=Path("/hub/snapshot"), revision="0123456789abcdef0123")
 

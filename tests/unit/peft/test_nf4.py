@@ -9,7 +9,7 @@ from composing import sft_settings
 from safetensors import safe_open
 
 from nemo_reasoning.errors import BackendError
-from nemo_reasoning.models.shape import architecture_from_hf, count_parameters, linear_shapes
+from nemo_reasoning.models.sizes import architecture_from_hf, count_parameters, linear_shapes
 from nemo_reasoning.peft import nf4
 from nemo_reasoning.peft.sizes import base_bytes, nf4_bytes
 

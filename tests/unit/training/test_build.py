@@ -15,8 +15,8 @@ from tiny import save_tiny_llama
 
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config import Recompute, SftSettings
+from nemo_reasoning.models.hub import fetch_base
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.models.source import fetch_base
 
 
 @pytest.fixture

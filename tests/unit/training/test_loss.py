@@ -80,9 +80,9 @@ def test_a_packed_batch_has_the_loss_and_the_lora_gradients_of_its_samples_alone
     """Samples of 60, 50, 20, 9 and 4 tokens: two groups in attention, and padding behind the last."""
     from nemo.collections.llm.peft import LoRA
 
+    from nemo_reasoning.models.hub import fetch_base
     from nemo_reasoning.models.importer import import_base
     from nemo_reasoning.models.loading import open_nemo_model
-    from nemo_reasoning.models.source import fetch_base
     from nemo_reasoning.training.callbacks.supervised_loss import install
 
     generator = torch.Generator().manual_seed(2)

@@ -23,8 +23,8 @@ from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import CheckpointError, ExportError
 from nemo_reasoning.export.from_run import export_run
+from nemo_reasoning.models.hub import fetch_base
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.models.source import fetch_base
 from nemo_reasoning.peft import nf4
 from nemo_reasoning.training.checkpoints import best_checkpoint, last_step
 from nemo_reasoning.training.run import TrainingInputs, train
@@ -195,7 +195,7 @@ def test_one_weight_at_a_time_is_held_in_full(room: Path, monkeypatch: pytest.Mo
 
     monkeypatch.undo()
     from nemo_reasoning.export.nf4_base import hold_as_trained
-    from nemo_reasoning.models.shape import architecture_from_hf
+    from nemo_reasoning.models.sizes import architecture_from_hf
 
     reference = LlamaForCausalLM.from_pretrained(room / "tiny").eval()
     base = nf4.Nf4Base(targets=LORA_TARGETS, shards=1, dtype="float32")

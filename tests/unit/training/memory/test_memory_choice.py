@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nemo_reasoning.config import AUTO_BATCH, LORA_TARGETS, PeftScheme, Recompute
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.models.shape import count_linear_weights, count_lora_parameters, count_parameters
+from nemo_reasoning.models.sizes import count_linear_weights, count_lora_parameters, count_parameters
 from nemo_reasoning.training.memory.choose import gpu_sizes, nearest
 from nemo_reasoning.training.memory.estimate import GIB, estimate_memory, fits
 from nemo_reasoning.training.memory.settle import request_of, settle

@@ -24,7 +24,7 @@ from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_reasoning.backend.attention import Samples, blocked_attention
-from nemo_reasoning.backend.norm import rms_norm
+from nemo_reasoning.backend.kernels import rms_norm
 from nemo_reasoning.errors import BackendError
 
 

@@ -11,7 +11,7 @@ from transformers import Phi3Config, Phi3ForCausalLM
 
 from nemo_reasoning.config import LORA_TARGETS, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.shape import (
+from nemo_reasoning.models.sizes import (
     architecture_from_hf,
     count_linear_weights,
     count_lora_parameters,

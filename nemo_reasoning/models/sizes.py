@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings, RopeScaling
-from nemo_reasoning.models.source import read_hf_config, require_llama
+from nemo_reasoning.models.hub import read_hf_config, require_llama
 
 
 def architecture_from_hf(path: Path) -> Architecture:

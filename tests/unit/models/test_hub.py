@@ -12,7 +12,7 @@ from fake_hub import COMMIT, Repository, fake_hub
 from tiny import save_tiny_llama
 
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.source import PACKAGED_MODEL, BaseModel, fetch_base
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base
 
 LLAMA = {"model_type": "llama", "hidden_act": "silu", "rope_theta": 10000.0}
 LLAMA3_ROPE = {

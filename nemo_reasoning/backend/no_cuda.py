@@ -113,7 +113,7 @@ def _plain_kernels() -> Sequence[tuple[Any, str, Any]]:
     from megatron.core.transformer import mlp
     from nemo.collections.llm.gpt.model.base import GPTConfig
 
-    from nemo_reasoning.backend.swiglu import swiglu
+    from nemo_reasoning.backend.kernels import swiglu
 
     finish = GPTConfig.__post_init__
 
