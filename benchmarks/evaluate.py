@@ -19,7 +19,7 @@ from rich.table import Table
 
 from nemo_reasoning.data.builtin import Problem, held_out
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.evaluation.runner import evaluate
+from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.engine import Engine
@@ -35,7 +35,7 @@ def timed(engine: Engine, groups: list[list[Problem]]) -> tuple[float, list[Samp
     samples: list[Sample] = []
     began = time.perf_counter()
     for group in groups:
-        samples += evaluate(engine, group, max_new_tokens=TOKENS).samples
+        samples += evaluate_problems(engine, group, max_new_tokens=TOKENS).samples
     return time.perf_counter() - began, samples
 
 
@@ -43,7 +43,7 @@ def speed(model: Path, *, count: int) -> dict[str, Any]:
     """Answer the same questions in one batch per mode and one at a time."""
     engine = HFEngine(model, chat_template=strip_generation(load_template("chatml")), device="cpu")
     problems = held_out(count=count, seed=0)
-    evaluate(engine, problems[:2], max_new_tokens=4)  # warm up
+    evaluate_problems(engine, problems[:2], max_new_tokens=4)  # warm up
     batched, together = timed(engine, [problems])
     single, alone = timed(engine, [[problem] for problem in problems])
     tokens = sum(sample.completion_tokens for sample in alone)

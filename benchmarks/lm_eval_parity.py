@@ -22,7 +22,7 @@ from nemo_reasoning.config_evaluation import (
 )
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
-from nemo_reasoning.evaluation.runner import ask, plan
+from nemo_reasoning.evaluation.runner import collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.hf import HFEngine
@@ -119,10 +119,12 @@ def ours(model: Path, folder: Path, *, subjects: tuple[str, ...], shots: int) ->
     greedy = Sampling(temperature=0.0, top_p=1.0)
     protocol = ProtocolSettings(name=ProtocolName.ours, max_tokens=TOKENS, thinking_on=greedy, thinking_off=greedy)
     benchmark = load_benchmark("mmlu", settings, seed=0, limit=None)
-    asks = plan(benchmark, protocol=protocol.name, template=PROMPT, modes=["off"], budgets=[None], samples=1)
+    requests = sample_requests(
+        benchmark, protocol=protocol.name, template=PROMPT, modes=["off"], budgets=[None], samples=1
+    )
     engine = HFEngine(model, dtype="float32", device="cpu")
     log = folder / f"ours-{shots}.jsonl"
-    evaluation = ask(lambda: engine, asks, protocol=protocol, seed=0, chunk=64, log=log, identity={})
+    evaluation = collect_samples(lambda: engine, requests, protocol=protocol, seed=0, chunk=64, log=log, identity={})
     numbered: dict[tuple[str, int], Sample] = {}
     for sample in evaluation.samples:
         number = sum(subject == sample.family for subject, _ in numbered)

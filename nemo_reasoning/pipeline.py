@@ -10,10 +10,10 @@ from nemo_reasoning.config import Init, SftSettings
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
-from nemo_reasoning.evaluation.quiz import quiz_paper
-from nemo_reasoning.evaluation.report import Stage, evaluation_path, record_run, write_report
-from nemo_reasoning.evaluation.runner import evaluate
-from nemo_reasoning.evaluation.table import report_table
+from nemo_reasoning.evaluation.report.tables import report_table
+from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, write_report
+from nemo_reasoning.evaluation.runner import evaluate_problems
+from nemo_reasoning.evaluation.training_questions import training_questions
 from nemo_reasoning.export.from_run import ensure_exported
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base
 from nemo_reasoning.models.importer import import_base
@@ -49,7 +49,7 @@ def fine_tune(settings: SftSettings) -> Path:
         if settings.evaluate and _first_process():
             _measure("base", settings, inputs, folder=folder, console=console)
         quiz = settings.callbacks.eval
-        paper = None if quiz is None else quiz_paper(quiz, seed=settings.data.seed)
+        paper = None if quiz is None else training_questions(quiz, seed=settings.data.seed)
         train(settings, inputs, out=folder, stream=terminal, paper=paper)
         if settings.evaluate and _first_process():
             _measure("trained", settings, inputs, folder=folder, console=console)
@@ -111,4 +111,4 @@ def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, fol
     )
     engine = HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))
     problems = held_out(count=settings.evaluate, seed=settings.data.seed)
-    evaluate(engine, problems, max_new_tokens=settings.trainer.seq_length).save(path)
+    evaluate_problems(engine, problems, max_new_tokens=settings.trainer.seq_length).save(path)

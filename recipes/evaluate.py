@@ -22,9 +22,9 @@ def main(config: DictConfig) -> None:
 
             compare([Path(folder) for folder in settings.compare], seed=settings.seed, console=console)
         else:
-            from nemo_reasoning.evaluation.campaign import measure
+            from nemo_reasoning.evaluation.evaluate import evaluate_models
 
-            measure(settings, console)
+            evaluate_models(settings, console)
 
 
 if __name__ == "__main__":

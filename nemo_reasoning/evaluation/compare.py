@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.errors import ConfigError, DataError
-from nemo_reasoning.evaluation.campaign import REPORT
+from nemo_reasoning.evaluation.evaluate import REPORT
+from nemo_reasoning.evaluation.report.tables import interval, percent, points
 from nemo_reasoning.evaluation.results import difference
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.evaluation.scores import score
-from nemo_reasoning.evaluation.table import interval, percent, points
 
 
 def compare(folders: Sequence[Path], *, seed: int, console: Console) -> None:

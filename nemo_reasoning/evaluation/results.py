@@ -19,7 +19,7 @@ Setting = tuple[Mode, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class BenchmarkResult:
     """Models on one benchmark.
 
     Attributes:
@@ -132,7 +132,7 @@ def difference(first: Sequence[Sample], second: Sequence[Sample], *, seed: int) 
     )
 
 
-def failures(measurement: Measurement, model: str, *, count: int) -> list[Sample]:
+def failures(measurement: BenchmarkResult, model: str, *, count: int) -> list[Sample]:
     """Return wrong answers to look at: one of every kind and subject, then the next, those with most thinking first."""
     main = measurement.main_setting()
     settings = sorted(measurement.settings(), key=lambda setting: setting != main)

@@ -17,7 +17,7 @@ from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question
 from nemo_reasoning.evaluation.benchmarks.question import Question
-from nemo_reasoning.evaluation.protocol import judge, render_prompt
+from nemo_reasoning.evaluation.prompts import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
 
@@ -41,7 +41,7 @@ class Streaming(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class SampleRequest:
     """One sample to take.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ask:
         return int.from_bytes(digest[:4], "big") >> 1
 
 
-def plan(
+def sample_requests(
     benchmark: Benchmark,
     *,
     protocol: ProtocolName,
@@ -77,7 +77,7 @@ def plan(
     modes: Sequence[Mode],
     budgets: Sequence[int | None],
     samples: int,
-) -> list[Ask]:
+) -> list[SampleRequest]:
     """Return every sample to take of a benchmark; a mode without thinking has no budget.
 
     Args:
@@ -93,7 +93,7 @@ def plan(
         for question in benchmark.questions
     ]
     return [
-        Ask(question=question, prompt=prompt, mode=mode, budget=budget, index=index)
+        SampleRequest(question=question, prompt=prompt, mode=mode, budget=budget, index=index)
         for mode in modes
         for budget in (budgets if mode == "on" else (None,))
         for question, prompt in zip(benchmark.questions, prompts, strict=True)
@@ -101,9 +101,9 @@ def plan(
     ]
 
 
-def ask(
+def collect_samples(
     open_engine: Callable[[], Engine],
-    asks: Sequence[Ask],
+    requests: Sequence[SampleRequest],
     *,
     protocol: ProtocolSettings,
     seed: int,
@@ -112,7 +112,7 @@ def ask(
     identity: dict[str, Any],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Take every sample that the log does not hold yet, and return all of them in the order of `asks`.
+    """Take every sample that the log does not hold yet, and return all of them in the order of `requests`.
 
     An engine that streams is asked everything at once, and each answer is written when it is there. Any other
     is asked chunk by chunk, with the same bounds whenever this is called. So a killed evaluation repeats no
@@ -120,7 +120,7 @@ def ask(
 
     Args:
         open_engine: Returns the model; called only if something is left to ask.
-        asks: From `plan`.
+        requests: From `sample_requests`.
         protocol: Token limit, sampling, and how answers are found.
         seed: Of the sampling.
         chunk: Requests handed at a time to an engine that does not stream.
@@ -134,18 +134,22 @@ def ask(
     """
     claim(log, identity)
     kept = SampleLog(log)
-    chunks = [asks[start : start + chunk] for start in range(0, len(asks), chunk)]
+    chunks = [requests[start : start + chunk] for start in range(0, len(requests), chunk)]
     pending = [[one for one in some if one.key not in kept.samples] for some in chunks]
-    done = len(asks) - sum(map(len, pending))
+    done = len(requests) - sum(map(len, pending))
     for samples in _taken(open_engine, [some for some in pending if some], protocol=protocol, seed=seed):
         kept.append(samples)
         done += len(samples)
         progress(done)
-    return Evaluation(tuple(kept.samples[one.key] for one in asks))
+    return Evaluation(tuple(kept.samples[one.key] for one in requests))
 
 
 def _taken(
-    open_engine: Callable[[], Engine], chunks: Sequence[Sequence[Ask]], *, protocol: ProtocolSettings, seed: int
+    open_engine: Callable[[], Engine],
+    chunks: Sequence[Sequence[SampleRequest]],
+    *,
+    protocol: ProtocolSettings,
+    seed: int,
 ) -> Iterator[list[Sample]]:
     if not chunks:
         return
@@ -158,16 +162,16 @@ def _taken(
 
 
 def _streamed(
-    engine: Streaming, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int
+    engine: Streaming, requests: Sequence[SampleRequest], *, protocol: ProtocolSettings, seed: int
 ) -> Iterator[list[Sample]]:
     """Yield the samples one by one as they are finished."""
-    ends: SimpleQueue[tuple[Ask, Completion | Exception]] = SimpleQueue()
+    ends: SimpleQueue[tuple[SampleRequest, Completion | Exception]] = SimpleQueue()
     generations = []
     try:
-        for one in asks:
+        for one in requests:
             generations.append(engine.submit(_request(engine, one, protocol, seed), partial(_keep_end, ends, one)))
         began = time.perf_counter()
-        for _ in asks:
+        for _ in requests:
             one, end = ends.get()
             if isinstance(end, Exception):
                 raise end
@@ -179,7 +183,9 @@ def _streamed(
             generation.cancel()
 
 
-def _keep_end(ends: "SimpleQueue[tuple[Ask, Completion | Exception]]", one: Ask, event: Any) -> None:
+def _keep_end(
+    ends: "SimpleQueue[tuple[SampleRequest, Completion | Exception]]", one: SampleRequest, event: Any
+) -> None:
     if isinstance(event, Completion | Exception):  # anything else is a piece of the completion
         ends.put((one, event))
 
@@ -201,17 +207,19 @@ def claim(log: Path, identity: dict[str, Any]) -> None:
         raise DataError(f"{log} belongs to another evaluation: {listed}. Give another output_dir=, or delete it")
 
 
-def _answered(engine: Engine, asks: Sequence[Ask], *, protocol: ProtocolSettings, seed: int) -> list[Sample]:
+def _answered(
+    engine: Engine, requests: Sequence[SampleRequest], *, protocol: ProtocolSettings, seed: int
+) -> list[Sample]:
     began = time.perf_counter()
-    completions = engine.generate([_request(engine, one, protocol, seed) for one in asks])
-    seconds = (time.perf_counter() - began) / len(asks)
+    completions = engine.generate([_request(engine, one, protocol, seed) for one in requests])
+    seconds = (time.perf_counter() - began) / len(requests)
     return [
         _judged(one, completion, protocol=protocol, seconds=seconds)
-        for one, completion in zip(asks, completions, strict=True)
+        for one, completion in zip(requests, completions, strict=True)
     ]
 
 
-def _judged(one: Ask, completion: Completion, *, protocol: ProtocolSettings, seconds: float) -> Sample:
+def _judged(one: SampleRequest, completion: Completion, *, protocol: ProtocolSettings, seconds: float) -> Sample:
     return judge(
         one.question,
         completion,
@@ -224,7 +232,7 @@ def _judged(one: Ask, completion: Completion, *, protocol: ProtocolSettings, sec
     )
 
 
-def _request(engine: object, one: Ask, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
+def _request(engine: object, one: SampleRequest, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
     """Return the request, its token limit lowered to what the model's context leaves behind the prompt."""
     sampling = protocol.sampling(one.mode)
     request = GenerationRequest(
@@ -241,7 +249,7 @@ def _request(engine: object, one: Ask, protocol: ProtocolSettings, seed: int) ->
     return request
 
 
-def evaluate(
+def evaluate_problems(
     engine: Engine,
     problems: Sequence[Problem],
     modes: Sequence[Mode] = ("on", "off"),
@@ -269,6 +277,9 @@ def evaluate(
     questions = [as_question(problem) for problem in problems]
     samples: list[Sample] = []
     for mode in modes:
-        asks = [Ask(question=question, prompt=question.text, mode=mode, budget=None, index=0) for question in questions]
-        samples += _answered(engine, asks, protocol=protocol, seed=0)
+        requests = [
+            SampleRequest(question=question, prompt=question.text, mode=mode, budget=None, index=0)
+            for question in questions
+        ]
+        samples += _answered(engine, requests, protocol=protocol, seed=0)
     return Evaluation(tuple(samples))

@@ -14,15 +14,15 @@ from scripted import Script, ScriptedEngine
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.evaluation.report import (
+from nemo_reasoning.evaluation.report.tables import report_table
+from nemo_reasoning.evaluation.report.training import (
     evaluation_path,
     load_report,
     record_run,
     sample_dialogues,
     write_report,
 )
-from nemo_reasoning.evaluation.runner import evaluate
-from nemo_reasoning.evaluation.table import report_table
+from nemo_reasoning.evaluation.runner import evaluate_problems
 
 PROBLEMS = held_out(count=12, seed=3)
 _BY_PROMPT = {problem.prompt: problem for problem in PROBLEMS}
@@ -67,7 +67,7 @@ def fill(folder: Path, records: list[dict[str, Any]], *, base: Script = untraine
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     for stage, script in (("base", base), ("trained", trained)):
-        evaluation = evaluate(ScriptedEngine(script), PROBLEMS, max_new_tokens=1000)
+        evaluation = evaluate_problems(ScriptedEngine(script), PROBLEMS, max_new_tokens=1000)
         evaluation.save(evaluation_path(folder, stage))
     record_run(folder, wall_seconds=425.4, peak_rss_bytes=3_400_000_000)
     return folder

@@ -11,7 +11,7 @@ from nemo_reasoning.data.builtin import Problem, held_out
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.evaluation.runner import evaluate
+from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import score
 from nemo_reasoning.inference.hf import HFEngine
@@ -21,7 +21,7 @@ PROBLEM = Problem("product", "What is 12 times 7?", "10 * 7 = 70", "84", "The an
 
 def verdict(text: str, mode: Mode = "on", *, max_new_tokens: int = 1000) -> Sample:
     engine = ScriptedEngine(lambda prompt, mode: text)
-    [sample] = evaluate(engine, [PROBLEM], [mode], max_new_tokens=max_new_tokens).samples
+    [sample] = evaluate_problems(engine, [PROBLEM], [mode], max_new_tokens=max_new_tokens).samples
     return sample
 
 
@@ -56,7 +56,7 @@ def test_a_cut_completion_is_truncated_and_malformed() -> None:
 def test_every_problem_is_asked_greedily_in_every_mode() -> None:
     problems = held_out(count=6, seed=1)
     engine = ScriptedEngine(lambda prompt, mode: "0")
-    evaluation = evaluate(engine, problems, max_new_tokens=50)
+    evaluation = evaluate_problems(engine, problems, max_new_tokens=50)
     asked = [(request.mode, request.messages[-1].content) for request in engine.asked]
     assert asked == [(mode, problem.prompt) for mode in ("on", "off") for problem in problems]
     assert {(request.temperature, request.max_new_tokens) for request in engine.asked} == {(0.0, 50)}
@@ -73,7 +73,7 @@ def test_scores_count_by_mode_and_family() -> None:
         final = problem.final if right else "The answer is -1."
         return with_thinking(problem.trace, final) if mode == "on" else final
 
-    evaluation = evaluate(ScriptedEngine(script), problems, max_new_tokens=1000)
+    evaluation = evaluate_problems(ScriptedEngine(script), problems, max_new_tokens=1000)
     on, off = evaluation.score("on"), evaluation.score("off")
     assert (on.n, on.correct, on.well_formed, on.truncated) == (7, 7, 7, 0)
     assert (off.n, off.correct, off.well_formed) == (7, 3, 7)
@@ -92,8 +92,8 @@ def test_a_model_evaluates_the_same_twice(tmp_path: Path) -> None:
     tokenizer.chat_template = load_template("chatml")
     engine = HFEngine(save_tiny_llama(tmp_path / "model", tokenizer=tokenizer), dtype="float32", device="cpu")
     problems = held_out(count=6, seed=0)
-    first = evaluate(engine, problems, max_new_tokens=8)
-    assert evaluate(engine, problems, max_new_tokens=8) == first
+    first = evaluate_problems(engine, problems, max_new_tokens=8)
+    assert evaluate_problems(engine, problems, max_new_tokens=8) == first
     assert (first.score("on").well_formed, first.score("off").truncated) == (0, 6)
     assert first.score("off").mean_tokens == 8
 
@@ -108,7 +108,7 @@ def test_samples_survive_the_file(tmp_path: Path) -> None:
 
 def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no problems"):
-        evaluate(ScriptedEngine(lambda prompt, mode: ""), [], max_new_tokens=1)
+        evaluate_problems(ScriptedEngine(lambda prompt, mode: ""), [], max_new_tokens=1)
     with pytest.raises(DataError, match="no samples"):
         score([])
     with pytest.raises(DataError, match="does not exist"):

@@ -10,7 +10,7 @@ from scripted import ScriptedEngine
 from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import BackendError
-from nemo_reasoning.evaluation.harness import run_task
+from nemo_reasoning.evaluation.lm_eval import run_task
 from nemo_reasoning.evaluation.samples import Sample
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0)

@@ -1,19 +1,29 @@
-"""Pictures of a benchmark report."""
+"""Figures of both reports: curves of a training run, bars and lines of benchmarks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from nemo_reasoning.artifacts import atomic_path
-from nemo_reasoning.evaluation.results import Measurement, Setting
+from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
 
 COLOURS = {"base": "#8a949e", "trained": "#2563a8"}
 _OTHER, _INK = "#2563a8", "#1c2126"
 
+Records = Sequence[Mapping[str, Any]]
 
-def draw_charts(measurements: Sequence[Measurement], folder: Path) -> dict[str, Path]:
+_BLUE, _ORANGE, _GREEN, _GREY = "#2563a8", "#c8571b", "#3b7d4f", "#5b6570"
+_GIB = 2**30
+_VRAM = {
+    "vram_peak_bytes": ("peak", _ORANGE, "-"),
+    "vram_reserved_bytes": ("reserved", _GREY, "--"),
+    "vram_allocated_bytes": ("allocated", _BLUE, "-"),
+}
+
+
+def draw_benchmark_figures(measurements: Sequence[BenchmarkResult], folder: Path) -> dict[str, Path]:
     """Draw modes.png, thinking.png, and subjects_<benchmark>.png where a benchmark has several subjects.
 
     Returns:
@@ -46,7 +56,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _modes(measurements: Sequence[Measurement]) -> Figure:
+def _modes(measurements: Sequence[BenchmarkResult]) -> Figure:
     """Accuracy with its interval: a row per benchmark, mode and budget, a bar per model."""
     rows = [(measurement, setting) for measurement in measurements for setting in measurement.settings()]
     models = list(dict.fromkeys(model for measurement in measurements for model in measurement.evaluations))
@@ -72,7 +82,7 @@ def _modes(measurements: Sequence[Measurement]) -> Figure:
     return figure
 
 
-def _thinking(measurements: Sequence[Measurement]) -> Figure:
+def _thinking(measurements: Sequence[BenchmarkResult]) -> Figure:
     """Accuracy against mean thinking tokens: a line per benchmark and model; a hollow point is thinking off."""
     figure, axes = _figure(7.2, 4.0)
     styles = ["-", "--", ":", "-."]
@@ -95,7 +105,7 @@ def _thinking(measurements: Sequence[Measurement]) -> Figure:
     return figure
 
 
-def _subjects(measurement: Measurement) -> Figure | None:
+def _subjects(measurement: BenchmarkResult) -> Figure | None:
     """Accuracy by subject, with the largest budget of thinking: a pair of bars per subject."""
     setting = measurement.main_setting()
     scores = {model: measurement.score(model, setting).families for model in measurement.evaluations}
@@ -125,3 +135,86 @@ def _legend(axes: Any) -> None:
     named = dict(zip(labels, handles, strict=True))
     if len(named) > 1:
         axes.figure.legend(named.values(), named.keys(), frameon=False, fontsize=8, loc="outside lower left", ncols=3)
+
+
+def draw_training_figures(records: Records, folder: Path) -> dict[str, Path]:
+    """Draw loss.png, throughput.png and memory.png.
+
+    Args:
+        records: One mapping per optimiser step.
+        folder: Where the pictures go.
+
+    Returns:
+        The path of each drawn picture by its name; a picture of something the run did not record is
+        not drawn.
+    """
+    figures = {"loss": _loss(records), "throughput": _throughput(records), "memory": _memory(records)}
+    drawn: dict[str, Path] = {}
+    for name, figure in figures.items():
+        if figure is not None:
+            drawn[name] = folder / f"{name}.png"
+            with atomic_path(drawn[name]) as temporary:
+                figure.savefig(temporary, format="png")
+    return drawn
+
+
+def _loss(records: Records) -> Figure | None:
+    steps, train = _series(records, "loss")
+    if not steps:
+        return None
+    figure, axes = _curve_axes("Loss")
+    axes.plot(steps, train, color=_BLUE, label=f"training, last {train[-1]:.3f}")
+    checked, validation = _series(records, "val_loss")
+    if checked:
+        label = f"validation, last {validation[-1]:.3f}"
+        axes.plot(checked, validation, color=_ORANGE, marker="o", markersize=4, label=label)
+    return _finished(figure, axes)
+
+
+def _throughput(records: Records) -> Figure | None:
+    steps, total = _series(records, "tokens_per_second")
+    supervised_steps, supervised = _series(records, "supervised_tokens_per_second")
+    if not steps or not supervised_steps:
+        return None
+    figure, axes = _curve_axes("Tokens per second")
+    axes.plot(steps, total, color=_GREY, label="all, padding included")
+    axes.plot(supervised_steps, supervised, color=_BLUE, label="supervised")
+    return _finished(figure, axes)
+
+
+def _memory(records: Records) -> Figure | None:
+    on_gpu = bool(_series(records, "vram_peak_bytes")[0])
+    curves = _VRAM if on_gpu else {"rss_bytes": ("resident", _GREEN, "-")}
+    figure, axes = _curve_axes("GPU memory, GiB" if on_gpu else "Resident memory, GiB")
+    drawn = False
+    for key, (label, colour, style) in curves.items():
+        steps, values = _series(records, key)
+        drawn = drawn or bool(steps)
+        axes.plot(steps, [value / _GIB for value in values], color=colour, linestyle=style, label=label)
+    return _finished(figure, axes) if drawn else None
+
+
+def _series(records: Records, key: str) -> tuple[list[int], list[float]]:
+    """Return steps and values of the records that hold a number under `key`."""
+    found = [(record["step"], record[key]) for record in records if key in record and record[key] is not None]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _curve_axes(title: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_xlabel("step")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _finished(figure: Figure, axes: Any) -> Figure:
+    """Let the vertical axis begin at zero, with room above; put the legend where no curve can be."""
+    axes.set_ylim(bottom=0, top=1.08 * axes.dataLim.ymax)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=3)
+    return figure

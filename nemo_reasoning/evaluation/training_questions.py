@@ -7,7 +7,7 @@ from nemo_reasoning.inference.thinking import split_thinking
 from nemo_reasoning.training.callbacks.quiz import Paper
 
 
-def quiz_paper(settings: QuizSettings, *, seed: int) -> Paper:
+def training_questions(settings: QuizSettings, *, seed: int) -> Paper:
     """Return questions and their judge: held-out built-in problems, or a user's own.
 
     Args:

@@ -15,9 +15,9 @@ from settings_of import evaluate_settings, gold
 from nemo_reasoning.config_evaluation import EvaluateSettings
 from nemo_reasoning.data.schema import Message, Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError
-from nemo_reasoning.evaluation import campaign
+from nemo_reasoning.evaluation import evaluate
+from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.compare import compare
-from nemo_reasoning.evaluation.models import Candidate, candidates
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.remote import RemoteEngine
 
@@ -56,8 +56,8 @@ def measured(folder: Path, *overrides: str) -> tuple[Models, str]:
     settings = evaluate_settings(BENCHMARKS, f"output_dir={folder}", "checkpoint=demo", *overrides)
     models, printed = Models(settings), StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(campaign, "candidates", models.candidates)
-        campaign.measure(settings, Console(file=printed, width=160))
+        patch.setattr(evaluate, "candidates", models.candidates)
+        evaluate.evaluate_models(settings, Console(file=printed, width=160))
     return models, printed.getvalue()
 
 
@@ -181,8 +181,8 @@ def test_contaminated_questions_are_named_and_left_out(tmp_path: Path) -> None:
     rows = {"messages": [{"role": "user", "content": text}]}
     (tmp_path / "data" / "training.jsonl").write_text(json.dumps(rows) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(campaign, "candidates", models.candidates)
-        campaign.measure(settings, Console(file=StringIO()))
+        patch.setattr(evaluate, "candidates", models.candidates)
+        evaluate.evaluate_models(settings, Console(file=StringIO()))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["benchmarks"]["mmlu"]["contaminated"] == ["test-00000-of-00001/16"]
     assert row(report, "mmlu", "base", "on")["accuracy_without_contaminated"] == pytest.approx(8 / 23, abs=1 / 23)
@@ -196,7 +196,7 @@ def test_an_engine_is_opened_once_if_at_all_and_closed() -> None:
         opened.append(RemoteEngine("http://localhost/v1", model="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
         return opened[-1]
 
-    with campaign.opened_once(load) as engine:
+    with evaluate.opened_once(load) as engine:
         assert opened == []
         assert engine() is engine()
     assert len(opened) == 1
@@ -214,7 +214,7 @@ def test_settings_that_cannot_be_measured_are_refused(plain: EvaluateSettings) -
     with pytest.raises(
         ConfigError, match=r"chunk=0.*budget=\[-1\].*temperature 0.*protocol\.thinking_off\.temperature"
     ):
-        campaign.check(plain)
+        evaluate.check(plain)
 
 
 def test_models_that_are_not_named_are_refused(plain: EvaluateSettings) -> None:

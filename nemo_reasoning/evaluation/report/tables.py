@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from nemo_reasoning.evaluation.report import MODES, STAGES, Report
-from nemo_reasoning.evaluation.results import Measurement, Setting
+from nemo_reasoning.evaluation.report.training import MODES, STAGES, Report
+from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
 
 STAGE_NAMES = {"base": "before", "trained": "after"}
 
@@ -53,7 +53,7 @@ def _cell(count: int, n: int, bounds: tuple[float, float]) -> str:
     return f"{count}/{n}  {percent(count / n)}  \\[{interval(bounds)}]"
 
 
-def benchmark_table(measurements: Sequence[Measurement]) -> Table:
+def benchmark_table(measurements: Sequence[BenchmarkResult]) -> Table:
     """Return accuracy by benchmark and mode with a column per model, and the gain of training where there is one."""
     models = list(dict.fromkeys(model for found in measurements for model in found.evaluations))
     table = Table(caption="[ ] 95 % interval, per cent")
@@ -71,6 +71,6 @@ def benchmark_table(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
-def _score_cell(found: Measurement, model: str, setting: Setting) -> str:
+def _score_cell(found: BenchmarkResult, model: str, setting: Setting) -> str:
     result = found.score(model, setting)
     return _cell(result.correct, result.n, found.interval(model, setting))

@@ -100,12 +100,12 @@ def write_report(folder: Path) -> Report:
     Raises:
         DataError: A file is missing, a mode was not evaluated, or no throughput was recorded.
     """
-    from nemo_reasoning.evaluation.page import render_page
-    from nemo_reasoning.evaluation.plots import draw_plots
+    from nemo_reasoning.evaluation.report.figures import draw_training_figures
+    from nemo_reasoning.evaluation.report.training_page import render_page
 
     report = load_report(folder)
     write_json(folder / "report.json", report.to_dict())
-    plots = draw_plots(report.metrics, folder / "plots")
+    plots = draw_training_figures(report.metrics, folder / "plots")
     write_text(folder / "report.html", render_page(report, plots=plots))
     return report
 

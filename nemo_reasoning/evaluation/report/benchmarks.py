@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.evaluation.charts import setting_name
-from nemo_reasoning.evaluation.page import data_uri, environment
-from nemo_reasoning.evaluation.results import Measurement, Setting, failure, failures
+from nemo_reasoning.evaluation.report.figures import setting_name
+from nemo_reasoning.evaluation.report.tables import interval, percent, points
+from nemo_reasoning.evaluation.report.training_page import data_uri, environment
+from nemo_reasoning.evaluation.results import BenchmarkResult, Setting, failure, failures
 from nemo_reasoning.evaluation.statistics import PairedDifference
-from nemo_reasoning.evaluation.table import interval, percent, points
 
 _FAILURES = 6
 _EXCERPT = 4000
 
 
 def render_benchmarks(
-    measurements: Sequence[Measurement], *, name: str, method: Mapping[str, str], charts: Mapping[str, Path]
+    measurements: Sequence[BenchmarkResult], *, name: str, method: Mapping[str, str], charts: Mapping[str, Path]
 ) -> str:
     """Return the page.
 
@@ -23,7 +23,7 @@ def render_benchmarks(
         measurements: What to show; text of models is escaped.
         name: Of the run.
         method: How it was measured: a word and its value each.
-        charts: From `draw_charts`.
+        charts: From `draw_benchmark_figures`.
     """
     results = [measurement.to_dict() for measurement in measurements]
     return (
@@ -53,7 +53,7 @@ def render_benchmarks(
     )
 
 
-def _headline(measurements: Sequence[Measurement]) -> list[str]:
+def _headline(measurements: Sequence[BenchmarkResult]) -> list[str]:
     """Return a sentence per benchmark: the gain of training, or the accuracy, with thinking as far as measured."""
     said = []
     for found in measurements:
@@ -69,7 +69,7 @@ def _headline(measurements: Sequence[Measurement]) -> list[str]:
     return said
 
 
-def _gain(measurement: Measurement, setting: Setting) -> dict[str, Any]:
+def _gain(measurement: BenchmarkResult, setting: Setting) -> dict[str, Any]:
     cells = {}
     for model in measurement.evaluations:
         result = measurement.score(model, setting)
@@ -84,7 +84,7 @@ def _gain(measurement: Measurement, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _thinking(measurement: Measurement) -> list[dict[str, Any]]:
+def _thinking(measurement: BenchmarkResult) -> list[dict[str, Any]]:
     rows = []
     for model in measurement.evaluations:
         for mode, budget in measurement.settings():
@@ -105,7 +105,7 @@ def _in_words(found: PairedDifference) -> dict[str, str]:
     }
 
 
-def _failures(measurement: Measurement) -> list[tuple[str, Any, str, str]]:
+def _failures(measurement: BenchmarkResult) -> list[tuple[str, Any, str, str]]:
     """Return (model, sample, why, text) of wrong answers of the model that matters: the last one."""
     model = list(measurement.evaluations)[-1]
     return [

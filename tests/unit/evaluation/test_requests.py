@@ -12,7 +12,7 @@ from nemo_reasoning.config_evaluation import EvaluateSettings
 from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
-from nemo_reasoning.evaluation.runner import Ask, ask, plan
+from nemo_reasoning.evaluation.runner import SampleRequest, collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
 
@@ -57,11 +57,11 @@ class MortalEngine(ScriptedEngine):
         return super().generate(requests)
 
 
-def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[Ask]:
+def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[SampleRequest]:
     one = settings.benchmark[name]
     nvidia = settings.protocol.name.value == "nvidia"
     benchmark = load_benchmark(name, one, seed=settings.seed, limit=settings.limit, as_nvidia=nvidia)
-    return plan(
+    return sample_requests(
         benchmark,
         protocol=settings.protocol.name,
         template=one.prompt,
@@ -73,7 +73,7 @@ def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[Ask]:
 
 def run(engine: Any, settings: EvaluateSettings, log: Path, **changes: Any) -> Evaluation:
     options = {"chunk": 10, "seed": 0, "identity": {"model": "m"}, "protocol": settings.protocol, **changes}
-    return ask(lambda: engine, asks_of(settings), log=log, **options)
+    return collect_samples(lambda: engine, asks_of(settings), log=log, **options)
 
 
 def scripted(settings: EvaluateSettings, **options: Any) -> Any:

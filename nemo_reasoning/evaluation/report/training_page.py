@@ -7,9 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nemo_reasoning.evaluation.report import MODES, STAGES, Report, sample_dialogues
+from nemo_reasoning.evaluation.report.tables import STAGE_NAMES, interval, percent
+from nemo_reasoning.evaluation.report.training import MODES, STAGES, Report, sample_dialogues
 from nemo_reasoning.evaluation.scores import Score
-from nemo_reasoning.evaluation.table import STAGE_NAMES, interval, percent
 
 _CAPTIONS = {
     "loss": "Training and validation loss",
@@ -87,7 +87,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 def environment() -> Environment:
     """Return how pages are rendered: text is escaped, a name without a value is an error."""
     return Environment(
-        loader=PackageLoader("nemo_reasoning.evaluation"),
+        loader=PackageLoader("nemo_reasoning.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

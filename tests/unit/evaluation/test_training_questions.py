@@ -7,7 +7,7 @@ import pytest
 
 from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.evaluation.quiz import quiz_paper
+from nemo_reasoning.evaluation.training_questions import training_questions
 
 
 def settings(questions: Path | None) -> QuizSettings:
@@ -17,10 +17,10 @@ def settings(questions: Path | None) -> QuizSettings:
 
 
 def test_held_out_problems_are_asked_unless_there_are_others(tmp_path: Path) -> None:
-    assert len(quiz_paper(settings(None), seed=0).questions) == 3
+    assert len(training_questions(settings(None), seed=0).questions) == 3
     rows = [{"question": "What is 6 times 7?", "answer": "42"}, {"question": "Capital of France?", "answer": "Paris"}]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    paper = quiz_paper(settings(tmp_path), seed=0)
+    paper = training_questions(settings(tmp_path), seed=0)
     assert list(paper.questions) == [row["question"] for row in rows]
     assert paper.judge(0, "on", "<think>\n41?\n</think>\n\nThe answer is 42.", True)
     assert not paper.judge(0, "on", "<think>\nThe answer is 42.", False)
@@ -28,4 +28,4 @@ def test_held_out_problems_are_asked_unless_there_are_others(tmp_path: Path) -> 
     assert not paper.judge(1, "off", "The answer is London.", True)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"holds no \*\.jsonl"):
-        quiz_paper(settings(tmp_path / "none"), seed=0)
+        training_questions(settings(tmp_path / "none"), seed=0)

@@ -14,19 +14,19 @@ from nemo_reasoning.config_evaluation import BenchmarkLayout, EvaluateSettings, 
 from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
+from nemo_reasoning.evaluation.candidates import Candidate, candidates, is_run
 from nemo_reasoning.evaluation.contamination import contaminated, training_turns
-from nemo_reasoning.evaluation.models import Candidate, candidates, is_run
-from nemo_reasoning.evaluation.results import Measurement
-from nemo_reasoning.evaluation.runner import ask, claim, plan
+from nemo_reasoning.evaluation.report.tables import benchmark_table
+from nemo_reasoning.evaluation.results import BenchmarkResult
+from nemo_reasoning.evaluation.runner import claim, collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
-from nemo_reasoning.evaluation.table import benchmark_table
 from nemo_reasoning.inference.engine import Engine
 
 STARTED, REPORT = "started.txt", "report.json"
 _DATE = "%Y-%m-%dT%H-%M-%S.%f"  # as lm-eval names its files
 
 
-def measure(settings: EvaluateSettings, console: Console) -> Path:
+def evaluate_models(settings: EvaluateSettings, console: Console) -> Path:
     """Measure models on benchmarks, and write report.json, report.html, plots/ and lm_eval/.
 
     Run it again to continue: no question that was answered is asked again.
@@ -60,7 +60,7 @@ def measure(settings: EvaluateSettings, console: Console) -> Path:
                     else _ask_harness(candidate, engine, name, settings, folder=folder)
                 )
     measurements = [
-        Measurement(
+        BenchmarkResult(
             benchmark=name,
             evaluations=evaluations[name],
             contaminated=_contaminated(settings, benchmarks[name]) if name in benchmarks else None,
@@ -159,7 +159,7 @@ def _ask(
     console: Console,
 ) -> Evaluation:
     template = settings.benchmark[benchmark.name].prompt
-    asks = plan(
+    requests = sample_requests(
         benchmark,
         protocol=settings.protocol.name,
         template=template,
@@ -168,17 +168,17 @@ def _ask(
         samples=settings.samples,
     )
     label = f"{benchmark.name}, {candidate.name}"
-    return ask(
+    return collect_samples(
         engine,
-        asks,
+        requests,
         protocol=settings.protocol,
         seed=settings.seed,
         chunk=settings.chunk,
         log=folder / candidate.name / f"{benchmark.name}.jsonl",
         identity={"model": candidate.identity, **_identity(settings, benchmark)},
         progress=lambda done: (
-            console.print(f"{label}: {done} of {len(asks)} answers")
-            if done % settings.chunk == 0 or done == len(asks)
+            console.print(f"{label}: {done} of {len(requests)} answers")
+            if done % settings.chunk == 0 or done == len(requests)
             else None
         ),
     )
@@ -199,7 +199,7 @@ def _identity(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any
 def _ask_harness(
     candidate: Candidate, engine: Callable[[], Engine], name: str, settings: EvaluateSettings, *, folder: Path
 ) -> Evaluation:
-    from nemo_reasoning.evaluation.harness import run_task
+    from nemo_reasoning.evaluation.lm_eval import run_task
 
     task = settings.benchmark[name].source
     if task is None:
@@ -224,18 +224,18 @@ def _contaminated(settings: EvaluateSettings, benchmark: Benchmark) -> list[str]
 
 
 def write_reports(
-    measurements: Sequence[Measurement], folder: Path, *, settings: EvaluateSettings, origins: dict[str, Any]
+    measurements: Sequence[BenchmarkResult], folder: Path, *, settings: EvaluateSettings, origins: dict[str, Any]
 ) -> None:
     """Write report.json, report.html with its plots, and the files of lm-eval."""
-    from nemo_reasoning.evaluation.benchmark_page import render_benchmarks
-    from nemo_reasoning.evaluation.charts import draw_charts
-    from nemo_reasoning.evaluation.lm_eval_files import write_lm_eval
+    from nemo_reasoning.evaluation.lm_eval import write_lm_eval
+    from nemo_reasoning.evaluation.report.benchmarks import render_benchmarks
+    from nemo_reasoning.evaluation.report.figures import draw_benchmark_figures
 
     plain = settings_to_dict(settings)
     report = {"settings": plain, "versions": installed_versions(), "origins": origins}
     report["benchmarks"] = {found.benchmark: found.to_dict() for found in measurements}
     write_json(folder / REPORT, report)
-    charts = draw_charts(measurements, folder / "plots")
+    charts = draw_benchmark_figures(measurements, folder / "plots")
     page = render_benchmarks(measurements, name=_name(settings), method=_method(settings), charts=charts)
     write_text(folder / "report.html", page)
     write_lm_eval(measurements, folder / "lm_eval", date=_started(folder), settings=plain)

@@ -1,0 +1,1 @@
+"""Reports as JSON, HTML and tables: of a training run, and of benchmarks."""
