@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import SftSettings, load_settings
 from nemo_reasoning.hardware import register_resolvers
-from nemo_reasoning.training.memory.settle import settle
+from nemo_reasoning.training.memory.planner import fit_to_memory
 
 register_resolvers()
 
@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
     """Settle what is open, validate, then print the plan or run it."""
     with recipe():
         asked = load_settings(config, SftSettings)
-        settings = settle(asked)
+        settings = fit_to_memory(asked)
         if settings.dry_run:
             from nemo_reasoning.training.plan import print_plan
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from nemo_reasoning.config import CONF_DIR, SftSettings, load_settings
 from nemo_reasoning.hardware import register_resolvers
-from nemo_reasoning.training.memory.settle import settle
+from nemo_reasoning.training.memory.planner import fit_to_memory
 
 
 def composed(*overrides: str, root: str = "sft_lora", hydra: bool = False) -> DictConfig:
@@ -21,7 +21,7 @@ def composed(*overrides: str, root: str = "sft_lora", hydra: bool = False) -> Di
 
 @cache
 def _settings(overrides: tuple[str, ...]) -> SftSettings:
-    return settle(asked_settings(*overrides))
+    return fit_to_memory(asked_settings(*overrides))
 
 
 def asked_settings(*overrides: str) -> SftSettings:

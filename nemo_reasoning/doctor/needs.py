@@ -6,7 +6,7 @@ from nemo_reasoning.config import Accelerator, Architecture, Init, PeftScheme, R
 from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.models.sizes import count_parameters
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
-from nemo_reasoning.training.memory.settle import known_shape, settle
+from nemo_reasoning.training.memory.planner import fit_to_memory, known_shape
 from nemo_reasoning.training.memory.static import trained_parameters
 from nemo_reasoning.training.memory.workload import workload_of
 
@@ -57,7 +57,7 @@ def needs_of(settings: SftSettings) -> Needs:
     shape: Architecture | None = None
     try:
         shape = known_shape(settings)
-        settled = settle(settings)
+        settled = fit_to_memory(settings)
     except (ConfigError, ModelSourceError) as error:
         problem = str(error)
         smallest = replace(settings.trainer, micro_batch_size=1, recompute=Recompute.full)

@@ -14,7 +14,7 @@ from nemo_reasoning import config_evaluation as evaluation_schemas
 from nemo_reasoning import config_inference as inference_schemas
 from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Recompute, SftSettings, load_settings, settings_to_dict
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.training.memory.settle import settle
+from nemo_reasoning.training.memory.planner import fit_to_memory
 from nemo_reasoning.validation import validate
 
 FILES = sorted(path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml"))
@@ -57,7 +57,7 @@ def check(config: DictConfig, cls: type[Any] | None) -> None:
     else:
         settings = load_settings(config, cls)
         if isinstance(settings, SftSettings):
-            validate(settle(settings))
+            validate(fit_to_memory(settings))
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

@@ -1,6 +1,6 @@
 """Print the table of docs/memory.md."""
 
-from nemo_reasoning.training.memory.survey import survey_table
+from nemo_reasoning.training.memory.tables import fits_table
 
 if __name__ == "__main__":
-    print(survey_table())
+    print(fits_table())

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from nemo_reasoning.config import AUTO_BATCH, LORA_TARGETS, PeftScheme, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.sizes import count_linear_weights, count_lora_parameters, count_parameters
-from nemo_reasoning.training.memory.choose import gpu_sizes, nearest
 from nemo_reasoning.training.memory.estimate import GIB, estimate_memory, fits
-from nemo_reasoning.training.memory.settle import request_of, settle
+from nemo_reasoning.training.memory.planner import alternatives, fit_to_memory, gpu_sizes, request_of
 from nemo_reasoning.training.memory.static import static_bytes, trained_parameters
 from nemo_reasoning.training.memory.workload import Workload, workload_of
 
@@ -82,14 +81,14 @@ def test_a_refusal_names_settings_that_fit(overrides: tuple[str, ...]) -> None:
     assert asked.model.architecture is not None
     assert asked.hardware.memory_gb is not None
     with pytest.raises(ConfigError, match=r"needs [\d.]+ GiB of a GPU; .*What fits: ") as caught:
-        settle(asked)
-    ways = nearest(request_of(asked, asked.model.architecture), asked.hardware.memory_gb)
+        fit_to_memory(asked)
+    ways = alternatives(request_of(asked, asked.model.architecture), asked.hardware.memory_gb)
 
     assert ways
     for way in ways:
         assert way in str(caught.value)
         if "peft=" not in way:  # schemes that the settings may not know yet
-            settle(asked_settings(*overrides, *shlex.split(way)))
+            fit_to_memory(asked_settings(*overrides, *shlex.split(way)))
 
 
 def test_other_mistakes_are_reported_first() -> None:

@@ -7,17 +7,17 @@ from architectures import LISTED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.training.memory.survey import estimate_batch_size, listed_models, survey_table
+from nemo_reasoning.training.memory.tables import estimate_batch_size, fits_table, listed_models
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "memory.md"
 
 
 def test_the_page_holds_the_planners_table() -> None:
-    assert survey_table() in PAGE.read_text(encoding="utf-8"), "run python -m nemo_reasoning.training.memory"
+    assert fits_table() in PAGE.read_text(encoding="utf-8"), "run python -m nemo_reasoning.training.memory"
 
 
 def test_every_model_and_scheme_is_in_it() -> None:
-    rows = {tuple(line.split(" | ")[0:3:2]) for line in survey_table().splitlines()[2:]}
+    rows = {tuple(line.split(" | ")[0:3:2]) for line in fits_table().splitlines()[2:]}
 
     assert set(listed_models()) == set(LISTED)
     assert {(f"| {name}", scheme) for name in LISTED for scheme in ("lora", "qlora", "dora", "none")} <= rows
