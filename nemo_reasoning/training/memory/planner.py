@@ -188,8 +188,8 @@ def fit_to_memory(settings: SftSettings) -> SftSettings:
         ConfigError: Settings contradict each other, or the GPU named cannot hold them; with what it could.
     """
     if settings.trainer.offload_layers:  # which excludes recompute
-        settings = _with(settings, micro_batch_size=AUTO_BATCH, recompute=Recompute.none)
-    least = _with(settings, micro_batch_size=1, recompute=Recompute.full)
+        settings = _resolved(settings, micro_batch_size=AUTO_BATCH, recompute=Recompute.none)
+    least = _resolved(settings, micro_batch_size=1, recompute=Recompute.full)
     validate(least)
     shape = known_shape(settings)
     if shape is None:
@@ -203,7 +203,7 @@ def fit_to_memory(settings: SftSettings) -> SftSettings:
         raise ConfigError(refusal(request, memory, name=settings.model.name, hardware=settings.hardware.name))
     if chosen is None:
         return least
-    return _with(settings, micro_batch_size=chosen.micro_batch_size, recompute=chosen.recompute)
+    return _resolved(settings, micro_batch_size=chosen.micro_batch_size, recompute=chosen.recompute)
 
 
 def request_of(settings: SftSettings, shape: Architecture) -> Request:
@@ -263,7 +263,7 @@ def _least(request: Request) -> Workload:
     return min(request.options(), key=lambda option: estimate_memory(option).total)
 
 
-def _with(settings: SftSettings, *, micro_batch_size: int, recompute: Recompute) -> SftSettings:
+def _resolved(settings: SftSettings, *, micro_batch_size: int, recompute: Recompute) -> SftSettings:
     """Return the settings with these values where they are open."""
     trainer = settings.trainer
     if trainer.micro_batch_size == AUTO_BATCH:
