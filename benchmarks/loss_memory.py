@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.data.schema import IGNORED_LABEL
+from nemo_reasoning.data.store import IGNORED_LABEL
 from nemo_reasoning.training.loss import supervised_loss
 from nemo_reasoning.training.memory_stats import rss_peak
 

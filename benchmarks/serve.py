@@ -29,10 +29,10 @@ from rich.table import Table
 
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.hf import HFEngine
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.reasoning.messages import Message
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "smollm2"

@@ -24,8 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.data.batching import BatchPlan
-from nemo_reasoning.data.schema import IGNORED_LABEL
-from nemo_reasoning.data.store import TokenStore
+from nemo_reasoning.data.store import IGNORED_LABEL, TokenStore
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 from nemo_reasoning.training.loggers import read_metrics
 

@@ -17,6 +17,10 @@ class RowError(DataError):
     """One row cannot be used; callers count it and put it in quarantine."""
 
 
+class SwitchError(NemoReasoningError):
+    """Two thinking switches contradict each other, or one is neither on nor off."""
+
+
 class TemplateError(DataError):
     """A chat template is missing, or does not mark the assistant's tokens."""
 

@@ -8,7 +8,8 @@ from tiny import chatml_tokenizer, save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.schema import Message, with_thinking
+from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.tags import with_thinking
 
 QUESTION = Message("user", "What is 2 times 21?")
 ANSWERS = {"on": with_thinking("2 * 20 = 40", "The answer is 42."), "off": "It is 43."}

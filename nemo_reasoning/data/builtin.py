@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any
 
-from nemo_reasoning.data.schema import THINK_SYSTEM, Mode, with_thinking
 from nemo_reasoning.errors import DataError
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM
+from nemo_reasoning.reasoning.tags import with_thinking
 
 HELD_OUT_SHARE = 5  # one problem in this many is never trained on
 

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from nemo_reasoning.data.schema import THINK_SYSTEM, Message, with_thinking
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError, TemplateError
+from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM
+from nemo_reasoning.reasoning.tags import with_thinking
 
 TEMPLATES = Path(__file__).parent / "templates"
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")

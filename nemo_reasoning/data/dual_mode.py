@@ -4,18 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nemo_reasoning.data.schema import (
-    THINK_SYSTEM,
-    Message,
-    Mode,
-    Row,
-    split_trace,
-    system_prompt,
-    with_thinking,
-)
+from nemo_reasoning.data.schema import Row
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.switch import find_switch, system_prompt, take_switches
+from nemo_reasoning.reasoning.tags import split_trace, with_thinking
 
-_SWITCH = {prompt: mode for mode, prompt in THINK_SYSTEM.items()}
 _EXCERPT = 60
 
 
@@ -35,13 +29,14 @@ def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[
     Raises:
         RowError: "reason: detail" of what makes the dialogue unusable.
     """
-    has_system = bool(turns) and turns[0].role == "system"
-    instructions, switched = split_switch(turns[0].content if has_system else "")
-    spoken = turns[1:] if has_system else turns
+    plain, switches = take_switches(turns)
+    has_system = bool(plain) and plain[0].role == "system"
+    instructions = plain[0].content.strip() if has_system else ""
+    spoken = plain[1:] if has_system else plain
     _check_order(spoken)
     parts = [_split(turn.content) for turn in spoken[1::2]]
     mode: Mode = "off" if parts[-1][0] is None else "on"
-    if stated | switched | {mode} != {mode}:
+    if stated | {switch.mode for switch in switches} | {mode} != {mode}:
         raise RowError(f"contradicts its switch: the answer is thinking {mode}: {spoken[-1].content[:_EXCERPT]!r}")
     if mode == "off" and any(trace is not None for trace, _ in parts):
         raise RowError(f"thinks in an earlier turn only: {spoken[-1].content[:_EXCERPT]!r}")
@@ -51,13 +46,6 @@ def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[
         target = mode == "off" or trace is not None
         messages += [user, Message("assistant", content, target=target)]
     return tuple(messages), mode
-
-
-def split_switch(system: str) -> tuple[str, frozenset[Mode]]:
-    """Return the text of a system turn without its lines that are a switch, and the modes they name."""
-    lines = system.split("\n")
-    stated = frozenset(_SWITCH[line.strip()] for line in lines if line.strip() in _SWITCH)
-    return "\n".join(line for line in lines if line.strip() not in _SWITCH).strip(), stated
 
 
 def _check_order(spoken: Sequence[Message]) -> None:
@@ -84,7 +72,7 @@ def _split(content: str) -> tuple[str | None, str]:
 
 def without_thinking(row: Row) -> Row:
     """Return a row with the switch off and all traces removed; every assistant turn is a target."""
-    instructions, _ = split_switch(row.messages[0].content)
+    instructions = find_switch(row.messages[0].content, "system").rest
     messages = [Message("system", system_prompt("off", instructions))]
     for turn in row.messages[1:]:
         messages.append(Message("assistant", split_trace(turn.content)[1]) if turn.role == "assistant" else turn)

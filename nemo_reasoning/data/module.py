@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
 from nemo_reasoning.data.counts import BatchCounts
-from nemo_reasoning.data.schema import IGNORED_LABEL
-from nemo_reasoning.data.store import TokenStore
+from nemo_reasoning.data.store import IGNORED_LABEL, TokenStore
 
 ROW_MULTIPLE = 16  # what FP8 kernels ask for
 PACK_MULTIPLE = 64  # the same, and few lengths: on a CPU each one costs the compilation of its kernels

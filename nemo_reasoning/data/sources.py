@@ -9,8 +9,10 @@ import json
 from typing import Any, cast
 
 from nemo_reasoning.data.dual_mode import settle
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN, Message, Mode, Role, Row, with_thinking
+from nemo_reasoning.data.schema import Row
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message, Mode, Role
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN, with_thinking
 
 _BEGIN, _END_OF_TURN = "<|begin_of_text|>", "<|eot_id|>"
 _HEADER, _HEADER_END = "<|start_header_id|>", "<|end_header_id|>"

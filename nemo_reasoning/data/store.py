@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from nemo_reasoning.errors import DataError
 
+IGNORED_LABEL = -100  # of a position that is not supervised, as everywhere in PyTorch
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:

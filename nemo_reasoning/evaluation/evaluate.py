@@ -11,7 +11,6 @@ from rich.console import Console
 from nemo_reasoning.artifacts import installed_versions, write_json, write_text
 from nemo_reasoning.config import settings_to_dict
 from nemo_reasoning.config_evaluation import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
 from nemo_reasoning.evaluation.candidates import Candidate, candidates, is_run
@@ -21,6 +20,7 @@ from nemo_reasoning.evaluation.results import BenchmarkResult
 from nemo_reasoning.evaluation.runner import claim, collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
 from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.reasoning.messages import Mode
 
 STARTED, REPORT = "started.txt", "report.json"
 _DATE = "%Y-%m-%dT%H-%M-%S.%f"  # as lm-eval names its files

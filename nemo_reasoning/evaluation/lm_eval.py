@@ -8,12 +8,12 @@ from typing import Any
 
 from nemo_reasoning.artifacts import write_json, write_text
 from nemo_reasoning.config_evaluation import ProtocolSettings
-from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.evaluation.statistics import standard_error
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 _METRIC, _FILTER = "exact_match", "none"
 

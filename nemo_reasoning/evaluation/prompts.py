@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from nemo_reasoning.answers import first_final_letter, is_refusal
 from nemo_reasoning.answers.choices import LETTERS
 from nemo_reasoning.config_evaluation import ProtocolName
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.inference.engine import Completion
+from nemo_reasoning.reasoning.messages import Mode
 
 # Word for word, white space included: tutorials/llm/reasoning/evaluation/deploy_and_get_responses.py in NVIDIA/NeMo.
 _NVIDIA_PROMPT = (

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import Score, question_statistics, score, shares
 from nemo_reasoning.evaluation.statistics import (
@@ -14,6 +13,7 @@ from nemo_reasoning.evaluation.statistics import (
     paired_difference,
     wilson_interval,
 )
+from nemo_reasoning.reasoning.messages import Mode
 
 Setting = tuple[Mode, int | None]
 

@@ -13,13 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.data.builtin import Problem
-from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.prompts import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 
 @runtime_checkable

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_reasoning.artifacts import write_text
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import DataError
+from nemo_reasoning.reasoning.messages import Mode
 
 if TYPE_CHECKING:
     from nemo_reasoning.evaluation.scores import Score

@@ -1,9 +1,9 @@
 """The questions that a model is asked while it trains."""
 
 from nemo_reasoning.config_evaluation import BenchmarkLayout, BenchmarkSettings, QuizSettings
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
-from nemo_reasoning.inference.thinking import split_thinking
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import split_thinking
 from nemo_reasoning.training.callbacks.quiz import Paper
 
 

@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 
 from nemo_reasoning.config import PeftScheme, PeftSettings
-from nemo_reasoning.data.schema import THINK_SYSTEM
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _DOCKER = "docker run --rm --gpus all --shm-size 16g -p 8000:8000 -e NGC_API_KEY"

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.schema import THINK_SYSTEM, Message
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
 from nemo_reasoning.export.adapter import Adapter
@@ -22,6 +21,8 @@ from nemo_reasoning.export.merged import DTYPES
 from nemo_reasoning.export.nf4_base import hold_as_trained, hold_nemo_as_trained
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import Nf4Base
+from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM
 
 ReferenceLogits = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 

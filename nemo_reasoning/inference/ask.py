@@ -12,13 +12,13 @@ from rich.console import Console
 from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.config_inference import EffortSettings, GenerateSettings, Scaling
-from nemo_reasoning.data.schema import Message, Role
 from nemo_reasoning.errors import DataError, EngineError
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest, StreamingEngine
 from nemo_reasoning.inference.open import open_engine
 from nemo_reasoning.inference.scaling import Scaled, best_of, extend, vote
 from nemo_reasoning.inference.sources import find_weights, line_up
 from nemo_reasoning.inference.terminal import Chat, show_stream
+from nemo_reasoning.reasoning.messages import Message, Role
 
 Ask = Callable[[GenerationRequest], Scaled]
 

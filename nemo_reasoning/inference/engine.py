@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 FinishReason = Literal["stop", "length"]
 MOST_LOGPROBS = 20

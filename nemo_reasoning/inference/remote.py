@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 
-from nemo_reasoning.data.schema import with_thinking
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.errors import EngineError, SwitchError
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
-from nemo_reasoning.inference.thinking import split_thinking, with_switch
+from nemo_reasoning.reasoning.switch import with_switch
+from nemo_reasoning.reasoning.tags import split_thinking, with_thinking
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _ATTEMPTS = 5
@@ -107,9 +107,13 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
+    try:
+        messages = with_switch(request.messages, request.mode)
+    except SwitchError as error:
+        raise EngineError(str(error)) from error
     body = {
         "model": model,
-        "messages": [message.to_dict() for message in with_switch(request.messages, request.mode)],
+        "messages": [message.to_dict() for message in messages],
         "max_tokens": request.max_new_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,

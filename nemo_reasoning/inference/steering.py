@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.transcript import Transcript
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 
 WAIT = "Wait"
 _ANSWER_SHARE, _ANSWER_TOKENS = 4, 512

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from rich.console import Console
 
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import Completion, Delta, GenerationRequest
+from nemo_reasoning.reasoning.messages import Message
 
 HELP = """/think          think before answering
 /no_think       answer at once

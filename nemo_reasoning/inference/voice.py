@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from nemo_reasoning.data.schema import THINK_OPEN
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.errors import EngineError, SwitchError
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.steering import phrases
-from nemo_reasoning.inference.thinking import with_switch
+from nemo_reasoning.reasoning.switch import with_switch
+from nemo_reasoning.reasoning.tags import THINK_OPEN
 
 
 class Prompt(NamedTuple):
@@ -81,9 +81,11 @@ class Voice:
         return list(ids)
 
     def _render(self, request: GenerationRequest) -> list[int]:
-        turns = [message.to_dict() for message in with_switch(request.messages, request.mode)]
         try:
+            turns = [message.to_dict() for message in with_switch(request.messages, request.mode)]
             tokens: Any = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        except SwitchError as error:
+            raise EngineError(str(error)) from error
         except TemplateError as error:
             raise EngineError(f"the chat template refuses the dialogue: {error}; change its turns") from error
         ids: list[int] = tokens["input_ids"]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.inference.detokenize import StopFinder
 from nemo_reasoning.inference.engine import (
     Alternative,
     Completion,
@@ -15,12 +16,11 @@ from nemo_reasoning.inference.engine import (
     GenerationRequest,
     TokenLogprob,
 )
-from nemo_reasoning.inference.parsing import StopFinder
 from nemo_reasoning.inference.sampling import Sampler, logprobs_of
 from nemo_reasoning.inference.steering import Steering, Verdict
-from nemo_reasoning.inference.thinking import split_thinking
 from nemo_reasoning.inference.transcript import Transcript
 from nemo_reasoning.inference.voice import Prompt, Voice
+from nemo_reasoning.reasoning.tags import split_thinking
 
 
 class Record(NamedTuple):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.inference.engine import Completion, Delta, GenerationRequest
+from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.serving import replies
 from nemo_reasoning.serving.schema import ChatRequest
 from nemo_reasoning.serving.switches import plain_messages, thinking_of

@@ -1,15 +1,14 @@
 """Every way to switch and bound the thinking, as one mode and one budget."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
-from nemo_reasoning.data.schema import THINK_SYSTEM, Message, Mode, Role
 from nemo_reasoning.errors import RequestError
-from nemo_reasoning.serving.schema import ChatMessage, ChatRequest
+from nemo_reasoning.reasoning.messages import Message, Mode, Role
+from nemo_reasoning.reasoning.switch import take_switches, template_switches
+from nemo_reasoning.serving.schema import ChatRequest
 
 Value = TypeVar("Value")
-_SLASH = re.compile(r"^\s*/(no_think|think)(?!\S)|(?<!\S)/(no_think|think)\s*$")  # first or last word of a turn
 _MODES: dict[bool, Mode] = {True: "on", False: "off"}
 
 
@@ -78,15 +77,12 @@ def _agreed(wishes: Mapping[Value, _Wish]) -> Value | None:
 
 
 def _switches(request: ChatRequest) -> Iterator[_Wish]:
-    heads = [message for message in request.messages if message.role in ("system", "developer")]
-    for message in [*heads, request.messages[-1]]:
-        for word, mode in _words(message):
-            yield _Wish("messages", repr(word), mode)
+    for switch in take_switches(_turns(request))[1]:
+        yield _Wish("messages", repr(switch.text), switch.mode)
     options = request.chat_template_kwargs
-    for name in ("enable_thinking", "thinking"):
-        value = getattr(options, name, None)
-        if value is not None:
-            yield _Wish(f"chat_template_kwargs.{name}", str(value).lower(), _MODES[value])
+    for switch in template_switches(options.model_dump() if options else {}):
+        field, _, value = switch.text.partition("=")
+        yield _Wish(field, value, switch.mode)
     if request.thinking is not None:
         kind = request.thinking.type
         yield _Wish("thinking.type", kind, _MODES[kind == "enabled"])
@@ -109,27 +105,11 @@ def _budgets(request: ChatRequest, efforts: Mapping[str, int]) -> Iterator[_Wish
         yield _Wish("reasoning_effort", effort, budget=efforts[effort])
 
 
-def _words(message: ChatMessage) -> list[tuple[str, Mode]]:
-    """Return the switches a message holds in its text: the system's first line, and /think or /no_think."""
-    found = [(word := match[0].strip(), _MODES[word == "/think"]) for match in _SLASH.finditer(message.text)]
-    if message.role != "user":
-        found += [(switch, mode) for mode, switch in THINK_SYSTEM.items() if message.text.startswith(switch)]
-    return found
-
-
 def plain_messages(request: ChatRequest) -> tuple[Message, ...]:
     """Return the dialogue without switches: the engine puts the one of the mode into the system turn."""
+    return take_switches(_turns(request))[0]
+
+
+def _turns(request: ChatRequest) -> list[Message]:
     roles: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
-    turns = [Message(roles[message.role], _without_switch(message)) for message in request.messages]
-    return tuple(turn for turn in turns if turn.role != "system" or turn.content)
-
-
-def _without_switch(message: ChatMessage) -> str:
-    text = message.text
-    if message.role == "assistant":
-        return text
-    if message.role != "user":
-        for switch in THINK_SYSTEM.values():
-            text = text.removeprefix(switch)
-    bare = _SLASH.sub("", text)
-    return message.text if bare == message.text else bare.strip()
+    return [Message(roles[message.role], message.text) for message in request.messages]

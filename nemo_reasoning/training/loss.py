@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from nemo_reasoning.data.schema import IGNORED_LABEL
+from nemo_reasoning.data.store import IGNORED_LABEL
 from nemo_reasoning.training.memory.estimate import LOGIT_CHUNK_BYTES
 
 

@@ -12,9 +12,10 @@ from nemo_reasoning.config_data import Order
 from nemo_reasoning.config_evaluation import QuizSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
-from nemo_reasoning.data.schema import Message, Mode, system_prompt
 from nemo_reasoning.peft.nf4 import nf4_base
 from nemo_reasoning.peft.qlora import nf4_linears
+from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.switch import system_prompt
 from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.switches import switched

@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from nemo_reasoning.config_data import FilterSettings
-from nemo_reasoning.data.dual_mode import split_switch
 from nemo_reasoning.data.prepare.language import Languages
 from nemo_reasoning.data.prepare.overlap import Overlap
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN, Message, Mode, Row
+from nemo_reasoning.data.schema import Row
 from nemo_reasoning.data.sources import make_row, read_turns, stated_mode
 from nemo_reasoning.data.store import Encoded
+from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.switch import take_switches
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 
 _BOX_ASKED = re.compile(r"\\f?boxed\b")
 _BOX_GIVEN = re.compile(r"\\f?boxed\s*\{")
@@ -81,16 +83,15 @@ class Filters:
             _drop_if(self.settings.empty_think, "empty_think")
             answer = _EMPTY_THINK.sub("", answer)
             return [*turns[:-1], replace(turns[-1], content=answer)], frozenset()
-        system = turns[0].content if turns[0].role == "system" else ""
-        instructions, switched = split_switch(system)
-        if opened and "off" in stated | switched:
+        plain, switches = take_switches(turns)
+        stated = stated | {switch.mode for switch in switches}
+        if opened and "off" in stated:
             _drop_if(self.settings.think_in_off_row, "think_in_off_row")
-        elif not opened and "on" in stated | switched:
+        elif not opened and "on" in stated:
             _drop_if(self.settings.no_think_in_on_row, "no_think_in_on_row")
         else:
             return turns, stated
-        before = [Message("system", instructions)] if instructions else []
-        return [*before, *turns[1 if system else 0 :]], frozenset()
+        return list(plain), frozenset()
 
     def _check_content(self, row: Row) -> None:
         if self.settings.missing_box and _BOX_ASKED.search(row.question):

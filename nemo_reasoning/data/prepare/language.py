@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from nemo_reasoning.data.schema import THINK_CLOSE, Row
+from nemo_reasoning.data.schema import Row
+from nemo_reasoning.reasoning.tags import THINK_CLOSE
 
 _EXCERPT = 600
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|\$[^$]*\$|\\[a-zA-Z]+|[\W\d_]+", re.DOTALL)

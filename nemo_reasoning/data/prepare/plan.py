@@ -16,9 +16,9 @@ from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
 from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
 from nemo_reasoning.data.prepare.unpack import PACKED, Unpack
 from nemo_reasoning.data.prepare.worker import MakeShard
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.data.sources import decode_row, parse_row
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message
 
 _FORMAT = 1  # of the folder; raised when the same settings would give another result
 _PROVEN_ROWS, _PROVEN_PLACES, _PROVEN_BYTES = 256, 4, 512 * 2**10

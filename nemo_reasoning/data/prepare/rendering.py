@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from nemo_reasoning.data.chat import ChatFormatter, packaged_templates
-from nemo_reasoning.data.schema import Message
+from nemo_reasoning.reasoning.messages import Message
 
 # A stand-in for what a turn says: a number between white space that a template's trim removes.
 _STAND_IN = "\u2003\ue000{}\ue001\u2003"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.data.disk import disk_errors, save_array
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.data.store import Encoded
+from nemo_reasoning.reasoning.messages import Message
 
 KEPT, QUARANTINED = "kept", "quarantined: "
 ROW = np.dtype(

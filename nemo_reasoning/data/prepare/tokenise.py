@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.dual_mode import fraction
 from nemo_reasoning.data.prepare.rendering import Cut, Renderer
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message
 
 _DOUBTFUL = ("\t'", "\v'", "\f'")
 _AUDITED_SHARE = 1 / 256

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_reasoning.artifacts import write_json, write_text
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
+from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.loggers import METRICS_FILE, read_metrics
 
 Stage = Literal["base", "trained"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nemo_reasoning.data.schema import Mode
+from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.callbacks.samples import SamplePrompt, answer_prompts, can_generate
 from nemo_reasoning.training.loggers import Record, drop_records_after
 

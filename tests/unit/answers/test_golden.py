@@ -14,7 +14,7 @@ from nemo_reasoning.answers import (
     extract_number,
     first_final_letter,
 )
-from nemo_reasoning.inference.thinking import split_thinking
+from nemo_reasoning.reasoning.tags import split_thinking
 
 _FILE = Path(__file__).parents[2] / "data" / "answers_golden.jsonl"
 GOLDEN = [json.loads(line) for line in _FILE.read_text(encoding="utf-8").splitlines()]

@@ -11,7 +11,7 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.schema import Message
+from nemo_reasoning.reasoning.messages import Message
 
 TEMPLATES = ("llama3", "chatml", "llama2")
 END_OF_TURN = {"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "llama2": "</s>"}

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.schema import Message, with_thinking
 from nemo_reasoning.errors import RowError, TemplateError
+from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.tags import with_thinking
 
 ANSWER = with_thinking("6 * 7 = 42", "It is 42.")
 REFUSING = "{{- raise_exception('no secrets') if 'secret' in messages[0]['content'] -}}" + load_template("chatml")

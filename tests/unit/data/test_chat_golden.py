@@ -9,7 +9,7 @@ import pytest
 from chats import formatter
 
 from nemo_reasoning.data.chat import TEMPLATES, ChatFormatter, load_template
-from nemo_reasoning.data.schema import Message
+from nemo_reasoning.reasoning.messages import Message
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "chat_golden.json").read_text(encoding="utf-8"))
 CONTEXT = "context"  # an assistant turn that is no target

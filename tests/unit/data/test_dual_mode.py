@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_reasoning.data.dual_mode import fraction, settle, turned_off, without_thinking
-from nemo_reasoning.data.schema import Message, Row, with_thinking
+from nemo_reasoning.data.schema import Row
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.tags import with_thinking
 
 THOUGHT = with_thinking("2 + 2 = 4", "It is 4.")
 WORDS = st.text("abc \n", min_size=1, max_size=12).filter(str.strip)

@@ -10,9 +10,9 @@ from prepared_rows import SEQ_LENGTH, corpus, data_settings, digests
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove, same
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.data.store import Encoded, TokenStore
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message
 
 ASKED = Message("user", "What is 2 + 2?")
 

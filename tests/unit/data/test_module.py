@@ -14,8 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from nemo_reasoning.data.schema import IGNORED_LABEL
-from nemo_reasoning.data.store import Encoded, TokenStore
+from nemo_reasoning.data.store import IGNORED_LABEL, Encoded, TokenStore
 
 if TYPE_CHECKING:
     from nemo_reasoning.data.module import ChatDataModule

@@ -10,8 +10,8 @@ from prepared_rows import data_settings, formatter
 
 from nemo_reasoning.data.dual_mode import turned_off
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN
 from nemo_reasoning.errors import DataError, RowError
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 
 OFF = (
     "empty_think=false",

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from nemo_reasoning.data.schema import Mode
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
-from nemo_reasoning.inference.thinking import split_thinking
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import split_thinking
 
 Script = Callable[[str, Mode], str]
 

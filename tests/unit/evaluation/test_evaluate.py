@@ -13,13 +13,14 @@ from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
 from nemo_reasoning.config_evaluation import EvaluateSettings
-from nemo_reasoning.data.schema import Message, Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation import evaluate
 from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.compare import compare
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.remote import RemoteEngine
+from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.tags import with_thinking
 
 BENCHMARKS = ["mmlu", "math500", "gsm8k"]
 _ATTACK = '<script>alert("x")</script> I cannot answer this.'

@@ -8,10 +8,11 @@ import pytest
 from scripted import ScriptedEngine
 
 from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
-from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.lm_eval import run_task
 from nemo_reasoning.evaluation.samples import Sample
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import with_thinking
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0)
 PROTOCOL = ProtocolSettings(name=ProtocolName.ours, max_tokens=200, thinking_on=GREEDY, thinking_off=GREEDY)

@@ -12,7 +12,6 @@ from rich.console import Console
 from scripted import Script, ScriptedEngine
 
 from nemo_reasoning.data.builtin import held_out
-from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.report.tables import report_table
 from nemo_reasoning.evaluation.report.training import (
@@ -23,6 +22,8 @@ from nemo_reasoning.evaluation.report.training import (
     write_report,
 )
 from nemo_reasoning.evaluation.runner import evaluate_problems
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import with_thinking
 
 PROBLEMS = held_out(count=12, seed=3)
 _BY_PROMPT = {problem.prompt: problem for problem in PROBLEMS}

@@ -9,12 +9,13 @@ from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
 from nemo_reasoning.config_evaluation import EvaluateSettings
-from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import SampleRequest, collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import with_thinking
 
 
 class Killed(Exception):

@@ -9,12 +9,13 @@ from tiny import chatml_tokenizer, save_tiny_llama
 
 from nemo_reasoning.data.builtin import Problem, held_out
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.data.schema import Mode, with_thinking
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import score
 from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import with_thinking
 
 PROBLEM = Problem("product", "What is 12 times 7?", "10 * 7 = 70", "84", "The answer is 84.")
 

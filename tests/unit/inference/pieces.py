@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.inference.steering import Verdict, phrases
 from nemo_reasoning.inference.voice import Prompt
 from nemo_reasoning.inference.writer import Writer
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 END = 0
 PIECES = [

@@ -10,10 +10,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 QUESTION = "What is 2 times 21?"
 ON_TOKENS = len("<think>\n2 * 20 = 40\n</think>\n\nThe answer is 42.") + 1  # bytes, and the end of the turn

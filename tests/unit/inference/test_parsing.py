@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.inference.parsing import StopFinder, ThinkParser, parse, partial_suffix
+from nemo_reasoning.inference.detokenize import StopFinder
+from nemo_reasoning.reasoning.tags import ThinkParser, parse, partial_suffix
 
 TAGS = ["<think>", "</think>", "<thi", "nk>", "<", "/", "</", "think>", "</think", "<<think>>"]
 texts = st.lists(st.one_of(st.sampled_from([*TAGS, " ", "\n", "a", "b c", "é", "\u3000"]), st.text(max_size=4))).map(

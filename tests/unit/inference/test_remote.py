@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.remote import RemoteEngine
+from nemo_reasoning.reasoning.messages import Message
 
 Answer = tuple[int, dict[str, str], Any]
 

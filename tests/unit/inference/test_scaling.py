@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_reasoning.answers import extract_final_answer
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import Completion, GenerationRequest, TokenLogprob
 from nemo_reasoning.inference.scaling import best_of, extend, mean_logprob, vote
+from nemo_reasoning.reasoning.messages import Message
 
 extract = partial(extract_final_answer, last_number=True)
 QUESTION = GenerationRequest(messages=(Message("user", "?"),), mode="on", max_new_tokens=99, temperature=1.0, seed=5)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pieces import END, PIECES, VOICE, request, thinking_tokens, write, write_offered
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.parsing import parse
+from nemo_reasoning.reasoning.tags import parse
 
 TOKENS = st.integers(0, len(PIECES) - 1)
 OPEN, CLOSE = PIECES.index("<think>"), PIECES.index("</think>")

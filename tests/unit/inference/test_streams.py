@@ -12,10 +12,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
-from nemo_reasoning.data.schema import Message, Mode
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 QUESTION = "What is 2 times 21?"
 CPU: dict[str, Any] = {"dtype": "float32", "device": "cpu"}

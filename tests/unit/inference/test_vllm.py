@@ -14,12 +14,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.data.schema import Message
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
 from nemo_reasoning.inference.hf import HFEngine
 from nemo_reasoning.inference.vllm import VllmEngine
+from nemo_reasoning.reasoning.messages import Message
 
 PYTHON = Path(os.environ.get("NEMO_REASONING_VLLM_PYTHON", Path(__file__).parents[3] / ".venv-vllm/bin/python"))
 QUESTIONS = ["What is the capital of France?", "What is 12 times 7?", "Name three colours.", "Say hello."]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from live import DEFAULTS
 
-from nemo_reasoning.data.schema import Message
+from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.serving.chat import chat_generation
 from nemo_reasoning.serving.schema import ChatRequest
 from nemo_reasoning.serving.switches import Thinking, plain_messages, thinking_of

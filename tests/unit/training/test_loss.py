@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny import save_tiny_llama
 
-from nemo_reasoning.data.schema import IGNORED_LABEL
+from nemo_reasoning.data.store import IGNORED_LABEL
 from nemo_reasoning.training.loss import linear_cross_entropy, supervised_loss
 
 ROWS, WIDTH, VOCABULARY = 37, 16, 101

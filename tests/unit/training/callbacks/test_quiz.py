@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from tiny_run import fit
 
-from nemo_reasoning.data.schema import Mode
+from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.callbacks.quiz import QUIZ_FILE, Paper, Quiz
 from nemo_reasoning.training.callbacks.samples import SamplePrompt
 from nemo_reasoning.training.loggers import JsonlLogger, read_metrics

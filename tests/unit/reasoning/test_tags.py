@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.schema import (
-    THINK_CLOSE,
-    THINK_OPEN,
-    Message,
-    Rejected,
-    Row,
-    split_trace,
-    system_prompt,
-    with_thinking,
-)
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN, split_thinking, split_trace, with_thinking
 
 PARTS = st.text(max_size=30) | st.sampled_from(
     ["<think", "think>", "</think", "<", "\n", "<Think>", "<THINK>a</THINK>"]
@@ -71,31 +63,48 @@ def test_malformed_tags_are_named(text: str, opened: int, closed: int) -> None:
         split_trace(text)
 
 
-@pytest.mark.parametrize(
-    ("mode", "instructions", "expected"),
-    [
-        ("on", "", "detailed thinking on"),
-        ("off", "", "detailed thinking off"),
-        ("off", "Be brief.", "detailed thinking off\n\nBe brief."),
-    ],
-)
-def test_the_switch_comes_before_the_instructions(mode: str, instructions: str, expected: str) -> None:
-    assert system_prompt(mode, instructions) == expected
+plain = st.text().filter(lambda text: "<think>" not in text and "</think>" not in text)
 
 
-def test_the_question_is_what_the_user_says_first() -> None:
-    turns = [Message("system", "s"), *(Message(role, role + n) for n in "12" for role in ("user", "assistant"))]
-    assert Row(tuple(turns), "off", "", "", "a:1").question == "user1"
+@given(trace=plain, answer=plain.filter(str.strip))
+def test_what_training_writes_is_well_formed(trace: str, answer: str) -> None:
+    text = with_thinking(trace, answer)
+    assert split_thinking(text, "on") == (trace.strip(), answer.strip(), True)
+    assert not split_thinking(text, "off").well_formed
+    assert not split_thinking(text, "on", finished=False).well_formed
+    assert split_thinking(answer, "off") == ("", answer.strip(), True)
+    assert not split_thinking(answer, "on").well_formed
+    assert not split_thinking(answer, "off", finished=False).well_formed
 
 
 @pytest.mark.parametrize(
-    ("origin", "error", "expected"),
+    ("text", "reasoning", "answer"),
     [
-        ("a/b.jsonl:12", "empty answer: 'x: y'", Rejected("a/b.jsonl", 12, "empty answer", "'x: y'")),
-        ("C:\\data.jsonl:3", "not JSON: ", Rejected("C:\\data.jsonl", 3, "not JSON", "")),
-        ("builtin:4", "no detail", Rejected("builtin", 4, "no detail", "")),
-        ("a:1", f"long: {'z' * 999}", Rejected("a", 1, "long", "z" * 200)),
+        ("", "", ""),
+        ("<think>\na", "a", ""),
+        ("<think>a</think>", "a", ""),
+        ("<think>a</think> \n", "a", ""),
+        ("a</think>b", "", "a\nb"),
+        ("hello <think>a</think>b", "a", "hello\nb"),
+        ("<think>a</think>b<think>c</think>d", "a\nc", "b\nd"),
+        ("<think>a</think>b<think>c", "a\nc", "b"),
+        ("<think><think>a</think>b", "a", "b"),
+        ("<think>a</think></think>b", "a", "b"),
+        ("<think>a</think>b</think>", "a", "b"),
+        ("</think>a<think>", "", "a"),
     ],
 )
-def test_a_rejected_row_says_where_it_stands_and_why(origin: str, error: str, expected: Rejected) -> None:
-    assert Rejected.at(origin, ValueError(error)) == expected
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_malformed(text: str, reasoning: str, answer: str, mode: Mode) -> None:
+    assert split_thinking(text, mode) == (reasoning, answer, False)
+
+
+@given(
+    pieces=st.lists(st.sampled_from(["<think>", "</think>", "a", "\n", "<thi", "nk>"])),
+    mode=st.sampled_from(["on", "off"]),
+)
+def test_no_tag_survives_and_well_formed_means_an_answer(pieces: list[str], mode: Mode) -> None:
+    split = split_thinking("".join(pieces), mode)
+    assert "<think>" not in split.answer
+    assert "</think>" not in split.answer
+    assert split.answer or not split.well_formed

@@ -1,12 +1,36 @@
-"""Read a model's text as it arrives: thinking apart from the answer, and where a stop string begins."""
+"""The tags around a trace: written, split in whole texts, and read from text that comes in pieces."""
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nemo_reasoning.data.schema import THINK_CLOSE, THINK_OPEN
+from nemo_reasoning.reasoning.messages import Mode
 
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _TAG = re.compile(f"{re.escape(THINK_OPEN)}|{re.escape(THINK_CLOSE)}")
+
+
+def with_thinking(trace: str, answer: str) -> str:
+    """Return an assistant turn that thinks: the format every part of the package relies on."""
+    return f"{THINK_OPEN}\n{trace.strip()}\n{THINK_CLOSE}\n\n{answer.strip()}"
+
+
+def split_trace(text: str) -> tuple[str | None, str]:
+    """Split an assistant turn into trace and answer, whatever white space surrounds the tags.
+
+    Returns:
+        (trace, answer), with None for a turn without tags.
+
+    Raises:
+        ValueError: The tags are unclosed, repeated, or do not come first; the message names it.
+    """
+    opened, closed = text.count(THINK_OPEN), text.count(THINK_CLOSE)
+    if opened == closed == 0:
+        return None, text.strip()
+    if (opened, closed) != (1, 1) or not text.lstrip().startswith(THINK_OPEN):
+        raise ValueError(f"{opened} {THINK_OPEN} and {closed} {THINK_CLOSE} tags, or text before them")
+    before, _, answer = text.partition(THINK_CLOSE)
+    return before.replace(THINK_OPEN, "").strip(), answer.strip()
 
 
 class Parts(NamedTuple):
@@ -137,37 +161,33 @@ def parse(text: str, *, thinking: bool = False) -> Parts:
     return Parts(start.reasoning + end.reasoning, start.answer + end.answer)
 
 
-class StopFinder:
-    """Finds the first of some strings in text that comes in pieces.
+class Split(NamedTuple):
+    """A model's text, divided.
 
     Attributes:
-        found: Whether one was found; nothing is returned from then on.
+        reasoning: What stands in the thinking block, without tags.
+        answer: What stands after it; empty if the thinking never ends.
+        well_formed: Whether the text has the format its mode asks for.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        """Take the strings to stop at, none of them empty; there may be none."""
-        self._words = tuple(words)
-        self._held = self._word = ""
-        self.found = False
+    reasoning: str
+    answer: str
+    well_formed: bool
 
-    def push(self, text: str) -> str:
-        """Return the text that stands before any of the strings for certain."""
-        if self.found:
-            return ""
-        text = self._held + text
-        places = [(place, word) for word in self._words if (place := text.find(word)) >= 0]
-        if places:
-            self.found, self._held = True, ""
-            place, self._word = min(places)
-            return text[:place]
-        self._held = partial_suffix(text, self._words) if self._words else ""
-        return text[: len(text) - len(self._held)]
 
-    def finish(self) -> str:
-        """Return what was held back; the text has ended."""
-        held, self._held = self._held, ""
-        return held
+def split_thinking(text: str, mode: Mode, *, finished: bool = True, prefilled: bool = False) -> Split:
+    """Divide what the model wrote into reasoning and answer.
 
-    def before(self, text: str) -> str:
-        """Return a text that ends with what was found, without it and what follows."""
-        return text[: text.rfind(self._word)] if self.found and self._word in text else text
+    Well-formed with thinking on: one block at the very start, then an answer. Off: an answer and no
+    tag at all. Malformed text is divided as a stream of it would be: see `ThinkParser`.
+
+    Args:
+        text: The whole completion.
+        mode: What the model was asked for.
+        finished: Whether the model ended by itself; a text cut at a token limit is never well-formed.
+        prefilled: Whether the prompt has opened the thinking block already.
+    """
+    reasoning, answer = parse(text, thinking=prefilled)
+    tags = (text.count(THINK_OPEN), text.count(THINK_CLOSE), prefilled or text.lstrip().startswith(THINK_OPEN))
+    expected = tags == ((1 - prefilled, 1, True) if mode == "on" else (0, 0, False))
+    return Split(reasoning, answer, finished and expected and bool(answer))

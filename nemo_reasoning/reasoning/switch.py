@@ -1,0 +1,143 @@
+"""The thinking switch: its spellings, found in turns, and written into the system turn.
+
+A switch is a whole line of a system turn, or a slash command that is the first or last word of a system or
+user turn. Anything else that mentions thinking is text: "detailed thinking on hard problems is your job."
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from nemo_reasoning.errors import SwitchError
+from nemo_reasoning.reasoning.messages import Message, Mode, Role
+
+THINK_SYSTEM: dict[Mode, str] = {"on": "detailed thinking on", "off": "detailed thinking off"}
+# Every spelling that is understood, in lower case. Lines are Llama-Nemotron's; commands are those of Nemotron
+# Super v1.5, Nemotron Nano v2 and Qwen3, and GLM's.
+LINES: dict[str, Mode] = {line: mode for mode, line in THINK_SYSTEM.items()}
+COMMANDS: dict[str, Mode] = {"/think": "on", "/no_think": "off", "/nothink": "off"}
+TEMPLATE_ARGUMENTS = ("enable_thinking", "thinking")  # of Qwen3's and DeepSeek's chat templates
+
+_COMMAND = "|".join(map(re.escape, COMMANDS))
+_FIRST = re.compile(rf"\s*({_COMMAND})(?!\S)", re.IGNORECASE)
+_LAST = re.compile(rf"(?<!\S)({_COMMAND})\s*\Z", re.IGNORECASE)
+
+
+class Switch(NamedTuple):
+    """A switch as it was written.
+
+    Attributes:
+        text: Such as "/no_think" or "chat_template_kwargs.enable_thinking=False".
+        mode: What it asks for.
+    """
+
+    text: str
+    mode: Mode
+
+
+class Found(NamedTuple):
+    """A turn's text, divided.
+
+    Attributes:
+        rest: The text without its switches; unchanged if it has none.
+        switches: In the order they were found.
+    """
+
+    rest: str
+    switches: tuple[Switch, ...]
+
+
+def find_switch(text: str, role: Role) -> Found:
+    """Find the switches in what a turn says; an assistant's turn has none."""
+    if role == "assistant" or not _may_switch(text):
+        return Found(text, ())
+    rest, switches = text, list[Switch]()
+    if role == "system":
+        rest, switches = _without_lines(rest)
+    while match := _FIRST.match(rest) or _LAST.search(rest):
+        switches.append(Switch(match[1], COMMANDS[match[1].lower()]))
+        rest = rest[: match.start()] + rest[match.end() :]
+    return Found(rest.strip() if switches else text, tuple(switches))
+
+
+def _may_switch(text: str) -> bool:
+    """Rule out most texts quickly."""
+    return "think" in text or "think" in text.casefold()
+
+
+def _without_lines(text: str) -> tuple[str, list[Switch]]:
+    switches, kept = [], []
+    for line in text.split("\n"):
+        said = " ".join(line.split())
+        mode = LINES.get(said.casefold().removesuffix(".").rstrip())
+        if mode is None:
+            kept.append(line)
+        else:
+            switches.append(Switch(said, mode))
+    return "\n".join(kept), switches
+
+
+def template_switches(arguments: Mapping[str, Any]) -> tuple[Switch, ...]:
+    """Return the switches among keyword arguments of a chat template; what is absent or null says nothing.
+
+    Raises:
+        SwitchError: One of them is neither true nor false.
+    """
+    switches = []
+    for name in TEMPLATE_ARGUMENTS:
+        value = arguments.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, bool):
+            raise SwitchError(f"chat_template_kwargs.{name}={value!r}; give true or false")
+        switches.append(Switch(f"chat_template_kwargs.{name}={str(value).lower()}", "on" if value else "off"))
+    return tuple(switches)
+
+
+def agreed_mode(switches: Iterable[Switch]) -> Mode | None:
+    """Return the one mode that switches ask for; None without any.
+
+    Raises:
+        SwitchError: Two of them contradict each other.
+    """
+    by_mode = {switch.mode: switch.text for switch in switches}
+    if len(by_mode) > 1:
+        raise SwitchError(f"{by_mode['on']!r} contradicts {by_mode['off']!r}; remove one of the two")
+    return next(iter(by_mode), None)
+
+
+def take_switches(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Switch, ...]]:
+    """Return a dialogue without its switches, and those that hold for its last answer.
+
+    These are the switches of the system turn and of the last user turn; an earlier user's held for an earlier
+    answer. A system turn of which nothing is left is removed.
+    """
+    last = max((place for place, message in enumerate(messages) if message.role == "user"), default=-1)
+    plain, switches = list[Message](), list[Switch]()
+    for place, message in enumerate(messages):
+        found = find_switch(message.content, message.role)
+        if message.role == "system" or place == last:
+            switches += found.switches
+        if found.rest or message.role != "system":
+            plain.append(replace(message, content=found.rest) if found.switches else message)
+    return tuple(plain), tuple(switches)
+
+
+def system_prompt(mode: Mode, instructions: str = "") -> str:
+    """Return the system turn of a mode, with a dialogue's own instructions after the switch."""
+    return f"{THINK_SYSTEM[mode]}\n\n{instructions}" if instructions else THINK_SYSTEM[mode]
+
+
+def with_switch(messages: Sequence[Message], mode: Mode) -> tuple[Message, ...]:
+    """Return the dialogue with one switch: at the head of its system turn, before the dialogue's own instructions.
+
+    Raises:
+        SwitchError: The dialogue asks for the other mode.
+    """
+    plain, switches = take_switches(messages)
+    if (asked := agreed_mode(switches)) not in (None, mode):
+        said = next(switch.text for switch in switches if switch.mode == asked)
+        raise SwitchError(f"the dialogue says {said!r}, but mode={mode}; remove one of the two")
+    own = plain[0].content if plain and plain[0].role == "system" else ""
+    return (Message("system", system_prompt(mode, own)), *plain[1 if own else 0 :])
