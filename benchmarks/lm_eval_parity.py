@@ -13,13 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config_evaluation import (
-    BenchmarkLayout,
-    BenchmarkSettings,
-    ProtocolName,
-    ProtocolSettings,
-    Sampling,
-)
+from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import collect_samples, sample_requests

@@ -5,7 +5,8 @@ import sys
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from nemo_reasoning.config import CONF_DIR, PrepareSettings, load_settings
+from nemo_reasoning.config import CONF_DIR, load_settings
+from nemo_reasoning.config.data import PrepareSettings
 from nemo_reasoning.preparation import run_command
 
 SEQ_LENGTH = 8192

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nemo_reasoning.config import Init, SftSettings
+from nemo_reasoning.config.model import Init
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data

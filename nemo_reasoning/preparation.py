@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config import PrepareSettings
-from nemo_reasoning.config_data import Engine
+from nemo_reasoning.config.data import Engine, PrepareSettings
 from nemo_reasoning.data.prepare.engines import WITHOUT_TORCH, start_server
 from nemo_reasoning.models.hub import fetch_tokenizer
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_doctor import DoctorSettings
+from nemo_reasoning.config.doctor import DoctorSettings, validate
 from nemo_reasoning.hardware import register_resolvers
 
 register_resolvers()
@@ -18,6 +18,7 @@ def main(config: DictConfig) -> None:
     """Examine the machine, print what was found, and leave with 1 if training would fail."""
     with recipe():
         settings = load_settings(config, DoctorSettings)
+        validate(settings)
         from nemo_reasoning.doctor.run import examine
 
         sys.exit(0 if examine(settings) else 1)

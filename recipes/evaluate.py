@@ -8,7 +8,7 @@ from rich.console import Console
 
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_evaluation import EvaluateSettings
+from nemo_reasoning.config.evaluate import EvaluateSettings
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")

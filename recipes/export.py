@@ -6,7 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 from nemo_reasoning.cli import recipe
-from nemo_reasoning.config import ExportSettings, load_settings
+from nemo_reasoning.config import load_settings
+from nemo_reasoning.config.export import ExportSettings, validate
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")
@@ -14,6 +15,7 @@ def main(config: DictConfig) -> None:
     """Export, then print what was checked and how to serve it."""
     with recipe():
         settings = load_settings(config, ExportSettings)
+        validate(settings)
         from nemo_reasoning.export.from_run import export_and_show
 
         export_and_show(

@@ -5,8 +5,7 @@ from omegaconf import DictConfig
 
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_inference import GenerateSettings
-from nemo_reasoning.validation import validate_generate
+from nemo_reasoning.config.inference import GenerateSettings, validate_generate
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="generate")

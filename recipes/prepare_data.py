@@ -6,9 +6,9 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from nemo_reasoning.config import PrepareSettings, load_settings
+from nemo_reasoning.config import load_settings
+from nemo_reasoning.config.data import PrepareSettings, validate
 from nemo_reasoning.errors import NemoReasoningError
-from nemo_reasoning.validation import validate_prepare
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare_data")
@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
     """Validate, then show some rows or prepare all."""
     try:
         settings = load_settings(config, PrepareSettings)
-        validate_prepare(settings)
+        validate(settings)
         from nemo_reasoning.preparation import run_command
 
         run_command(settings, Console(highlight=False))

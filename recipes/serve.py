@@ -5,8 +5,7 @@ from omegaconf import DictConfig
 
 from nemo_reasoning.cli import recipe
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_inference import ServeSettings
-from nemo_reasoning.validation import validate_serve
+from nemo_reasoning.config.inference import ServeSettings, validate_serve
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="serve")

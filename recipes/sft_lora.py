@@ -4,7 +4,8 @@ import hydra
 from omegaconf import DictConfig
 
 from nemo_reasoning.cli import recipe
-from nemo_reasoning.config import SftSettings, load_settings
+from nemo_reasoning.config import load_settings
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.training.memory.planner import fit_to_memory
 

@@ -5,7 +5,8 @@ from composing import sft_settings
 from omegaconf import OmegaConf
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nemo_reasoning.config import CONF_DIR, Architecture
+from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config.model import Architecture
 
 LISTED = sorted(
     path.stem for path in (CONF_DIR / "model").glob("*.yaml") if OmegaConf.load(path).architecture is not None

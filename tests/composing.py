@@ -7,7 +7,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from nemo_reasoning.config import CONF_DIR, SftSettings, load_settings
+from nemo_reasoning.config import CONF_DIR, load_settings
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.training.memory.planner import fit_to_memory
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from nemo_reasoning.config_doctor import DoctorSettings
+from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.doctor.facts import OWN_CONTAINER, Disk, Gpu, Machine, Torch
 from nemo_reasoning.doctor.sources import find_sources, has_token
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from nemo_reasoning.config import Accelerator, Architecture, Init, PeftScheme, Recompute, SftSettings
+from nemo_reasoning.config.model import Architecture, Init, PeftScheme
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Accelerator, Recompute
 from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.models.sizes import count_parameters
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory

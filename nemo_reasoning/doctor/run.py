@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config_doctor import DoctorSettings, Output
+from nemo_reasoning.config.doctor import DoctorSettings, Output
 from nemo_reasoning.doctor.checks import judge
 from nemo_reasoning.doctor.machine import look_around
 from nemo_reasoning.doctor.needs import Needs, needs_of

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.config import Init
-from nemo_reasoning.config_data import DataSource
-from nemo_reasoning.config_doctor import DoctorSettings
+from nemo_reasoning.config.data import DataSource
+from nemo_reasoning.config.doctor import DoctorSettings
+from nemo_reasoning.config.model import Init
 from nemo_reasoning.doctor.facts import Access, Source
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_reasoning.artifacts import file_sha256
-from nemo_reasoning.config_evaluation import EvaluateSettings
+from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.engine import Engine

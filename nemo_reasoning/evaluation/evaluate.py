@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nemo_reasoning.artifacts import installed_versions, write_json, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config_evaluation import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling
+from nemo_reasoning.config.evaluate import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling, validate
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
 from nemo_reasoning.evaluation.candidates import Candidate, candidates, is_run
@@ -41,7 +41,7 @@ def evaluate_models(settings: EvaluateSettings, console: Console) -> Path:
     Raises:
         ConfigError: The settings contradict each other.
     """
-    check(settings)
+    validate(settings)
     found = candidates(settings)
     own = {name: one for name, one in settings.benchmark.items() if one.layout is not BenchmarkLayout.lm_eval}
     as_nvidia = settings.protocol.name is ProtocolName.nvidia
@@ -99,35 +99,6 @@ class Closable(Protocol):
     def close(self) -> None:
         """Let go of them."""
         ...
-
-
-def check(settings: EvaluateSettings) -> None:
-    """Refuse settings that cannot be measured, all at once.
-
-    Raises:
-        ConfigError: The message lists what is wrong.
-    """
-    problems = [f"{key}={value}: must be above 0" for key, value in _counts(settings).items() if value < 1]
-    if not settings.benchmark:
-        problems.append("benchmark=[]: choose at least one")
-    if not settings.reasoning:
-        problems.append("reasoning=[]: choose on, off or both")
-    if settings.budget is not None and (not settings.budget or min(settings.budget) < 0):
-        problems.append(f"budget={settings.budget}: give null, or thinking tokens from 0 upwards")
-    greedy = [mode.value for mode in settings.reasoning if settings.protocol.sampling(mode.value).temperature == 0]
-    if settings.samples > 1 and greedy:
-        problems.append(
-            f"samples={settings.samples}: with temperature 0 all samples are equal; set "
-            + " and ".join(f"protocol.thinking_{mode}.temperature" for mode in greedy)
-        )
-    if problems:
-        raise ConfigError("; ".join(problems))
-
-
-def _counts(settings: EvaluateSettings) -> dict[str, int]:
-    counts = {"samples": settings.samples, "chunk": settings.chunk, "concurrency": settings.concurrency}
-    counts["protocol.max_tokens"] = settings.protocol.max_tokens
-    return counts | ({} if settings.limit is None else {"limit": settings.limit})
 
 
 def _name(settings: EvaluateSettings) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.artifacts import write_json, write_text
-from nemo_reasoning.config_evaluation import ProtocolSettings
+from nemo_reasoning.config.evaluate import ProtocolSettings
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
 from nemo_reasoning.evaluation.samples import Sample

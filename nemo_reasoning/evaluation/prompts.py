@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from nemo_reasoning.answers import first_final_letter, is_refusal
 from nemo_reasoning.answers.choices import LETTERS
-from nemo_reasoning.config_evaluation import ProtocolName
+from nemo_reasoning.config.evaluate import ProtocolName
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.samples import Sample

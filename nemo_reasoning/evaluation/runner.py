@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
 from nemo_reasoning.artifacts import write_json
-from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
+from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.data.builtin import Problem
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question

@@ -1,6 +1,6 @@
 """The questions that a model is asked while it trains."""
 
-from nemo_reasoning.config_evaluation import BenchmarkLayout, BenchmarkSettings, QuizSettings
+from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, QuizSettings
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import split_thinking

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from nemo_reasoning.config import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.models.sizes import linear_shapes
 

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from nemo_reasoning.config import PeftScheme, PeftSettings
+from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE
 from nemo_reasoning.reasoning.switch import THINK_SYSTEM

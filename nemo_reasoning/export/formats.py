@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nemo_reasoning.config import PeftScheme
+from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import ExportError
 
 FORMATS = ("hf_peft", "nemo", "merged")

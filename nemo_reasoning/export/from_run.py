@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
-from nemo_reasoning.config import Init, PeftScheme
+from nemo_reasoning.config.model import Init, PeftScheme
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.adapter import Adapter, Change, Changes, is_adapter, read_adapter, read_tensors, unfuse
 from nemo_reasoning.models.sizes import linear_shapes

@@ -6,7 +6,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
-from nemo_reasoning.config import PeftScheme, PeftSettings
+from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.export.adapter import HF_MODULES, Adapter
 from nemo_reasoning.models.hub import BaseModel
 

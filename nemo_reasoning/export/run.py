@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nemo_reasoning.artifacts import MANIFEST, file_sha256, write_manifest, write_text
-from nemo_reasoning.config import PeftSettings
+from nemo_reasoning.config.model import PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify

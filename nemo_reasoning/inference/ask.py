@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.artifacts import write_text
-from nemo_reasoning.config_inference import EffortSettings, GenerateSettings, Scaling
+from nemo_reasoning.config.inference import EffortSettings, GenerateSettings, Scaling
 from nemo_reasoning.errors import DataError, EngineError
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest, StreamingEngine
 from nemo_reasoning.inference.open import open_engine

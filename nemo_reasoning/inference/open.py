@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.config_inference import EngineKind, EngineSettings
+from nemo_reasoning.config.inference import EngineKind, EngineSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.tokenizer import strip_generation

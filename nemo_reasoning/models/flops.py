@@ -19,7 +19,7 @@ overstates the total by less than one part in four times the number of layers.
 
 from dataclasses import dataclass
 
-from nemo_reasoning.config import Architecture
+from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.models.sizes import count_linear_weights
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings, RopeScaling
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, RopeScaling
 from nemo_reasoning.models.hub import read_hf_config, require_llama
 
 

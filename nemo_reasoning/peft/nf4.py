@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from nemo_reasoning.config import PeftScheme, SftSettings
+from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.peft.sizes import BLOCK
 

@@ -1,6 +1,6 @@
 """What a base quantised to NF4 takes, from the model's shape alone."""
 
-from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.models.sizes import linear_shapes
 
 BLOCK = 64  # weights that share a scale

@@ -5,7 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
-from nemo_reasoning.config_inference import ServeSettings, ThinkingSettings
+from nemo_reasoning.config.inference import ServeSettings, ThinkingSettings
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.open import open_engine
 from nemo_reasoning.inference.sources import find_weights, line_up

@@ -16,16 +16,9 @@ from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
 from nemo.collections.llm.peft import DoRA, LoRA
 
 from nemo_reasoning.backend.runtime import Backend
-from nemo_reasoning.config import (
-    Architecture,
-    PeftScheme,
-    PeftSettings,
-    Recompute,
-    RopeScaling,
-    SftSettings,
-    TrainerSettings,
-)
-from nemo_reasoning.config_optim import Fp8, OptimSettings
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, RopeScaling
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
 from nemo_reasoning.training.callbacks.validation import VALIDATION_LOSS, StepCheckpoint
 from nemo_reasoning.training.checkpoints import CHECKPOINT_NAME
 

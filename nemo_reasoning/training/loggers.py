@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_only
 
 from nemo_reasoning.artifacts import fingerprint, write_text
-from nemo_reasoning.config import LoggerBackend
+from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
 
 METRICS_FILE = "metrics.jsonl"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nemo_reasoning.backend.patching import Patch, applied
-from nemo_reasoning.config_optim import OptimKind
+from nemo_reasoning.config.trainer import OptimKind
 
 # bitsandbytes scales its 8-bit states by blocks of 256 entries, so these have not the shape of a parameter.
 _BLOCKS = ("absmax1", "absmax2")

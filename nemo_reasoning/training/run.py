@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.backend.runtime import Backend, backend, without_leftovers
-from nemo_reasoning.config import Accelerator, CallbackSettings, SftSettings, TrainerSettings
-from nemo_reasoning.config_data import Order
-from nemo_reasoning.config_evaluation import QuizSettings
+from nemo_reasoning.config.data import Order
+from nemo_reasoning.config.evaluate import QuizSettings
+from nemo_reasoning.config.train import CallbackSettings, SftSettings
+from nemo_reasoning.config.trainer import Accelerator, TrainerSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.peft.nf4 import nf4_base

@@ -6,7 +6,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_reasoning.artifacts import write_text
-from nemo_reasoning.config import PeftScheme, SftSettings, load_settings, settings_to_dict
+from nemo_reasoning.config import load_settings, settings_to_dict
+from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import list_checkpoints
 

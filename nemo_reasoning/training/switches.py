@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from nemo_reasoning.backend.runtime import resolve
-from nemo_reasoning.config import SftSettings, TrainerSettings
-from nemo_reasoning.config_optim import Fp8
+from nemo_reasoning.config.train import SftSettings, needs_gpu
+from nemo_reasoning.config.trainer import Fp8, TrainerSettings, needs_transformer_engine
 from nemo_reasoning.errors import BackendError
-from nemo_reasoning.validation_training import needs_gpu, needs_transformer_engine
 
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
 _FP8_CAPABILITY = (8, 9)  # of Ada and Hopper, the first with FP8 tensor cores

@@ -8,15 +8,14 @@ import pytest
 from composing import asked_settings, composed, sft_settings
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_reasoning import config as schemas
-from nemo_reasoning import config_doctor as doctor_schemas
-from nemo_reasoning import config_evaluation as evaluation_schemas
-from nemo_reasoning import config_inference as inference_schemas
-from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Recompute, SftSettings, load_settings, settings_to_dict
+from nemo_reasoning.config import CONF_DIR, RECIPES, load_settings, settings_to_dict
+from nemo_reasoning.config.model import LORA_TARGETS
+from nemo_reasoning.config.train import SftSettings, validate
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.training.memory.planner import fit_to_memory
-from nemo_reasoning.validation import validate
 
+SCHEMAS = {recipe.root: recipe.settings for recipe in RECIPES.values()}
 FILES = sorted(path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml"))
 ATTENTION, ALL = list(LORA_TARGETS[:2]), list(LORA_TARGETS)
 
@@ -39,19 +38,10 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
     return [(root, [f"{groups(root)[group]}={file.stem}", *needed]) for root in roots if group in groups(root)]
 
 
-def schema(root: str) -> type[Any] | None:
-    """Return the class whose docstring names the root YAML."""
-    modules = (schemas, doctor_schemas, evaluation_schemas, inference_schemas)
-    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    return next((cls for cls in classes if (cls.__doc__ or "").startswith(f"conf/{root}.yaml")), None)
-
-
-def check(config: DictConfig, cls: type[Any] | None) -> None:
+def check(config: DictConfig, cls: type[Any]) -> None:
     """Load a composed configuration, unless values are left to the user: those it has to name."""
     missing = OmegaConf.missing_keys(config)
-    if cls is None:
-        assert missing or OmegaConf.to_container(config, resolve=True)
-    elif missing:
+    if missing:
         with pytest.raises(ConfigError, match="|".join(missing)):
             load_settings(config, cls)
     else:
@@ -66,12 +56,11 @@ def test_every_file_composes_and_loads(file: Path) -> None:
 
     assert placed, f"no YAML at the root of conf/ chooses from {file.parent}/"
     for root, overrides in placed:
-        check(composed(*overrides, root=root), schema(root))
+        check(composed(*overrides, root=root), SCHEMAS[root])
 
 
-def test_the_training_recipe_is_checked_against_its_class() -> None:
-    assert Path("sft_lora.yaml") in FILES
-    assert schema("sft_lora") is SftSettings
+def test_every_root_yaml_has_a_class() -> None:
+    assert {path.stem for path in FILES if path.parent == Path(".")} == set(SCHEMAS)
 
 
 def test_what_is_left_to_the_user_is_enough() -> None:

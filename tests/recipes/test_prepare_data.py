@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from nemo_reasoning.config import CONF_DIR, PrepareSettings, load_settings
+from nemo_reasoning.config import CONF_DIR, load_settings
+from nemo_reasoning.config.data import PrepareSettings, validate
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.validation import validate_prepare
 
 RECIPE = CONF_DIR.parent / "recipes" / "prepare_data.py"
 
@@ -28,7 +28,7 @@ def _settings(*overrides: str) -> PrepareSettings:
     ],
 )
 def test_every_group_composes(overrides: tuple[str, ...]) -> None:
-    validate_prepare(_settings(*overrides))
+    validate(_settings(*overrides))
 
 
 def test_subsets_given_replace_those_of_the_group() -> None:
@@ -39,7 +39,7 @@ def test_subsets_given_replace_those_of_the_group() -> None:
 def test_impossible_settings_are_refused_together() -> None:
     chosen = _settings("data=nemotron", "data.subsets={}", "data.validation_share=2", "data.workers=0", "preview=-1")
     with pytest.raises(ConfigError) as caught:
-        validate_prepare(chosen)
+        validate(chosen)
     for key in ("data.subsets={}", "data.validation_share=2", "data.workers=0", "preview=-1"):
         assert key in str(caught.value)
 

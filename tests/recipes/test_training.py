@@ -11,7 +11,7 @@ from launch import environment, records, run, tiny_overrides
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
-from nemo_reasoning.config_data import Order
+from nemo_reasoning.config.data import Order
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.training.checkpoints import best_checkpoint, list_checkpoints

@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from composing import composed, sft_settings
 from omegaconf import OmegaConf
 
-from nemo_reasoning import config, errors
-from nemo_reasoning.config import PeftScheme, PeftSettings, Recompute, SftSettings, load_settings, settings_to_dict
+from nemo_reasoning import errors
+from nemo_reasoning.config import RECIPES, load_settings, settings_to_dict
+from nemo_reasoning.config.data import FilterSettings
+from nemo_reasoning.config.evaluate import QuizSettings
+from nemo_reasoning.config.model import PeftScheme, PeftSettings, RopeScaling
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.errors import ConfigError
 
 
@@ -70,12 +75,21 @@ def leaves(value: Any) -> list[Any]:
     return [value]
 
 
-def test_classes_hold_no_values() -> None:
-    classes = [value for value in vars(config).values() if isinstance(value, type) and is_dataclass(value)]
+def nested(cls: type[Any]) -> set[type[Any]]:
+    """Return a settings class and every dataclass within its fields."""
+    hints = get_type_hints(cls)
+    parts = {part for hint in hints.values() for part in (hint, *get_args(hint)) if is_dataclass(part)}
+    return {cls}.union(*(nested(part) for part in parts))
 
-    assert SftSettings in classes
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_classes_hold_no_values(recipe: str) -> None:
+    classes = nested(RECIPES[recipe].settings)
+
+    if recipe == "sft":
+        assert classes >= {QuizSettings, RopeScaling, FilterSettings}  # below a list, an option, two levels
     for cls in classes:
-        assert not [field.name for field in fields(cls) if field.default is not field.default_factory]
+        assert not [field.name for field in fields(cls) if (field.default, field.default_factory) != (MISSING, MISSING)]
 
 
 @pytest.mark.parametrize(("rslora", "scale"), [(True, 16.0), (False, 2.0)])
@@ -111,7 +125,7 @@ def test_importing_the_package_loads_nothing_and_does_nothing() -> None:
 
 def test_settings_and_validation_need_neither_torch_nor_nemo_nor_hydra() -> None:
     script = (
-        "import sys, nemo_reasoning.validation, nemo_reasoning.hardware, nemo_reasoning.training.plan\n"
+        "import sys, nemo_reasoning.config, nemo_reasoning.hardware, nemo_reasoning.training.plan\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nemo', 'megatron', 'hydra', "
         "'transformers', 'lightning'}))"
     )

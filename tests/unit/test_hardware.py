@@ -8,7 +8,8 @@ from composing import composed
 from omegaconf import OmegaConf
 
 from nemo_reasoning import hardware
-from nemo_reasoning.config import CONF_DIR, SftSettings, load_settings
+from nemo_reasoning.config import CONF_DIR, load_settings
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError, ConfigError
 from nemo_reasoning.hardware import gpu_memory_gb, matching_hardware
 

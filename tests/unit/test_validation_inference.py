@@ -4,9 +4,8 @@ import pytest
 from composing import composed
 
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_inference import GenerateSettings, ServeSettings
+from nemo_reasoning.config.inference import GenerateSettings, ServeSettings, validate_generate, validate_serve
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.validation import validate_generate, validate_serve
 
 
 @pytest.mark.parametrize(

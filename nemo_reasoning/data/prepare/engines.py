@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
-from nemo_reasoning.config_data import Engine
+from nemo_reasoning.config.data import Engine
 from nemo_reasoning.errors import DataError
 
 Input = TypeVar("Input")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from nemo_reasoning.config_data import FilterSettings
+from nemo_reasoning.config.data import FilterSettings
 from nemo_reasoning.data.prepare.language import Languages
 from nemo_reasoning.data.prepare.overlap import Overlap
 from nemo_reasoning.data.schema import Row

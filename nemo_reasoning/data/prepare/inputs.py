@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 
 from nemo_reasoning.artifacts import atomic_path, file_sha256
-from nemo_reasoning.config_data import DataSettings, DataSource
+from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.data.builtin import training_rows
 from nemo_reasoning.data.prepare.files import file_size, is_remote
 from nemo_reasoning.errors import DataError

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.config_data import Order
+from nemo_reasoning.config.data import Order
 
 
 def final_order(rows: NDArray[np.void], order: Order) -> NDArray[np.int64]:

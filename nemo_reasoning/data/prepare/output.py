@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import write_manifest
-from nemo_reasoning.config_data import Order
+from nemo_reasoning.config.data import Order
 from nemo_reasoning.data.packing import PackingPlan, pack, pack_in_order
 from nemo_reasoning.data.prepare.merge import Rows
 from nemo_reasoning.data.prepare.order import final_order

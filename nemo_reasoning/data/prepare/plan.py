@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config_data import DataSettings, DataSource
+from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare import engines
 from nemo_reasoning.data.prepare.files import Span, file_size, owned_lines

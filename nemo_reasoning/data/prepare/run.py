@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest
-from nemo_reasoning.config_data import DataSettings, Engine, Sampling
+from nemo_reasoning.config.data import DataSettings, Engine, Sampling
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.disk import disk_errors
 from nemo_reasoning.data.prepare.inputs import find_subsets

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.config_data import DataSettings
+from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.prepare.duplicates import NearlySeen, Seen
 from nemo_reasoning.data.prepare.inputs import Subset
 from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED, Shard

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import atomic_path
-from nemo_reasoning.config_data import DataSettings, Sampling
+from nemo_reasoning.config.data import DataSettings, Sampling
 from nemo_reasoning.data.disk import disk_errors, save_array
 from nemo_reasoning.data.dual_mode import fraction
 from nemo_reasoning.data.prepare.files import Span, file_size, is_remote, owned_lines

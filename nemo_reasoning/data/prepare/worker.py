@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.config_data import DataSettings
+from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.dual_mode import fraction, turned_off
 from nemo_reasoning.data.prepare.duplicates import signature

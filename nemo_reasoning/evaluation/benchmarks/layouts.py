@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from nemo_reasoning.answers.choices import LETTERS
 from nemo_reasoning.answers.quantities import parse_quantity, plain
-from nemo_reasoning.config_evaluation import BenchmarkLayout
+from nemo_reasoning.config.evaluate import BenchmarkLayout
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.files import FileRow
 from nemo_reasoning.evaluation.benchmarks.question import Kind, Question, choice_question

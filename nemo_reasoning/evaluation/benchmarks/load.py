@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from nemo_reasoning.artifacts import file_sha256
-from nemo_reasoning.config_evaluation import BenchmarkLayout, BenchmarkSettings
+from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings
 from nemo_reasoning.data.builtin import Problem, held_out
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.benchmarks.files import find_files, read_rows

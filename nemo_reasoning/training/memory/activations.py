@@ -8,7 +8,8 @@ divides what lies between a column-parallel and a row-parallel linear, and nothi
 
 from collections.abc import Iterator
 
-from nemo_reasoning.config import PeftScheme, Recompute
+from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.models.sizes import linear_shapes
 from nemo_reasoning.training.memory.workload import Workload
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemo_reasoning.config import PeftScheme
+from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.models.sizes import linear_shapes
 from nemo_reasoning.training.memory.activations import activation_bytes
 from nemo_reasoning.training.memory.static import StaticBytes, static_bytes

@@ -11,21 +11,14 @@ from pathlib import Path
 import psutil
 from omegaconf import OmegaConf
 
-from nemo_reasoning.config import (
-    AUTO_BATCH,
-    CONF_DIR,
-    LORA_TARGETS,
-    Accelerator,
-    Architecture,
-    PeftScheme,
-    Recompute,
-    SftSettings,
-)
+from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme
+from nemo_reasoning.config.train import SftSettings, validate
+from nemo_reasoning.config.trainer import AUTO_BATCH, Accelerator, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, MemoryEstimate, estimate_memory, fits
 from nemo_reasoning.training.memory.workload import Workload, workload_of
-from nemo_reasoning.validation import validate
 
 _SHORTEST = 256
 

@@ -7,7 +7,9 @@ from functools import cache
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from nemo_reasoning.config import CONF_DIR, LORA_TARGETS, Architecture, PeftScheme, Recommended, Recompute
+from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, Recommended
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.models.sizes import count_parameters
 from nemo_reasoning.training.memory.estimate import (
     GIB,

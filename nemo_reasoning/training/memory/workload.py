@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from nemo_reasoning.config import Accelerator, Architecture, PeftScheme, Recompute, SftSettings
-from nemo_reasoning.config_optim import OptimKind
+from nemo_reasoning.config.model import Architecture, PeftScheme
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Accelerator, OptimKind, Recompute
 
 
 @dataclass(frozen=True, kw_only=True)

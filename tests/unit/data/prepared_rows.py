@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from tiny import chatml_tokenizer
 
 from nemo_reasoning.artifacts import file_sha256
-from nemo_reasoning.config import CONF_DIR, PrepareSettings, load_settings
-from nemo_reasoning.config_data import DataSettings
+from nemo_reasoning.config import CONF_DIR, load_settings
+from nemo_reasoning.config.data import DataSettings, PrepareSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prepared_rows import corpus, digests, prepared
 
-from nemo_reasoning.config_data import Engine
+from nemo_reasoning.config.data import Engine
 from nemo_reasoning.data.prepare import engines
 from nemo_reasoning.errors import DataError
 

@@ -11,7 +11,7 @@ import pytest
 from composing import composed
 
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_doctor import DoctorSettings
+from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.doctor.facts import Access
 from nemo_reasoning.doctor.machine import find_gpus, look_around
 from nemo_reasoning.doctor.sources import ask_hub, data_source, has_token, model_source

@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from nemo_reasoning.config import CONF_DIR, load_settings
-from nemo_reasoning.config_evaluation import EvaluateSettings
+from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 
 DATA = Path(__file__).parents[2] / "data" / "benchmarks"

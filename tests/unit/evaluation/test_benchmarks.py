@@ -9,7 +9,7 @@ from huggingface_hub.errors import GatedRepoError
 from requests import Response
 from settings_of import DATA, evaluate_settings
 
-from nemo_reasoning.config_evaluation import BenchmarkSettings
+from nemo_reasoning.config.evaluate import BenchmarkSettings
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
 

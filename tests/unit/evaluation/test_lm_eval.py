@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scripted import ScriptedEngine
 
-from nemo_reasoning.config_evaluation import ProtocolName, ProtocolSettings, Sampling
+from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings, Sampling
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.lm_eval import run_task
 from nemo_reasoning.evaluation.samples import Sample

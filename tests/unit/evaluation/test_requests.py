@@ -8,7 +8,7 @@ import pytest
 from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
-from nemo_reasoning.config_evaluation import EvaluateSettings
+from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import SampleRequest, collect_samples, sample_requests

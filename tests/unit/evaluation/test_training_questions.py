@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_reasoning.config_evaluation import QuizSettings
+from nemo_reasoning.config.evaluate import QuizSettings
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.training_questions import training_questions
 

@@ -10,7 +10,7 @@ from trained_adapters import run, scaled, trained_logits
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
-from nemo_reasoning.config import PeftScheme
+from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import ExportError, TemplateError, VerificationError
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.adapter import Adapter

@@ -10,7 +10,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import LlamaForCausalLM
 
-from nemo_reasoning.config import Architecture, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.adapter import Adapter

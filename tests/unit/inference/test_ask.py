@@ -11,7 +11,7 @@ from composing import composed
 from rich.console import Console
 
 from nemo_reasoning.config import load_settings
-from nemo_reasoning.config_inference import GenerateSettings
+from nemo_reasoning.config.inference import GenerateSettings
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.inference.ask import generate, read_rows, request_of
 from nemo_reasoning.inference.hf import HFEngine

@@ -9,7 +9,7 @@ from architectures import LISTED, SMALL, hf_config, listed, weightless
 from peft import LoraConfig, get_peft_model
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from nemo_reasoning.config import LORA_TARGETS, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import (
     architecture_from_hf,

@@ -7,7 +7,7 @@ from pathlib import Path
 from composing import sft_settings
 from tiny import save_tiny_llama
 
-from nemo_reasoning.config import SftSettings
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.models.importer import convert

@@ -14,7 +14,8 @@ from composing import sft_settings
 from tiny import save_tiny_llama
 
 from nemo_reasoning.backend.runtime import Backend
-from nemo_reasoning.config import Recompute, SftSettings
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.models.hub import fetch_base
 from nemo_reasoning.models.importer import import_base
 

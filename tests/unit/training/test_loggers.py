@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nemo_reasoning.config import LoggerBackend
+from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.training.loggers import (
     METRICS_FILE,

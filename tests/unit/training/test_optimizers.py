@@ -7,7 +7,7 @@ import torch
 from short_runs import losses, prepare_inputs, train_here
 
 from nemo_reasoning.backend.runtime import backend
-from nemo_reasoning.config_optim import OptimKind
+from nemo_reasoning.config.trainer import OptimKind
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.run import TrainingInputs
 

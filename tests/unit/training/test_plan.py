@@ -8,7 +8,7 @@ import pytest
 from composing import sft_settings
 from rich.console import Console
 
-from nemo_reasoning.config import Init
+from nemo_reasoning.config.model import Init
 from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.training.plan import RunPlan, plan_run, plan_table
 

@@ -17,7 +17,9 @@ from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.backend.runtime import backend
-from nemo_reasoning.config import LORA_TARGETS, Recompute, SftSettings
+from nemo_reasoning.config.model import LORA_TARGETS
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.data.store import TokenStore

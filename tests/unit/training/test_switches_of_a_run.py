@@ -7,7 +7,7 @@ import pytest
 import torch
 from composing import sft_settings
 
-from nemo_reasoning.config import SftSettings
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.training.run import _process_callbacks
 from nemo_reasoning.training.switches import prepare_process, switched, with_expandable_segments

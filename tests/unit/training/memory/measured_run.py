@@ -12,7 +12,7 @@ from architectures import SMALL
 from composing import sft_settings
 from lightning.pytorch import Callback
 
-from nemo_reasoning.config import SftSettings
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.training import run as training_run

@@ -8,7 +8,7 @@ import pytest
 import torch
 from measured_run import Measured, measure, settings_of
 
-from nemo_reasoning.config import Recompute
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.training.memory.activations import activation_bytes
 from nemo_reasoning.training.memory.static import static_bytes
 from nemo_reasoning.training.memory.workload import Workload, workload_of

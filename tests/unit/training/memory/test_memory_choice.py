@@ -9,7 +9,8 @@ from composing import asked_settings, sft_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.config import AUTO_BATCH, LORA_TARGETS, PeftScheme, Recompute
+from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme
+from nemo_reasoning.config.trainer import AUTO_BATCH, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.sizes import count_linear_weights, count_lora_parameters, count_parameters
 from nemo_reasoning.training.memory.estimate import GIB, estimate_memory, fits

@@ -1,7 +1,9 @@
-"""Typed settings of evaluation: of recipes/evaluate.py, and while training. Values live in conf/."""
+"""Settings of recipes/evaluate.py, and of the evaluation while training."""
 
 from dataclasses import dataclass
 from enum import Enum
+
+from nemo_reasoning.config import checks
 
 
 class BenchmarkLayout(Enum):
@@ -91,6 +93,29 @@ class EvaluateSettings:
     output_dir: str | None
     cache_dir: str
     compare: list[str]
+
+
+def validate(settings: EvaluateSettings) -> None:
+    """Refuse settings that cannot be measured.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    counts = {name: getattr(settings, name) for name in ("samples", "chunk", "concurrency", "limit")}
+    problems = checks.positive({**counts, "protocol.max_tokens": settings.protocol.max_tokens})
+    if not settings.benchmark:
+        problems.append("benchmark=[]: choose at least one")
+    if not settings.reasoning:
+        problems.append("reasoning=[]: choose on, off or both")
+    if settings.budget is not None and (not settings.budget or min(settings.budget) < 0):
+        problems.append(f"budget={settings.budget}: give null, or thinking tokens from 0 upwards")
+    greedy = [mode.value for mode in settings.reasoning if settings.protocol.sampling(mode.value).temperature == 0]
+    if settings.samples > 1 and greedy:
+        problems.append(
+            f"samples={settings.samples}: with temperature 0 all samples are equal; set "
+            + " and ".join(f"protocol.thinking_{mode}.temperature" for mode in greedy)
+        )
+    checks.refuse(problems)
 
 
 @dataclass

@@ -1,0 +1,143 @@
+"""Settings of conf/data, which every recipe that needs rows shares, and of recipes/prepare_data.py."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nemo_reasoning.config import checks
+from nemo_reasoning.config.model import ModelSettings
+
+
+class DataSource(Enum):
+    """Where the rows come from."""
+
+    builtin = "builtin"
+    jsonl = "jsonl"
+    nemotron = "nemotron"
+
+
+class Sampling(Enum):
+    """Which rows are taken when fewer are wanted than there are."""
+
+    block = "block"
+    reservoir = "reservoir"
+    head = "head"
+
+
+class Order(Enum):
+    """How the prepared rows follow each other."""
+
+    shuffle = "shuffle"
+    curriculum = "curriculum"
+
+
+class Engine(Enum):
+    """What runs the workers."""
+
+    local = "local"
+    ray = "ray"
+
+
+@dataclass
+class FilterSettings:
+    """conf/data: filters. A value of false, null or [] turns one off."""
+
+    empty_think: bool
+    unclosed_think: bool
+    think_in_off_row: bool
+    no_think_in_on_row: bool
+    missing_box: bool
+    used_in_training: str | None
+    languages: list[str]
+    language_confidence: float
+    licenses: list[str]
+    generators: list[str]
+    max_tokens: int | None
+    max_completion_tokens: int | None
+    exact_duplicates: bool
+    near_duplicates: float | None
+    overlap_files: list[str]
+    overlap_words: int
+
+
+@dataclass
+class DataSettings:
+    """conf/data."""
+
+    source: DataSource
+    paths: list[str]
+    rows: int | None
+    root: str | None
+    revision: str | None
+    layout: dict[str, list[str]]
+    subsets: dict[str, int | None]
+    sampling: Sampling
+    block_kb: int
+    shard_mb: int
+    filters: FilterSettings
+    thinking_off_share: float
+    validation_share: float
+    max_quarantined_share: float
+    order: Order
+    packing_window: int
+    messages: bool
+    fast_tokenizer: bool
+    engine: Engine
+    workers: int | None
+    seed: int
+
+    def problems(self) -> list[str]:
+        """Return what cannot be prepared, each with its remedy."""
+        filters = self.filters
+        counted = ("rows", "workers", "block_kb", "shard_mb", "packing_window")
+        limits = ("max_tokens", "max_completion_tokens", "overlap_words")
+        above = {
+            **{f"data.{name}": getattr(self, name) for name in counted},
+            **{f"data.filters.{name}": getattr(filters, name) for name in limits},
+            **{f"data.subsets.{name}": rows for name, rows in self.subsets.items()},
+        }
+        shares = {
+            "data.thinking_off_share": self.thinking_off_share,
+            "data.max_quarantined_share": self.max_quarantined_share,
+            "data.filters.language_confidence": filters.language_confidence,
+            "data.filters.near_duplicates": filters.near_duplicates,
+        }
+        found = [*checks.positive(above), *checks.shares(shares)]
+        if not 0 < self.validation_share < 1:  # neither split may be empty
+            found.append(f"data.validation_share={self.validation_share}: must be above 0, and below 1")
+        return found + self._source_problems()
+
+    def _source_problems(self) -> list[str]:
+        if self.source is DataSource.builtin and self.rows is None:
+            return ["data.rows=null: the built-in problems never end; give a number of rows"]
+        if self.source is DataSource.jsonl and not self.paths:
+            return ["data.paths=[]: name at least one file, as in data.paths=[rows.jsonl]"]
+        if self.source is DataSource.nemotron and not self.subsets:
+            return ["data.subsets={}: name at least one, as in data.subsets={math: 1000}"]
+        return []
+
+
+@dataclass
+class PrepareSettings:
+    """conf/prepare_data.yaml."""
+
+    output_dir: str
+    cache_dir: str
+    seq_length: int
+    preview: int
+    model: ModelSettings
+    data: DataSettings
+
+
+def validate(settings: PrepareSettings) -> None:
+    """Refuse settings that cannot prepare data.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    checks.refuse(
+        [
+            *checks.positive({"seq_length": settings.seq_length}),
+            *checks.not_negative({"preview": settings.preview}),
+            *settings.data.problems(),
+        ]
+    )

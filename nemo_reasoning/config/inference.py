@@ -1,0 +1,194 @@
+"""Settings of recipes/generate.py and recipes/serve.py."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nemo_reasoning.config import checks
+
+
+class EngineKind(Enum):
+    """What computes the answers."""
+
+    hf = "hf"
+    vllm = "vllm"
+
+
+class Reasoning(Enum):
+    """The thinking switch."""
+
+    on = "on"
+    off = "off"
+
+
+@dataclass
+class EngineSettings:
+    """conf/engine."""
+
+    kind: EngineKind
+    dtype: str
+    device: str
+    batch_size: int
+    context: int | None
+    cache_gb: float | None
+    vllm_python: str | None
+    vllm_args: list[str]
+
+    def problems(self) -> list[str]:
+        """Return the values outside their ranges."""
+        names = ("batch_size", "context", "cache_gb")
+        return checks.positive({f"engine.{name}": getattr(self, name) for name in names})
+
+
+@dataclass
+class SamplingSettings:
+    """How tokens are drawn: temperature 0 takes the likeliest."""
+
+    temperature: float
+    top_p: float
+
+
+@dataclass
+class EffortSettings:
+    """Budgets of thinking tokens by level of effort."""
+
+    low: int
+    medium: int
+    high: int
+
+
+@dataclass
+class ThinkingSettings:
+    """conf/thinking."""
+
+    sampling_on: SamplingSettings
+    sampling_off: SamplingSettings
+    efforts: EffortSettings
+
+    def problems(self) -> list[str]:
+        """Return the values outside their ranges."""
+        return checks.not_negative({f"thinking.efforts.{name}": value for name, value in vars(self.efforts).items()})
+
+
+@dataclass
+class ServeLimits:
+    """What clients of the service may ask for, one and all together."""
+
+    waiting: int
+    max_new_tokens: int
+    choices: int
+    body_bytes: int
+    timeout_seconds: float
+    heartbeat_seconds: float
+    retry_after_seconds: int
+    grace_seconds: float
+
+    def problems(self) -> list[str]:
+        """Return the values outside their ranges."""
+        above = {f"limits.{name}": value for name, value in vars(self).items()}
+        rest = {key: above.pop(key) for key in ("limits.waiting", "limits.grace_seconds")}
+        return [*checks.positive(above), *checks.not_negative(rest)]
+
+
+@dataclass
+class ServeSettings:
+    """conf/serve.yaml."""
+
+    checkpoint: str
+    name: str | None
+    adapters: dict[str, str]
+    template: str | None
+    cache_dir: str
+    reasoning: Reasoning
+    host: str
+    port: int
+    api_key_file: str | None
+    cors_origins: list[str]
+    log_prompts: bool
+    engine: EngineSettings
+    thinking: ThinkingSettings
+    limits: ServeLimits
+
+
+class Scaling(Enum):
+    """How more tokens are spent on a question."""
+
+    none = "none"
+    vote = "vote"
+    best = "best"
+    extend = "extend"
+
+
+class Effort(Enum):
+    """Levels of thinking."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
+@dataclass
+class GenerateSettings:
+    """conf/generate.yaml."""
+
+    checkpoint: str
+    template: str | None
+    cache_dir: str
+    prompt: str | None
+    input: str | None
+    output: str | None
+    reasoning: Reasoning
+    budget: int | None
+    effort: Effort | None
+    min_thinking: int
+    max_new_tokens: int
+    temperature: float | None
+    top_p: float | None
+    seed: int
+    scaling: Scaling
+    n: int
+    engine: EngineSettings
+    thinking: ThinkingSettings
+
+
+def validate_generate(settings: GenerateSettings) -> None:
+    """Refuse settings that cannot ask a model.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    rest = {name: getattr(settings, name) for name in ("budget", "min_thinking", "temperature")}
+    problems = [
+        *checks.positive({"max_new_tokens": settings.max_new_tokens, "n": settings.n}),
+        *checks.not_negative(rest),
+        *_check_question(settings),
+        *settings.engine.problems(),
+        *settings.thinking.problems(),
+    ]
+    if settings.top_p is not None and not 0 < settings.top_p <= 1:
+        problems.append(f"top_p={settings.top_p}: must be above 0, and 1 at most")
+    checks.refuse(problems)
+
+
+def _check_question(settings: GenerateSettings) -> list[str]:
+    problems, asked = [], settings.prompt is not None or settings.input is not None
+    if settings.prompt is not None and settings.input is not None:
+        problems.append("prompt and input: both are given; give one of them")
+    if settings.output is not None and settings.input is None:
+        problems.append(f"output={settings.output}: only the answers to a file are written; give input, or no output")
+    if settings.scaling is not Scaling.none and not asked:
+        problems.append(f"scaling={settings.scaling.value}: a chat takes the first answer; give prompt or input")
+    if settings.budget is not None and settings.effort is not None:
+        problems.append(f"budget={settings.budget} and effort={settings.effort.value}: give one of them")
+    return problems
+
+
+def validate_serve(settings: ServeSettings) -> None:
+    """Refuse settings that cannot serve.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    problems = [*settings.limits.problems(), *settings.engine.problems(), *settings.thinking.problems()]
+    if not 0 <= settings.port < 2**16:
+        problems.append(f"port={settings.port}: must lie between 0 and 65535")
+    checks.refuse(problems)

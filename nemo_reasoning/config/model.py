@@ -1,0 +1,131 @@
+"""Settings of conf/model and conf/peft: the base model, and how it is adapted."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nemo_reasoning.config import checks
+
+DTYPES = ("float32", "bfloat16")
+LORA_TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
+
+
+class Init(Enum):
+    """Where the base weights come from."""
+
+    pretrained = "pretrained"
+    random = "random"
+
+
+class PeftScheme(Enum):
+    """How the base model is adapted."""
+
+    lora = "lora"
+    qlora = "qlora"  # LoRA on a base in NF4
+    dora = "dora"  # weight-decomposed low-rank adaptation
+    none = "none"  # every weight is trained
+
+
+@dataclass
+class RopeScaling:
+    """Llama-3.1's frequency scaling of the rotary embedding."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_seq_length: int
+
+
+@dataclass
+class Architecture:
+    """The shape of a Llama model, enough to plan a run without its weights."""
+
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    head_dim: int
+    vocab_size: int
+    max_seq_length: int
+    tie_embeddings: bool
+    rope_base: float
+    rope_scaling: RopeScaling | None
+    norm_epsilon: float
+
+
+@dataclass
+class Recommended:
+    """Values that depend on the model's size; other groups refer to them."""
+
+    dim: int
+    alpha: int
+    dropout: float
+    target_modules: list[str]
+    lr: float
+    full_lr: float  # where every weight is trained
+    epochs: float
+    seq_length: int
+    global_batch_size: int
+    eval_interval: int
+
+
+@dataclass
+class ModelSettings:
+    """conf/model."""
+
+    name: str
+    source: str
+    revision: str | None
+    init: Init
+    dtype: str
+    template: str
+    architecture: Architecture | None
+    recommended: Recommended
+
+    def problems(self) -> list[str]:
+        """Return what cannot be loaded or built, each with its remedy."""
+        found = []
+        if self.dtype not in DTYPES:
+            found.append(f"model.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
+        if self.architecture is None and self.init is Init.random:
+            found.append("model.init=random needs model.architecture, which is null; choose a listed model")
+        return found
+
+
+@dataclass
+class PeftSettings:
+    """conf/peft."""
+
+    scheme: PeftScheme
+    dim: int
+    alpha: float
+    dropout: float
+    target_modules: list[str]
+    rslora: bool
+
+    @property
+    def scale(self) -> float:
+        """Factor on the adapter's output: alpha / sqrt(dim) with rsLoRA (arXiv 2312.03732), else alpha / dim."""
+        return float(self.alpha / (self.dim**0.5 if self.rslora else self.dim))
+
+    def problems(self) -> list[str]:
+        """Return what cannot work about an adapter, or the lack of one, each with its remedy."""
+        found = checks.below_one({"peft.dropout": self.dropout})
+        if self.scheme is PeftScheme.none:
+            given = {name: getattr(self, name) for name in ("dim", "alpha", "dropout", "target_modules")}
+            return found + [
+                f"peft.{key}={value}: peft=none trains every weight and has no adapter; leave it out, or choose "
+                "peft=lora"
+                for key, value in given.items()
+                if value
+            ]
+        found += checks.positive({"peft.dim": self.dim, "peft.alpha": self.alpha})
+        unknown = sorted(set(self.target_modules) - set(LORA_TARGETS))
+        if unknown or not self.target_modules:
+            found.append(f"peft.target_modules={unknown or '[]'}: choose from {', '.join(LORA_TARGETS)}")
+        if self.scheme is PeftScheme.dora and self.dropout > 0:
+            found.append(
+                f"peft.dropout={self.dropout} with peft=dora: NeMo's DoRA normalises the dropped-out input of "
+                "linear_qkv and linear_fc1 a second time; set peft.dropout=0"
+            )
+        return found

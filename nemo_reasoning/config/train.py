@@ -1,0 +1,197 @@
+"""Settings of recipes/sft_lora.py, and what cannot train: checked before NeMo is imported or a weight is loaded."""
+
+from dataclasses import dataclass
+from enum import Enum
+from math import gcd
+
+from nemo_reasoning.config import checks
+from nemo_reasoning.config.data import DataSettings
+from nemo_reasoning.config.evaluate import QuizSettings
+from nemo_reasoning.config.model import ModelSettings, PeftScheme, PeftSettings
+from nemo_reasoning.config.trainer import (
+    Accelerator,
+    HardwareSettings,
+    OptimKind,
+    OptimSettings,
+    Recompute,
+    TrainerSettings,
+    needs_transformer_engine,
+)
+
+
+class LoggerBackend(Enum):
+    """Where metrics go besides metrics.jsonl."""
+
+    none = "none"
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
+@dataclass
+class CallbackSettings:
+    """conf/callbacks."""
+
+    memory: bool
+    throughput: bool
+    progress_interval: int
+    samples_interval: int
+    samples_max_new_tokens: int
+    eval: QuizSettings | None
+
+    def problems(self) -> list[str]:
+        """Return the values outside their ranges."""
+        above = ("progress_interval", "samples_max_new_tokens")
+        return [
+            *checks.positive({f"callbacks.{name}": getattr(self, name) for name in above}),
+            *checks.not_negative({"callbacks.samples_interval": self.samples_interval}),
+        ]
+
+
+@dataclass
+class LoggerSettings:
+    """conf/logger."""
+
+    backend: LoggerBackend
+    project: str
+
+
+@dataclass
+class BackendSettings:
+    """The switches of `nemo_reasoning.backend`: None means as found."""
+
+    cuda: bool | None
+    transformer_engine: bool | None
+
+
+@dataclass
+class SftSettings:
+    """conf/sft_lora.yaml."""
+
+    name: str
+    output_dir: str
+    cache_dir: str
+    dry_run: bool
+    evaluate: int
+    backend: BackendSettings
+    model: ModelSettings
+    data: DataSettings
+    peft: PeftSettings
+    hardware: HardwareSettings
+    trainer: TrainerSettings
+    optim: OptimSettings
+    callbacks: CallbackSettings
+    logger: LoggerSettings
+
+
+def validate(settings: SftSettings) -> None:
+    """Refuse settings that cannot train.
+
+    Raises:
+        ConfigError: Lists every problem found, each with its remedy.
+    """
+    checks.refuse(
+        [
+            *settings.model.problems(),
+            *settings.data.problems(),
+            *settings.peft.problems(),
+            *settings.trainer.problems(),
+            *settings.optim.problems(),
+            *settings.callbacks.problems(),
+            *_check_command(settings),
+            *_check_model(settings),
+            *_check_machine(settings),
+        ]
+    )
+
+
+def needs_gpu(settings: SftSettings) -> list[str]:
+    """Return the settings, with their remedies, that have no meaning without a GPU."""
+    trainer, paged = settings.trainer, settings.optim.kind is OptimKind.paged_adamw_8bit
+    bound, bounded = f"trainer.memory_fraction={trainer.memory_fraction}", trainer.memory_fraction is not None
+    chosen = {
+        "trainer.tf32=true": (trainer.tf32, "trainer.tf32=false"),
+        "trainer.expandable_segments=true": (trainer.expandable_segments, "trainer.expandable_segments=false"),
+        bound: (bounded, "trainer.memory_fraction=null"),
+        "optim.kind=paged_adamw_8bit": (paged, "optim=adamw_8bit"),
+    }
+    return [f"{name} needs a GPU; set {off}" for name, (on, off) in chosen.items() if on]
+
+
+def _check_command(settings: SftSettings) -> list[str]:
+    problems = checks.not_negative({"evaluate": settings.evaluate})
+    if settings.dry_run and settings.evaluate:
+        problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
+    if not settings.data.messages:
+        problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
+    return problems
+
+
+def _check_model(settings: SftSettings) -> list[str]:
+    """Return where the trainer asks for what the model's shape does not allow."""
+    shape, trainer, name = settings.model.architecture, settings.trainer, settings.model.name
+    if shape is None:
+        return []
+    problems = []
+    if trainer.seq_length > shape.max_seq_length:
+        problems.append(
+            f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of {name}; lower it"
+        )
+    heads, groups, layers = shape.num_attention_heads, shape.num_query_groups, shape.num_layers
+    for key, parts, divisible in (
+        ("tensor_model_parallel_size", f"{heads} attention heads and {groups} KV groups", gcd(heads, groups)),
+        ("pipeline_model_parallel_size", f"{layers} layers", layers),
+    ):
+        size = getattr(trainer, key)
+        if size > 0 and divisible % size:
+            choices = ", ".join(str(number) for number in range(1, divisible + 1) if divisible % number == 0)
+            problems.append(f"trainer.{key}={size} does not divide the {parts} of {name}; choose one of {choices}")
+    return problems
+
+
+def _check_machine(settings: SftSettings) -> list[str]:
+    """Return what the machine that the settings name, or the scheme, cannot compute."""
+    wanted, trainer = settings.backend, settings.trainer
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    quantised = settings.peft.scheme is PeftScheme.qlora
+    without_te = on_cpu or wanted.cuda is False or wanted.transformer_engine is False or quantised
+    problems = needs_gpu(settings) if on_cpu or wanted.cuda is False else []
+    if on_cpu and wanted.cuda:
+        problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
+    if quantised and wanted.transformer_engine:
+        problems.append(
+            "backend.transformer_engine=true with peft=qlora: its linears cannot hold NF4 weights; set it to null"
+        )
+    if without_te:
+        problems += needs_transformer_engine(trainer)
+        if trainer.context_parallel_size > 1:
+            problems.append(
+                f"trainer.context_parallel_size={trainer.context_parallel_size} needs GPUs with Transformer Engine; "
+                "set it to 1"
+            )
+    if settings.peft.scheme is PeftScheme.dora and trainer.tensor_model_parallel_size > 1:
+        problems.append(
+            f"trainer.tensor_model_parallel_size={trainer.tensor_model_parallel_size} with peft=dora: NeMo's DoRA "
+            "takes the norm over one rank's share of a weight; set it to 1, or choose peft=lora"
+        )
+    return problems + (_check_offload(settings) if trainer.offload_layers > 0 else [])
+
+
+def _check_offload(settings: SftSettings) -> list[str]:
+    """Return what Megatron's TransformerConfig would refuse about offloading, once the model is being built."""
+    trainer, shape = settings.trainer, settings.model.architecture
+    named = f"trainer.offload_layers={trainer.offload_layers}"
+    problems = []
+    if shape is not None and trainer.offload_layers >= shape.num_layers:
+        problems.append(f"{named}: {settings.model.name} has {shape.num_layers} layers; at least one has to stay")
+    if trainer.recompute is not Recompute.none:
+        problems.append(
+            f"{named} with trainer.recompute={trainer.recompute.value}: Megatron does one or the other; set "
+            "trainer.recompute=none"
+        )
+    if trainer.pipeline_model_parallel_size > 1:
+        problems.append(
+            f"{named} with trainer.pipeline_model_parallel_size={trainer.pipeline_model_parallel_size}: Megatron "
+            "does one or the other; set it to 1"
+        )
+    return problems
