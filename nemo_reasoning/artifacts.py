@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from nemo_reasoning.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 _RECORDED = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "tokenizers", "peft")
+_MODULES = {"megatron-core": "megatron.core", "nemo_toolkit": "nemo", "transformer-engine": "transformer_engine"}
 
 
 @contextmanager
@@ -93,15 +95,23 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def installed_version(name: str) -> str | None:
+    """Return the version of a distribution, None where it is not known.
+
+    What a loaded package says of itself goes before the metadata: Megatron-Core lies on the path of some images without
+    any, or with that of another release.
+    """
+    module = sys.modules.get(_MODULES.get(name, ""))
+    try:
+        return getattr(module, "__version__", None) or metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def installed_versions(names: Sequence[str] = _RECORDED) -> dict[str, str]:
     """Return the installed version of each distribution; one that is absent is left out."""
-    found = {"nemo-reasoning": __version__}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in names}
+    return {"nemo-reasoning": __version__} | {name: version for name, version in found.items() if version is not None}
 
 
 def write_manifest(

@@ -65,7 +65,7 @@ def resolve(*, cuda: bool | None = None, transformer_engine: bool | None = None)
 def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None) -> Iterator[Backend]:
     """Make NeMo run on this machine for the length of the block.
 
-    On a machine with CUDA and Transformer Engine nothing is patched. A nested call with the same
+    On a machine with CUDA, Transformer Engine and Megatron-Core 0.15 nothing is patched. A nested call with the same
     switches changes nothing; everything is undone at the end of the outermost block.
 
     Args:
@@ -91,7 +91,12 @@ def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None)
 
 
 def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
-    """Enter the patches that `wanted` calls for, yielding their names."""
+    """Enter the patches that Megatron-Core and `wanted` call for, yielding their names."""
+    from nemo_reasoning.backend import megatron_016
+
+    for patch in megatron_016.needed():  # first: what is imported next needs them
+        stack.enter_context(applied(patch))
+        yield patch.name
     if not wanted.cuda:
         from nemo_reasoning.backend.no_cuda import NO_CUDA, CudaOnCpu
 

@@ -96,6 +96,7 @@ class Machine:
         python: Version.
         container: Name of NVIDIA's container, or what else isolates this process; None outside of any.
         packages: Version by distribution, None where it is not installed.
+        problems: Why NeMo or Megatron-Core will not do, by distribution.
         outputs: Where data and checkpoints go.
         cache: Where imported models go.
         downloads: Where the hub's files go.
@@ -115,6 +116,7 @@ class Machine:
     python: str
     container: str | None
     packages: dict[str, str | None]
+    problems: dict[str, str]
     outputs: Disk
     cache: Disk
     downloads: Disk

@@ -5,11 +5,12 @@ import platform
 import re
 import shutil
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import psutil
 
+from nemo_reasoning.artifacts import installed_version
+from nemo_reasoning.backend.versions import DISTRIBUTIONS, find_problems, found_version
 from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.doctor.facts import OWN_CONTAINER, Disk, Gpu, Machine, Torch
 from nemo_reasoning.doctor.sources import find_sources, has_token
@@ -39,6 +40,7 @@ def look_around(settings: DoctorSettings) -> Machine:
         python=platform.python_version(),
         container=_container(),
         packages={name: _version(name) for name in PACKAGES},
+        problems=find_problems(),
         outputs=_disk(Path(settings.output_dir)),
         cache=_disk(Path(settings.cache_dir).expanduser()),
         downloads=_disk(_hub_cache()),
@@ -123,10 +125,7 @@ def _container_limit() -> int | None:
 
 
 def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return found_version(name) if name in DISTRIBUTIONS else installed_version(name)
 
 
 def _imported(settings: DoctorSettings) -> bool:

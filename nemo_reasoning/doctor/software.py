@@ -1,6 +1,5 @@
 """Verdicts on Python, container and packages."""
 
-import re
 from collections.abc import Iterator
 
 from nemo_reasoning.backend.versions import REMEDY, SUPPORTED
@@ -26,12 +25,10 @@ def check_software(machine: Machine, needs: Needs) -> Iterator[Check]:
         remedy="docs/version-matrix.md names the container whose versions work together",
         otherwise=Verdict.warn,
     )
-    for name, series in SUPPORTED.items():
-        found = machine.packages.get(name)
-        holds = found is not None and any(re.match(rf"{re.escape(one)}(\D|$)", found) for one in series)
-        yield judged(
-            name, found or "not installed", " or ".join(f"{one}.x" for one in series), holds=holds, remedy=REMEDY
-        )
+    for name, wanted in SUPPORTED.items():
+        problem = machine.problems.get(name)
+        found = machine.packages.get(name) or "not installed"
+        yield judged(name, found, wanted, holds=problem is None, remedy=f"{problem} {REMEDY}")
     yield from _check_packages(machine, needs)
 
 

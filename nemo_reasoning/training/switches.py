@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nemo_reasoning.backend.runtime import resolve
+from nemo_reasoning.backend.versions import require_supported_versions
 from nemo_reasoning.config.train import SftSettings, needs_gpu
 from nemo_reasoning.config.trainer import Fp8, TrainerSettings, needs_transformer_engine
 from nemo_reasoning.errors import BackendError
@@ -28,7 +29,9 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
 
     Raises:
         BackendError: A setting needs a GPU or a package that is not there, or comes too late.
+        VersionError: NeMo or Megatron-Core is absent or lacks something.
     """
+    require_supported_versions()
     trainer = settings.trainer
     if settings.optim.kind.is_8bit and importlib.util.find_spec("bitsandbytes") is None:
         raise BackendError(
