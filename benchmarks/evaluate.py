@@ -23,7 +23,7 @@ from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.engine import Engine
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 
 ROOT = Path(__file__).parents[1]

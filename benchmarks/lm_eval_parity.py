@@ -19,7 +19,7 @@ from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.export.tokenizer import strip_generation
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "benchmarks" / "mmlu"

@@ -30,7 +30,7 @@ from rich.table import Table
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.inference.engine import GenerationRequest
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 from nemo_reasoning.reasoning.messages import Message
 
@@ -108,7 +108,7 @@ def measure_transformers(model: Path, requests: Sequence[GenerationRequest]) -> 
     start = time.perf_counter()
     with torch.inference_mode():
         for request in requests:
-            ids = torch.tensor([engine.voice(None).prompt(request).ids])
+            ids = torch.tensor([engine.tokenizer(None).prompt(request).ids])
             found = engine.model.generate(ids, max_new_tokens=request.max_new_tokens, do_sample=False)
             written += found.shape[1] - ids.shape[1]
     return written / (time.perf_counter() - start)
@@ -199,9 +199,9 @@ class Churn:
     async def run(self, *, requests: int, clients: int) -> None:
         """Ask a number of requests, as many at a time as there are clients."""
         numbers = iter(range(requests))
-        await asyncio.gather(*(self._visit(numbers) for _ in range(clients)))
+        await asyncio.gather(*(self._log(numbers) for _ in range(clients)))
 
-    async def _visit(self, numbers: Iterator[int]) -> None:
+    async def _log(self, numbers: Iterator[int]) -> None:
         for number in numbers:
             leaves = self._chance.random() < 0.1
             self.left += leaves

@@ -100,7 +100,7 @@ def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, fol
     if path.exists():
         return
     from nemo_reasoning.export.tokenizer import strip_generation
-    from nemo_reasoning.inference.hf import HFEngine
+    from nemo_reasoning.inference.hf.engine import HFEngine
 
     model: Path = inputs.tokenizer
     adapter: Path | None = None

@@ -14,7 +14,7 @@ def main(config: DictConfig) -> None:
     with recipe():
         settings = load_settings(config, GenerateSettings)
         validate_generate(settings)
-        from nemo_reasoning.inference.ask import generate
+        from nemo_reasoning.inference.generate import generate
 
         generate(settings)
 

@@ -14,7 +14,7 @@ def main(config: DictConfig) -> None:
     with recipe():
         settings = load_settings(config, ServeSettings)
         validate_serve(settings)
-        from nemo_reasoning.serving.launch import serve
+        from nemo_reasoning.serving.server import serve
 
         serve(settings)
 

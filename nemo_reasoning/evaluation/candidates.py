@@ -70,9 +70,9 @@ def _of_run(run: Path, settings: EvaluateSettings) -> list[Candidate]:
 
 
 def _of_weights(source: str, settings: EvaluateSettings) -> list[Candidate]:
-    from nemo_reasoning.inference.sources import find_weights
+    from nemo_reasoning.inference.checkpoints import resolve_checkpoint
 
-    found = find_weights(source, cache_dir=Path(settings.cache_dir).expanduser())
+    found = resolve_checkpoint(source, cache_dir=Path(settings.cache_dir).expanduser())
     template, identity = settings.template, f"{found.model.name} {settings.template}"
     if found.adapter is None:
         return [Candidate(name="model", identity=identity, load=lambda: _hf_engine(found.model, None, template))]
@@ -90,9 +90,9 @@ def _of_weights(source: str, settings: EvaluateSettings) -> list[Candidate]:
 
 def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
     def load() -> Engine:
-        from nemo_reasoning.inference.remote import RemoteEngine
+        from nemo_reasoning.inference.openai_client import OpenAIEngine
 
-        return RemoteEngine(
+        return OpenAIEngine(
             url, model=model, concurrency=settings.concurrency, api_key_variable=settings.api_key_variable
         )
 
@@ -101,7 +101,7 @@ def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
 
 def _hf_engine(model: Path, adapter: Path | None, template: str | None) -> Engine:
     from nemo_reasoning.export.tokenizer import strip_generation
-    from nemo_reasoning.inference.hf import HFEngine
+    from nemo_reasoning.inference.hf.engine import HFEngine
 
     return HFEngine(model, adapter, chat_template=None if template is None else strip_generation(_text_of(template)))
 

@@ -85,7 +85,7 @@ class GenerationRequest:
         return [replace(self, seed=self.seed + number) for number in range(count)]
 
     @property
-    def steered(self) -> bool:
+    def limits_thinking(self) -> bool:
         """Whether the engine has to intervene to keep the limits on thinking."""
         return self.prompt is None and (self.thinking_budget is not None or self.min_thinking > 0)
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-from nemo_reasoning.inference.detokenize import Detokenizer
+from nemo_reasoning.inference.detokenizer import Detokenizer
 from nemo_reasoning.reasoning.tags import Parts, TagScanner, ThinkParser
 
 

@@ -15,14 +15,11 @@ from starlette.exceptions import HTTPException
 from nemo_reasoning import __version__
 from nemo_reasoning.errors import NemoReasoningError
 from nemo_reasoning.inference.engine import GenerationRequest
-from nemo_reasoning.serving.answers import answer
-from nemo_reasoning.serving.chat import ChatFormat, Defaults, chat_generation
-from nemo_reasoning.serving.completions import TextFormat, text_generations
-from nemo_reasoning.serving.desk import Desk
-from nemo_reasoning.serving.guard import Guard
-from nemo_reasoning.serving.schema import ChatRequest, CompletionRequest
-from nemo_reasoning.serving.streams import ClientGone
-from nemo_reasoning.serving.visit import ErrorReply, error_reply, reply, visit_of
+from nemo_reasoning.serving.admission import Admission
+from nemo_reasoning.serving.handlers import ChatFormat, Defaults, TextFormat, answer, chat_generation, text_generations
+from nemo_reasoning.serving.middleware import ErrorReply, RequestMiddleware, error_reply, reply, request_log
+from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest
+from nemo_reasoning.serving.sse import ClientGone
 
 PAGE = Path(__file__).parent / "page" / "index.html"
 _PAGE_POLICY = (
@@ -43,7 +40,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    desk: Desk,
+    admission: Admission,
     *,
     defaults: Defaults,
     api_keys: Sequence[str],
@@ -54,7 +51,7 @@ def create_app(
     """Return the application.
 
     Args:
-        desk: Takes requests to the engine.
+        admission: Takes requests to the engine.
         defaults: Of chats.
         api_keys: One of them has to come with each request to /v1; none lets everybody in.
         max_body_bytes: Of a request.
@@ -62,71 +59,73 @@ def create_app(
         log_prompts: Whether the log holds what is asked.
     """
     app = FastAPI(title="nemo-reasoning", version=__version__, docs_url=None, redoc_url=None)
-    _add_answers(app, desk, defaults=defaults, log_prompts=log_prompts)
-    _add_facts(app, desk)
-    _add_errors(app, desk)
-    app.add_middleware(Guard, metrics=desk.metrics, api_keys=api_keys, max_body_bytes=max_body_bytes)
-    if cors_origins:  # around the guard: a browser asks for permission without a key
+    _add_answers(app, admission, defaults=defaults, log_prompts=log_prompts)
+    _add_facts(app, admission)
+    _add_errors(app, admission)
+    app.add_middleware(RequestMiddleware, metrics=admission.metrics, api_keys=api_keys, max_body_bytes=max_body_bytes)
+    if cors_origins:  # around the middleware: a browser asks for permission without a key
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
     return app
 
 
-def _add_answers(app: FastAPI, desk: Desk, *, defaults: Defaults, log_prompts: bool) -> None:
+def _add_answers(app: FastAPI, admission: Admission, *, defaults: Defaults, log_prompts: bool) -> None:
     def note(request: Request, model: str, asked: GenerationRequest, **facts: Any) -> None:
-        visit = visit_of(request)
-        visit.facts |= {"model": model, "mode": asked.mode, "budget": asked.thinking_budget, **facts}
+        log = request_log(request)
+        log.facts |= {"model": model, "mode": asked.mode, "budget": asked.thinking_budget, **facts}
         if log_prompts:
-            visit.facts["prompt"] = asked.prompt or [message.to_dict() for message in asked.messages]
+            log.facts["prompt"] = asked.prompt or [message.to_dict() for message in asked.messages]
 
     @app.post("/v1/chat/completions", responses=_DOCUMENTED)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
-        asked = chat_generation(body, adapter=desk.adapter(body.model), defaults=defaults)
+        asked = chat_generation(body, adapter=admission.adapter(body.model), defaults=defaults)
         note(request, body.model, asked, n=body.n, stream=body.stream)
         form, limited = ChatFormat(logprobs=body.logprobs), body.limit is not None
-        return await answer(asked.choices(body.n), body, request, form=form, desk=desk, limited=limited)
+        return await answer(asked.choices(body.n), body, request, form=form, admission=admission, limited=limited)
 
     @app.post("/v1/completions", responses=_DOCUMENTED)
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        asked = text_generations(body, adapter=desk.adapter(body.model))
+        asked = text_generations(body, adapter=admission.adapter(body.model))
         note(request, body.model, asked[0], n=len(asked), stream=body.stream)
-        return await answer(asked, body, request, form=TextFormat(logprobs=body.logprobs is not None), desk=desk)
+        return await answer(
+            asked, body, request, form=TextFormat(logprobs=body.logprobs is not None), admission=admission
+        )
 
 
-def _add_facts(app: FastAPI, desk: Desk) -> None:
+def _add_facts(app: FastAPI, admission: Admission) -> None:
     def model(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": desk.created, "owned_by": "nemo-reasoning"}
+        return {"id": name, "object": "model", "created": admission.created, "owned_by": "nemo-reasoning"}
 
     @app.get("/v1/models", responses={401: _DOCUMENTED[401]})
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model(name) for name in desk.models]}
+        return {"object": "list", "data": [model(name) for name in admission.models]}
 
     @app.get("/v1/models/{name:path}", responses={401: _DOCUMENTED[401], 404: _DOCUMENTED[404]})
     async def one_model(name: str) -> dict[str, Any]:
-        desk.adapter(name)
+        admission.adapter(name)
         return model(name)
 
     @app.get("/health", responses={503: _DOCUMENTED[503]})
     async def health() -> JSONResponse:
-        return JSONResponse({"status": "ok"}) if desk.healthy else JSONResponse({"status": "engine closed"}, 503)
+        return JSONResponse({"status": "ok"}) if admission.healthy else JSONResponse({"status": "engine closed"}, 503)
 
     @app.get("/ready", responses={503: _DOCUMENTED[503]})
     async def ready() -> JSONResponse:
-        ready = desk.healthy and not desk.draining
+        ready = admission.healthy and not admission.draining
         return JSONResponse({"status": "ready"}) if ready else JSONResponse({"status": "stopping"}, 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        return Response(desk.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(admission.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE, headers={"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"})
 
 
-def _add_errors(app: FastAPI, desk: Desk) -> None:
+def _add_errors(app: FastAPI, admission: Admission) -> None:
     def sent(request: Request, error: ErrorReply) -> JSONResponse:
-        visit_of(request).facts["error"] = error.content["error"]["code"]
-        headers = {"Retry-After": str(desk.limits.retry_after)} if error.status in (429, 503) else None
+        request_log(request).facts["error"] = error.content["error"]["code"]
+        headers = {"Retry-After": str(admission.limits.retry_after)} if error.status in (429, 503) else None
         return JSONResponse(error.content, error.status, headers)
 
     @app.exception_handler(NemoReasoningError)
@@ -148,10 +147,10 @@ def _add_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        visit = visit_of(request)
-        message = f"the service failed; its log has more under {visit.id}"
+        log = request_log(request)
+        message = f"the service failed; its log has more under {log.id}"
         failed = sent(request, reply(500, message, code="internal_error"))
-        failed.headers["X-Request-ID"] = visit.id  # this answer comes from outside of the guard
+        failed.headers["X-Request-ID"] = log.id  # this answer comes from outside of the middleware
         return failed
 
 

@@ -1,18 +1,126 @@
-"""Run the service: listen, log, and stop without cutting anybody off."""
+"""Load the models and run the service: listen, log, and stop without cutting anybody off."""
 
 import asyncio
 import json
 import logging
+import signal
 import socket
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from nemo_reasoning.config.inference import ServeSettings, ThinkingSettings
+from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.inference.checkpoints import resolve_checkpoint, serve_together
 from nemo_reasoning.inference.engine import StreamingEngine
-from nemo_reasoning.serving.desk import Desk
-from nemo_reasoning.serving.visit import LOGGER
+from nemo_reasoning.inference.load import load_engine
+from nemo_reasoning.serving.admission import Admission, Limits
+from nemo_reasoning.serving.app import create_app
+from nemo_reasoning.serving.handlers import Defaults, Sampling
+from nemo_reasoning.serving.middleware import LOGGER
+
+
+def serve(settings: ServeSettings) -> None:
+    """Load the models and serve them until the process is told to stop.
+
+    Raises:
+        ConfigError: The key file is unreadable or empty, or another service has the port.
+        EngineError: A model cannot be loaded.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # else vLLM would outlive the start
+    keys = read_keys(settings.api_key_file)
+    check_port(settings.host, settings.port)
+    cache_dir = Path(settings.cache_dir).expanduser()
+    main = resolve_checkpoint(settings.checkpoint, cache_dir=cache_dir)
+    main = main._replace(name=settings.name or main.name)
+    others = {name: resolve_checkpoint(source, cache_dir=cache_dir) for name, source in settings.adapters.items()}
+    lineup = serve_together(main, others)
+    engine = load_engine(settings.engine, lineup, template=settings.template)
+    admission = Admission(engine, models=lineup.names, limits=limits_of(settings))
+    app = create_app(
+        admission,
+        defaults=defaults_of(settings.thinking, mode=settings.reasoning.value),
+        api_keys=keys,
+        max_body_bytes=settings.limits.body_bytes,
+        cors_origins=settings.cors_origins,
+        log_prompts=settings.log_prompts,
+    )
+    log_to_stderr()
+    server = Server(
+        app,
+        admission=admission,
+        engine=engine,
+        host=settings.host,
+        port=settings.port,
+        grace_seconds=settings.limits.grace_seconds,
+    )
+    try:
+        server.run()
+    finally:
+        engine.close()  # also if the service could not start: vLLM would go on without it
+
+
+def check_port(host: str, port: int) -> None:
+    """Make sure that the service can listen, before a model is loaded for minutes.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    try:
+        [(family, kind, _, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(f"host={host} port={port}: {error.strerror}; choose others") from error
+
+
+def limits_of(settings: ServeSettings) -> Limits:
+    """Return the limits of the service; there are as many places as run and wait."""
+    limits = settings.limits
+    return Limits(
+        capacity=settings.engine.batch_size + limits.waiting,
+        max_new_tokens=limits.max_new_tokens,
+        max_choices=limits.choices,
+        timeout=limits.timeout_seconds,
+        heartbeat=limits.heartbeat_seconds,
+        retry_after=limits.retry_after_seconds,
+    )
+
+
+def defaults_of(thinking: ThinkingSettings, *, mode: str) -> Defaults:
+    """Return what holds when a request does not say."""
+    on, off, efforts = thinking.sampling_on, thinking.sampling_off, thinking.efforts
+    return Defaults(
+        mode="on" if mode == "on" else "off",
+        sampling={"on": Sampling(on.temperature, on.top_p), "off": Sampling(off.temperature, off.top_p)},
+        efforts={"low": efforts.low, "medium": efforts.medium, "high": efforts.high},
+    )
+
+
+def read_keys(path: str | None) -> list[str]:
+    """Return the API keys in a file, one a line.
+
+    Raises:
+        ConfigError: The file is unreadable, or holds none.
+    """
+    if path is None:
+        return []
+    try:
+        keys = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise ConfigError(f"api_key_file={path}: {error.strerror}; write a key a line there") from error
+    if strange := [number for number, key in enumerate(keys, 1) if not key.isascii()]:
+        raise ConfigError(f"api_key_file={path}: key {strange[0]} is not ASCII, which headers cannot carry; change it")
+    if not keys:
+        raise ConfigError(f"api_key_file={path} holds no key; write one a line, or leave api_key_file out")
+    return keys
+
 
 _CLOSING_SECONDS = 5  # for streams to tell their clients that the engine has been closed
 
@@ -25,7 +133,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: FastAPI, *, desk: Desk, engine: StreamingEngine, host: str, port: int, grace_seconds: float
+        self, app: FastAPI, *, admission: Admission, engine: StreamingEngine, host: str, port: int, grace_seconds: float
     ) -> None:
         """Take the application, what it serves, where to listen, and how long to wait for running requests."""
         seconds = int(grace_seconds) + _CLOSING_SECONDS
@@ -34,11 +142,11 @@ class Server(uvicorn.Server):
                 app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=seconds
             )
         )
-        self._desk, self._engine, self._grace_seconds = desk, engine, grace_seconds
+        self._admission, self._engine, self._grace_seconds = admission, engine, grace_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what runs, or fail it when the grace period is over."""
-        self._desk.draining = True
+        self._admission.draining = True
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._grace_seconds, lambda: loop.run_in_executor(None, self._engine.close))
         await super().shutdown(sockets)

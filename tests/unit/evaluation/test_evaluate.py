@@ -18,7 +18,7 @@ from nemo_reasoning.evaluation import evaluate
 from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.compare import compare
 from nemo_reasoning.inference.engine import GenerationRequest
-from nemo_reasoning.inference.remote import RemoteEngine
+from nemo_reasoning.inference.openai_client import OpenAIEngine
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.tags import with_thinking
 
@@ -191,10 +191,10 @@ def test_contaminated_questions_are_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_opened_once_if_at_all_and_closed() -> None:
-    opened: list[RemoteEngine] = []
+    opened: list[OpenAIEngine] = []
 
-    def load() -> RemoteEngine:
-        opened.append(RemoteEngine("http://localhost/v1", model="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
+    def load() -> OpenAIEngine:
+        opened.append(OpenAIEngine("http://localhost/v1", model="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
         return opened[-1]
 
     with evaluate.opened_once(load) as engine:

@@ -13,7 +13,7 @@ from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import score
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import with_thinking
 

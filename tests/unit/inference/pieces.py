@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
-from nemo_reasoning.inference.steering import Verdict, phrases
-from nemo_reasoning.inference.voice import Prompt
-from nemo_reasoning.inference.writer import Writer
+from nemo_reasoning.inference.sequence import TokenSequence
+from nemo_reasoning.inference.thinking_budget import TokenDecision, forced_tokens
+from nemo_reasoning.inference.tokenizer import Prompt
 from nemo_reasoning.reasoning.messages import Message, Mode
 
 END = 0
@@ -17,13 +17,13 @@ PIECES = [
 ]
 
 
-class PieceVoice:
-    """Stands in for `Voice`."""
+class PieceTokenizer:
+    """Stands in for `ChatTokenizer`."""
 
     stop_ids = frozenset([END])
 
     def __init__(self) -> None:
-        self.phrases = phrases(self.encode, self.decode)
+        self.forced_tokens = forced_tokens(self.encode, self.decode)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(PIECES[token] for token in tokens)
@@ -37,7 +37,7 @@ class PieceVoice:
         return tokens
 
 
-VOICE = PieceVoice()
+TOKENIZER = PieceTokenizer()
 
 
 def request(
@@ -59,22 +59,22 @@ def write(
 ) -> tuple[Completion, list[Delta], list[int]]:
     """Let a model wish for one token after the other, the same again at the end; return also its deltas and tokens."""
     events: list[Event] = []
-    writer = Writer(asked, Prompt([1], thinking), voice=VOICE, report=events.append)
+    sequence = TokenSequence(asked, Prompt([1], thinking), tokenizer=TOKENIZER, report=events.append)
     step = 0
     done = False
     while not done:
         wish = wishes[min(step, len(wishes) - 1)]
         logits = -((torch.arange(len(PIECES)) - wish) % len(PIECES)).float()
-        step += not (writer.forced)
-        done = writer.advance(logits, wish)
+        step += not (sequence.forced)
+        done = sequence.advance(logits, wish)
     completion = events.pop()
     assert isinstance(completion, Completion)
-    return completion, [event for event in events if isinstance(event, Delta)], list(writer.tokens)
+    return completion, [event for event in events if isinstance(event, Delta)], list(sequence.tokens)
 
 
 def thinking_tokens(tokens: Sequence[int], *, thinking: bool = False) -> int:
     """Count the tokens whose first character stands in a block, further opening tags included."""
-    text = VOICE.decode(tokens)
+    text = TOKENIZER.decode(tokens)
     inside, place = [], 0
     while place < len(text):
         tag = next((tag for tag in ("<think>", "</think>") if text.startswith(tag, place)), "")
@@ -85,22 +85,22 @@ def thinking_tokens(tokens: Sequence[int], *, thinking: bool = False) -> int:
         else:
             inside.append(thinking)
             place += 1
-    starts = [len(VOICE.decode(tokens[:number])) for number in range(len(tokens))]
+    starts = [len(TOKENIZER.decode(tokens[:number])) for number in range(len(tokens))]
     return sum(inside[start] for start in starts if start < len(text))
 
 
 def write_offered(asked: GenerationRequest, wishes: Sequence[int]) -> Completion:
     """Write the same with tokens offered one by one, the next one where one is refused."""
     events: list[Event] = []
-    writer = Writer(asked, Prompt([1], False), voice=VOICE, report=events.append)
+    sequence = TokenSequence(asked, Prompt([1], False), tokenizer=TOKENIZER, report=events.append)
     step = 0
-    while not writer.done:
-        if writer.forced:
-            writer.write_forced()
+    while not sequence.done:
+        if sequence.forced:
+            sequence.write_forced()
             continue
         wish = wishes[min(step, len(wishes) - 1)]
         step += 1
-        while writer.offer(wish, None) is Verdict.refuse:
+        while sequence.offer(wish, None) is TokenDecision.refuse:
             wish = (wish + 1) % len(PIECES)
     completion = events[-1]
     assert isinstance(completion, Completion)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from nemo_reasoning.inference import attention
-from nemo_reasoning.inference.batch import Row, RunningBatch
+from nemo_reasoning.inference.hf import attention
+from nemo_reasoning.inference.hf.batch import Row, RunningBatch
 
 PROMPTS = [[5, 9, 40, 7, 100, 3, 77], [60], [8, 8, 30], [120, 121, 122, 90], list(range(3, 90)), [33, 44]]
 
@@ -56,9 +56,9 @@ def running(model: Any, *, max_rows: int = 8, prefill_tokens: int = 16, max_byte
     return RunningBatch(model, lora=None, max_rows=max_rows, max_bytes=max_bytes, prefill_tokens=prefill_tokens)
 
 
-def run(batch: RunningBatch, writers: list[Greedy], *, arrivals: random.Random | None = None) -> None:
-    """Serve the writers, all at once or as chance has them arrive."""
-    waiting = [Row(writer, -1) for writer in writers]
+def run(batch: RunningBatch, sequences: list[Greedy], *, arrivals: random.Random | None = None) -> None:
+    """Serve the sequences, all at once or as chance has them arrive."""
+    waiting = [Row(sequence, -1) for sequence in sequences]
     with torch.inference_mode():
         while waiting or batch.rows:
             while waiting and batch.fits(waiting[0]) and (arrivals is None or arrivals.random() < 0.4):
@@ -69,9 +69,9 @@ def run(batch: RunningBatch, writers: list[Greedy], *, arrivals: random.Random |
 
 @pytest.mark.parametrize("prefill_tokens", [4, 16, 1000])
 def test_greedy_equals_transformers_generate(model: Any, reference: list[list[int]], prefill_tokens: int) -> None:
-    writers = [Greedy(prompt) for prompt in PROMPTS]
-    run(running(model, prefill_tokens=prefill_tokens), writers)
-    assert [writer.tokens for writer in writers] == reference
+    sequences = [Greedy(prompt) for prompt in PROMPTS]
+    run(running(model, prefill_tokens=prefill_tokens), sequences)
+    assert [sequence.tokens for sequence in sequences] == reference
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -79,24 +79,24 @@ def test_rows_join_and_leave_at_any_time(model: Any, reference: list[list[int]],
     chance = random.Random(seed)
     numbers = [chance.randrange(len(PROMPTS)) for _ in range(25)]
     limits = [chance.randint(1, 24) for _ in numbers]
-    writers = [Greedy(PROMPTS[number], limit) for number, limit in zip(numbers, limits, strict=True)]
-    run(running(model, max_rows=3), writers, arrivals=chance)
+    sequences = [Greedy(PROMPTS[number], limit) for number, limit in zip(numbers, limits, strict=True)]
+    run(running(model, max_rows=3), sequences, arrivals=chance)
     expected = [reference[number][:limit] for number, limit in zip(numbers, limits, strict=True)]
-    assert [writer.tokens for writer in writers] == expected
+    assert [sequence.tokens for sequence in sequences] == expected
 
 
 def test_rows_leave_when_they_stop(model: Any, reference: list[list[int]]) -> None:
     stop_ids = {reference[0][3], reference[1][10], reference[3][0]}
-    writers = [Greedy(prompt, stop_ids=stop_ids) for prompt in PROMPTS]
-    run(running(model), writers)
+    sequences = [Greedy(prompt, stop_ids=stop_ids) for prompt in PROMPTS]
+    run(running(model), sequences)
     lengths = [next((i + 1 for i, token in enumerate(row) if token in stop_ids), 24) for row in reference]
-    assert [writer.tokens for writer in writers] == [row[:n] for row, n in zip(reference, lengths, strict=True)]
+    assert [sequence.tokens for sequence in sequences] == [row[:n] for row, n in zip(reference, lengths, strict=True)]
     assert len(set(lengths)) > 2
 
 
 def test_leaving_in_the_middle_of_anything_disturbs_nobody(model: Any, reference: list[list[int]]) -> None:
-    writers = [Greedy(prompt) for prompt in PROMPTS]
-    rows = [Row(writer, -1) for writer in writers]
+    sequences = [Greedy(prompt) for prompt in PROMPTS]
+    rows = [Row(sequence, -1) for sequence in sequences]
     batch = running(model, prefill_tokens=8)
     for row in rows:
         batch.join(row)
@@ -106,12 +106,12 @@ def test_leaving_in_the_middle_of_anything_disturbs_nobody(model: Any, reference
             batch.leave(rows[gone])
         while batch.rows:
             batch.step()
-    assert [writers[number].tokens for number in (1, 2, 3)] == [reference[number] for number in (1, 2, 3)]
+    assert [sequences[number].tokens for number in (1, 2, 3)] == [reference[number] for number in (1, 2, 3)]
 
 
 def test_rows_may_leave_before_their_first_step(model: Any, reference: list[list[int]]) -> None:
-    writers = [Greedy(prompt) for prompt in PROMPTS[:4]]
-    rows = [Row(writer, -1) for writer in writers]
+    sequences = [Greedy(prompt) for prompt in PROMPTS[:4]]
+    rows = [Row(sequence, -1) for sequence in sequences]
     batch = running(model)
     with torch.inference_mode():
         batch.join(rows[0])
@@ -122,7 +122,7 @@ def test_rows_may_leave_before_their_first_step(model: Any, reference: list[list
         batch.leave(rows[0])
         while batch.rows:
             batch.step()
-    assert [writer.tokens for writer in writers[2:]] == reference[2:4]
+    assert [sequence.tokens for sequence in sequences[2:]] == reference[2:4]
 
 
 def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> None:
@@ -138,9 +138,9 @@ def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> Non
                 return False
             return super().advance(logits, likeliest)
 
-    writers = [Doubting(PROMPTS[0]), Greedy(PROMPTS[3])]
-    run(running(model), writers)
-    assert [writer.tokens for writer in writers] == [reference[0], reference[3]]
+    sequences = [Doubting(PROMPTS[0]), Greedy(PROMPTS[3])]
+    run(running(model), sequences)
+    assert [sequence.tokens for sequence in sequences] == [reference[0], reference[3]]
 
 
 def test_the_cache_stays_within_its_memory(model: Any, reference: list[list[int]]) -> None:
@@ -153,7 +153,7 @@ def test_the_cache_stays_within_its_memory(model: Any, reference: list[list[int]
         short = [Greedy(prompt, limit=4) for prompt in PROMPTS]
         staying, long = Greedy(PROMPTS[0]), Greedy(prompt, limit=alone.limit)
         run(batch, [*short, staying, long])
-        assert [writer.tokens for writer in short] == [row[:4] for row in reference]
+        assert [sequence.tokens for sequence in short] == [row[:4] for row in reference]
         assert (staying.tokens, long.tokens) == (reference[0], alone.tokens)
         assert batch._cache._rows * batch._cache._length <= most
 
@@ -167,12 +167,12 @@ def test_a_cache_that_trades_length_for_rows_keeps_what_they_hold(model: Any, re
     with torch.inference_mode():
         while not long.tokens:
             batch.step()
-        for writer in late:
-            assert batch.fits(Row(writer, -1))
-            batch.join(Row(writer, -1))
+        for sequence in late:
+            assert batch.fits(Row(sequence, -1))
+            batch.join(Row(sequence, -1))
         while batch.rows:
             batch.step()
-    assert [writer.tokens for writer in (long, *late)] == [alone.tokens, reference[3], reference[1]]
+    assert [sequence.tokens for sequence in (long, *late)] == [alone.tokens, reference[3], reference[1]]
 
 
 def test_memory_bounds_the_rows(model: Any, reference: list[list[int]]) -> None:
@@ -191,7 +191,7 @@ def test_memory_bounds_the_rows(model: Any, reference: list[list[int]]) -> None:
             most = max(most, len(tight.rows))
             return super().advance(logits, likeliest)
 
-    writers = [Watching(prompt) for prompt in (PROMPTS[4], PROMPTS[0], PROMPTS[3])]
-    run(tight, writers)
+    sequences = [Watching(prompt) for prompt in (PROMPTS[4], PROMPTS[0], PROMPTS[3])]
+    run(tight, sequences)
     assert most == 2
-    assert [writer.tokens for writer in writers] == [reference[4], reference[0], reference[3]]
+    assert [sequence.tokens for sequence in sequences] == [reference[4], reference[0], reference[3]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.inference.detokenize import StopFinder
+from nemo_reasoning.inference.detokenizer import StopFinder
 from nemo_reasoning.reasoning.tags import ThinkParser, parse, partial_suffix
 
 TAGS = ["<think>", "</think>", "<thi", "nk>", "<", "/", "</", "think>", "</think", "<<think>>"]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from nemo_reasoning.inference.sampling import Sampler, logprobs_of
+from nemo_reasoning.inference.hf.sampling import Sampler, logprobs_of
 
 
 @pytest.mark.parametrize(

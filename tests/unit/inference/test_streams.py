@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.reasoning.messages import Message, Mode
 
 QUESTION = "What is 2 times 21?"
@@ -66,10 +66,10 @@ def test_a_cancelled_request_frees_its_place_and_is_silent(engine: HFEngine) -> 
         begun.set()
         events.put(event)
 
-    tickets = [engine.submit(ask("z", max_new_tokens=400, temperature=1.0, seed=n), report) for n in range(8)]
+    generations = [engine.submit(ask("z", max_new_tokens=400, temperature=1.0, seed=n), report) for n in range(8)]
     assert begun.wait(60)
-    for ticket in tickets:
-        ticket.cancel()
+    for generation in generations:
+        generation.cancel()
     assert engine.generate([ask()])[0].answer == "The answer is 42."
     wait_until_idle(engine)
     seen = events.qsize()

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.serving.admission import Admission, Limits
 from nemo_reasoning.serving.app import create_app
-from nemo_reasoning.serving.chat import Defaults, Sampling
-from nemo_reasoning.serving.desk import Desk, Limits
+from nemo_reasoning.serving.handlers import Defaults, Sampling
 from nemo_reasoning.serving.server import Server
 
 MODEL, QUESTION, TRACE, ANSWER = "tiny", "What is 2 times 21?", "2 * 20 = 40", "The answer is 42."
@@ -29,23 +29,23 @@ class Live:
 
     Attributes:
         url: Where it listens.
-        desk: What lets requests in.
+        admission: What lets requests in.
         engine: What answers.
         server: What listens.
     """
 
     url: str
-    desk: Desk
+    admission: Admission
     engine: HFEngine
     server: Server
 
     def wait_until_idle(self) -> None:
         """Return when no completion runs or waits."""
-        wait_for(lambda: self.engine.load == (0, 0) and self.desk._inside == 0)
+        wait_for(lambda: self.engine.load == (0, 0) and self.admission._inside == 0)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a number of /metrics; 0 if it is not there yet."""
-        return self.desk.metrics._registry.get_sample_value(f"nemo_reasoning_{name}", labels) or 0.0
+        return self.admission.metrics._registry.get_sample_value(f"nemo_reasoning_{name}", labels) or 0.0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -69,24 +69,24 @@ def serving(
 ) -> Iterator[Live]:
     """Serve a model until the block ends."""
     engine = HFEngine(model, dtype="float32", device="cpu", batch_size=batch_size, adapters=adapters)
-    desk = Desk(
+    admission = Admission(
         engine, models={MODEL: None} | {name: name for name in adapters or {}}, limits=replace(LIMITS, **limits)
     )
     app = create_app(
-        desk,
+        admission,
         defaults=DEFAULTS,
         api_keys=api_keys,
         max_body_bytes=max_body_bytes,
         cors_origins=cors_origins,
         log_prompts=log_prompts,
     )
-    server = Server(app, desk=desk, engine=engine, host="127.0.0.1", port=0, grace_seconds=grace_seconds)
+    server = Server(app, admission=admission, engine=engine, host="127.0.0.1", port=0, grace_seconds=grace_seconds)
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_for(lambda: server.started or not thread.is_alive())
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Live(f"http://127.0.0.1:{port}", desk, engine, server)
+        yield Live(f"http://127.0.0.1:{port}", admission, engine, server)
     finally:
         server.should_exit = True
         thread.join()

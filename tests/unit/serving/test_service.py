@@ -12,7 +12,7 @@ import pytest
 from live import ANSWER, MODEL, QUESTION, TRACE, Live, wait_for
 
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.serving.launch import check_port
+from nemo_reasoning.serving.server import check_port
 
 Serve = Callable[..., AbstractContextManager[Live]]
 CHAT = "/v1/chat/completions"
@@ -166,7 +166,7 @@ def test_stopping_lets_what_runs_finish(serve: Serve) -> None:
         with streaming(live, LONG) as lines:
             next(lines)
             live.server.should_exit = True
-            wait_for(lambda: live.desk.draining)
+            wait_for(lambda: live.admission.draining)
             told = list(lines)
         assert told[-2:] == ["data: [DONE]", ""]
         with pytest.raises(httpx.ConnectError):
@@ -185,7 +185,7 @@ def test_stopping_fails_what_runs_too_long(serve: Serve) -> None:
 
 
 def test_a_service_that_stops_takes_no_more(live: Live) -> None:
-    live.desk.draining = True
+    live.admission.draining = True
     try:
         assert httpx.get(live.url + "/ready").status_code == 503
         refused = ask(live)
@@ -193,14 +193,14 @@ def test_a_service_that_stops_takes_no_more(live: Live) -> None:
         assert refused.headers["Retry-After"] == "7"
         assert refused.json()["error"]["code"] == "stopping"
     finally:
-        live.desk.draining = False
+        live.admission.draining = False
 
 
 def test_what_nobody_foresaw_is_logged_as_the_services_fault(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve() as live, caplog.at_level(logging.INFO, "nemo_reasoning.serving"):
-        monkeypatch.setattr(live.desk, "models", None)
+        monkeypatch.setattr(live.admission, "models", None)
         failed = ask(live)
         wait_for(lambda: live.metric("requests_total", path=CHAT, status="500") == 1)
     assert failed.status_code == 500

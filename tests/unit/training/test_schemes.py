@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.from_run import ensure_exported, export_run
-from nemo_reasoning.inference.vllm_server import VllmServer
+from nemo_reasoning.inference.vllm.server import VllmServer
 from nemo_reasoning.training.checkpoints import best_checkpoint
 from nemo_reasoning.training.run import TrainingInputs
 

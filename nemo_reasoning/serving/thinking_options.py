@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 from nemo_reasoning.errors import RequestError
 from nemo_reasoning.reasoning.messages import Message, Mode, Role
 from nemo_reasoning.reasoning.switch import take_switches, template_switches
-from nemo_reasoning.serving.schema import ChatRequest
+from nemo_reasoning.serving.protocol import ChatRequest
 
 Value = TypeVar("Value")
 _MODES: dict[bool, Mode] = {True: "on", False: "off"}

@@ -5,35 +5,35 @@ from typing import Any
 
 import torch
 
-from nemo_reasoning.inference.cache import SlotCache
-from nemo_reasoning.inference.lora import LoraBank
-from nemo_reasoning.inference.writer import Writer
+from nemo_reasoning.inference.hf.kv_cache import KVCache
+from nemo_reasoning.inference.hf.multi_lora import MultiLora
+from nemo_reasoning.inference.sequence import TokenSequence
 
 
 class Row:
     """A request in the batch.
 
     Attributes:
-        writer: Takes the logits.
+        sequence: Takes the logits.
         adapter: Number of its adapter; -1 for none.
         read: Tokens of its prompt that the model has read.
     """
 
-    __slots__ = ("adapter", "read", "writer")
+    __slots__ = ("adapter", "read", "sequence")
 
-    def __init__(self, writer: Writer, adapter: int) -> None:
-        """Take the request's writer and the number of its adapter."""
-        self.writer, self.adapter, self.read = writer, adapter, 0
+    def __init__(self, sequence: TokenSequence, adapter: int) -> None:
+        """Take the request's sequence and the number of its adapter."""
+        self.sequence, self.adapter, self.read = sequence, adapter, 0
 
     @property
     def most(self) -> int:
         """Positions the row may come to hold."""
-        return len(self.writer.prompt) + self.writer.limit
+        return len(self.sequence.prompt) + self.sequence.limit
 
     @property
     def held(self) -> int:
         """Positions that hold what the model has read; the last token written is not among them."""
-        return self.read + max(len(self.writer.tokens) - 1, 0)
+        return self.read + max(len(self.sequence.tokens) - 1, 0)
 
 
 class RunningBatch:
@@ -48,7 +48,7 @@ class RunningBatch:
     """
 
     def __init__(
-        self, model: Any, *, lora: LoraBank | None, max_rows: int, max_bytes: int, prefill_tokens: int
+        self, model: Any, *, lora: MultiLora | None, max_rows: int, max_bytes: int, prefill_tokens: int
     ) -> None:
         """Take the model and its limits.
 
@@ -62,7 +62,7 @@ class RunningBatch:
         config = model.config
         self._model, self._lora = model, lora
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
-        self._cache = SlotCache(
+        self._cache = KVCache(
             layers=config.num_hidden_layers,
             groups=config.num_key_value_heads,
             size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
@@ -128,15 +128,15 @@ class RunningBatch:
     def _prefill(self) -> list[Row]:
         first = self._decoding
         chosen = self._next_prompts()
-        sizes = [min(len(row.writer.prompt) - row.read, self._prefill_tokens) for row in chosen]
-        pieces = [row.writer.prompt[row.read : row.read + size] for row, size in zip(chosen, sizes, strict=True)]
+        sizes = [min(len(row.sequence.prompt) - row.read, self._prefill_tokens) for row in chosen]
+        pieces = [row.sequence.prompt[row.read : row.read + size] for row, size in zip(chosen, sizes, strict=True)]
         new = max([*sizes, self._least_rows])
         ids = [piece + [0] * (new - len(piece)) for piece in pieces]
         logits = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen], last=sizes)
         ready = []
         for place, (row, size) in enumerate(zip(chosen, sizes, strict=True)):
             row.read += size
-            if row.read == len(row.writer.prompt):
+            if row.read == len(row.sequence.prompt):
                 ready.append((row, logits[place]))
         self._decoding += len(ready)
         return self._advance([row for row, _ in ready], [scores for _, scores in ready])
@@ -146,7 +146,7 @@ class RunningBatch:
         chosen: list[Row] = []
         longest = 0
         for row in self.rows[self._decoding :]:
-            rest = len(row.writer.prompt) - row.read
+            rest = len(row.sequence.prompt) - row.read
             longest = max(longest, rest)
             if chosen and longest * (len(chosen) + 1) > self._prefill_tokens:
                 break
@@ -156,7 +156,7 @@ class RunningBatch:
     def _decode(self) -> list[Row]:
         rows = self.rows[: self._decoding]
         spare = max(self._least_rows - len(rows), 0)
-        ids = [[row.writer.tokens[-1]] for row in rows] + [[0]] * spare
+        ids = [[row.sequence.tokens[-1]] for row in rows] + [[0]] * spare
         starts = [row.held for row in rows] + [0] * spare
         logits = self._forward(rows, first=0, ids=ids, starts=starts, last=[1] * len(ids))
         return self._advance(rows, logits)
@@ -193,5 +193,5 @@ class RunningBatch:
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack(logits)
         likeliest = scores.max(-1).indices.tolist()  # argmax takes six times as long in bfloat16
         return [
-            row for row, score, token in zip(rows, scores, likeliest, strict=True) if row.writer.advance(score, token)
+            row for row, score, token in zip(rows, scores, likeliest, strict=True) if row.sequence.advance(score, token)
         ]

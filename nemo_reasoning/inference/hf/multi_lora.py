@@ -41,7 +41,7 @@ class _AdaptedLinear(torch.nn.Module):
         return output
 
 
-class LoraBank:
+class MultiLora:
     """The adapters of a model.
 
     Attributes:

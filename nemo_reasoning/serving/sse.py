@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from nemo_reasoning.errors import NemoReasoningError
-from nemo_reasoning.serving.visit import error_reply
+from nemo_reasoning.serving.middleware import error_reply
 
 Result = TypeVar("Result")
 HEARTBEAT = ": still here\n\n"

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 
 from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
-from nemo_reasoning.inference.batch import Row, RunningBatch
-from nemo_reasoning.inference.writer import Writer
+from nemo_reasoning.inference.hf.batch import Row, RunningBatch
+from nemo_reasoning.inference.sequence import TokenSequence
 
 
-class Ticket:
+class QueuedRequest:
     """A request on its way; `cancel` gives its place to others at the next token."""
 
     def __init__(self, on_cancel: Callable[[], None]) -> None:
@@ -39,8 +39,8 @@ class Scheduler:
         self._batch = batch
         self._changed = threading.Condition()
         self._driving = threading.Lock()
-        self._waiting: deque[tuple[Row, Ticket]] = deque()
-        self._tickets: dict[Row, Ticket] = {}
+        self._waiting: deque[tuple[Row, QueuedRequest]] = deque()
+        self._running: dict[Row, QueuedRequest] = {}
         self._closed = self._cancelled = False
         self._thread: threading.Thread | None = None
 
@@ -52,20 +52,20 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Requests in the batch."""
-        return len(self._tickets)
+        return len(self._running)
 
     @property
     def closed(self) -> bool:
         """Whether no more requests are taken."""
         return self._closed
 
-    def submit(self, writer: Writer, *, adapter: int) -> Ticket:
+    def submit(self, sequence: TokenSequence, *, adapter: int) -> QueuedRequest:
         """Queue a request.
 
         Raises:
             EngineError: The engine is closed, or the request does not fit into the cache's memory.
         """
-        row, ticket = Row(writer, adapter), Ticket(self._note_cancel)
+        row, queued = Row(sequence, adapter), QueuedRequest(self._note_cancel)
         if not self._batch.fits_alone(row.most):
             raise EngineError(
                 f"{row.most} tokens of prompt and completion do not fit into the engine's memory; "
@@ -74,9 +74,9 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise EngineClosedError("the engine is closed; start another one")
-            self._waiting.append((row, ticket))
+            self._waiting.append((row, queued))
             self._changed.notify()
-        return ticket
+        return queued
 
     @property
     def started(self) -> bool:
@@ -111,7 +111,7 @@ class Scheduler:
             while not self._closed:
                 self.turn()
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or self._waiting or self._tickets)
+                    self._changed.wait_for(lambda: self._closed or self._waiting or self._running)
         finally:
             self._closed = True
             self.turn()
@@ -132,14 +132,14 @@ class Scheduler:
                 self._waiting = deque(pair for pair in self._waiting if not pair[1].cancelled)
                 self._cancelled = False
             while self._waiting and self._batch.fits(self._waiting[0][0]):
-                row, ticket = self._waiting.popleft()
-                self._tickets[row] = ticket
+                row, queued = self._waiting.popleft()
+                self._running[row] = queued
                 self._batch.join(row)
 
     def _let_go(self) -> None:
-        for row in [row for row, ticket in self._tickets.items() if ticket.cancelled]:
+        for row in [row for row, queued in self._running.items() if queued.cancelled]:
             self._batch.leave(row)
-            del self._tickets[row]
+            del self._running[row]
 
     def _step(self) -> None:
         try:
@@ -149,16 +149,16 @@ class Scheduler:
             self._fail_running(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
             return
         for row in done:
-            del self._tickets[row]
+            del self._running[row]
 
     def _fail_running(self, error: EngineError) -> None:
-        self._tickets.clear()
+        self._running.clear()
         for row in self._batch.clear():
-            row.writer.fail(error)
+            row.sequence.fail(error)
 
     def _fail_all(self, error: EngineError) -> None:
         self._fail_running(error)
         with self._changed:
             waiting, self._waiting = self._waiting, deque()
         for row, _ in waiting:
-            row.writer.fail(error)
+            row.sequence.fail(error)

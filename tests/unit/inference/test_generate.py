@@ -13,9 +13,9 @@ from rich.console import Console
 from nemo_reasoning.config import load_settings
 from nemo_reasoning.config.inference import GenerateSettings
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.inference.ask import generate, read_rows, request_of
-from nemo_reasoning.inference.hf import HFEngine
-from nemo_reasoning.inference.terminal import Chat
+from nemo_reasoning.inference.chat_cli import Chat
+from nemo_reasoning.inference.generate import generate, read_rows, request_of
+from nemo_reasoning.inference.hf.engine import HFEngine
 
 QUESTION = "What is 2 times 21?"
 SMALL = ["engine.dtype=float32", "engine.device=cpu", "max_new_tokens=80", "temperature=0"]

@@ -17,8 +17,8 @@ from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.engine import Completion, GenerationRequest
-from nemo_reasoning.inference.hf import HFEngine
-from nemo_reasoning.inference.vllm import VllmEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.vllm.engine import VllmEngine
 from nemo_reasoning.reasoning.messages import Message
 
 PYTHON = Path(os.environ.get("NEMO_REASONING_VLLM_PYTHON", Path(__file__).parents[3] / ".venv-vllm/bin/python"))

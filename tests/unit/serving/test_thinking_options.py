@@ -6,9 +6,9 @@ import pytest
 from live import DEFAULTS
 
 from nemo_reasoning.reasoning.messages import Message
-from nemo_reasoning.serving.chat import chat_generation
-from nemo_reasoning.serving.schema import ChatRequest
-from nemo_reasoning.serving.switches import Thinking, plain_messages, thinking_of
+from nemo_reasoning.serving.handlers import chat_generation
+from nemo_reasoning.serving.protocol import ChatRequest
+from nemo_reasoning.serving.thinking_options import Thinking, plain_messages, thinking_of
 
 EFFORTS = {"low": 10, "medium": 20, "high": 30}
 

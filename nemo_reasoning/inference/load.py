@@ -7,14 +7,14 @@ from nemo_reasoning.config.inference import EngineKind, EngineSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.tokenizer import strip_generation
-from nemo_reasoning.inference.hf import HFEngine
-from nemo_reasoning.inference.sources import Lineup
-from nemo_reasoning.inference.vllm import VllmEngine
+from nemo_reasoning.inference.checkpoints import ServedModels
+from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.vllm.engine import VllmEngine
 
 DTYPES = ("auto", "bfloat16", "float32")
 
 
-def open_engine(settings: EngineSettings, lineup: Lineup, *, template: str | None) -> HFEngine | VllmEngine:
+def load_engine(settings: EngineSettings, lineup: ServedModels, *, template: str | None) -> HFEngine | VllmEngine:
     """Load the models.
 
     Args:

@@ -8,16 +8,16 @@ from typing import Any
 
 from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
 from nemo_reasoning.inference.engine import Alternative, Completion, Delta, Event, GenerationRequest
-from nemo_reasoning.inference.steering import Verdict
-from nemo_reasoning.inference.vllm_server import BASE, VllmServer
-from nemo_reasoning.inference.voice import Voice, load_voice, voice_of
+from nemo_reasoning.inference.sequence import Record, TokenSequence
+from nemo_reasoning.inference.thinking_budget import TokenDecision
+from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
+from nemo_reasoning.inference.vllm.server import BASE, VllmServer
 from nemo_reasoning.inference.waiting import generate_all, stream_one
-from nemo_reasoning.inference.writer import Record, Writer
 
 _NEVER = -100.0  # the bias that excludes a token
 
 
-class VllmTicket:
+class VllmRequest:
     """A request that vLLM serves."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class VllmEngine:
     this engine has put there. A token that is put there counts as certain in log-probabilities.
 
     Attributes:
-        voices: Tokenizer and template by name of adapter; None is the model itself, or its only adapter.
+        tokenizers: Tokenizer and template by name of adapter; None is the model itself, or its only adapter.
     """
 
     def __init__(
@@ -72,13 +72,20 @@ class VllmEngine:
             EngineError: vLLM does not start, or there is no tokenizer or template.
         """
         sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters or {})
-        self.voices = {
-            name: load_voice(model, path, context=context, chat_template=chat_template)
+        self.tokenizers = {
+            name: load_chat_tokenizer(model, path, context=context, chat_template=chat_template)
             for name, path in sources.items()
         }
         loras = {f"adapter-{name or 'default'}": path for name, path in sources.items() if path is not None}
         self._names = {name: BASE if path is None else f"adapter-{name or 'default'}" for name, path in sources.items()}
-        own = ["--dtype", dtype, "--max-num-seqs", str(batch_size), "--max-model-len", str(self.voices[None].context)]
+        own = [
+            "--dtype",
+            dtype,
+            "--max-num-seqs",
+            str(batch_size),
+            "--max-model-len",
+            str(self.tokenizers[None].context),
+        ]
         own += ["--max-logprobs", "20", *args]
         self._server = VllmServer(python, model, adapters=loras, args=own, cache_gb=cache_gb)
         self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="vllm")
@@ -86,7 +93,7 @@ class VllmEngine:
         self._running = self._waiting = 0
         self._closed = False
 
-    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> VllmTicket:
+    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> VllmRequest:
         """Start a request and return at once; `report` is called on another thread and must not block.
 
         Raises:
@@ -95,12 +102,12 @@ class VllmEngine:
         """
         if self._closed:
             raise EngineClosedError("the engine is closed; start another one")
-        voice = voice_of(self.voices, request.adapter)
-        ticket = VllmTicket()
-        writer = Writer(request, voice.prompt(request), voice=voice, report=report)
+        tokenizer = tokenizer_of(self.tokenizers, request.adapter)
+        queued = VllmRequest()
+        sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)
         self._count(waiting=1)
-        self._pool.submit(self._serve, request, writer, voice, ticket)
-        return ticket
+        self._pool.submit(self._serve, request, sequence, tokenizer, queued)
+        return queued
 
     @property
     def load(self) -> tuple[int, int]:
@@ -118,7 +125,7 @@ class VllmEngine:
         Raises:
             EngineError: The prompt leaves no room, or there is no such adapter.
         """
-        return voice_of(self.voices, request.adapter).room(request)
+        return tokenizer_of(self.tokenizers, request.adapter).room(request)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Return one completion per request, in their order.
@@ -147,48 +154,55 @@ class VllmEngine:
             self._waiting += waiting
             self._running += running
 
-    def _serve(self, request: GenerationRequest, writer: Writer, voice: Voice, ticket: VllmTicket) -> None:
+    def _serve(
+        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer, queued: VllmRequest
+    ) -> None:
         self._count(waiting=-1, running=1)
         try:
             banned: list[int] = []
-            while not (writer.done or ticket.cancelled or self._closed):
-                if writer.forced:
-                    writer.write_forced()
+            while not (sequence.done or queued.cancelled or self._closed):
+                if sequence.forced:
+                    sequence.write_forced()
                 else:
-                    banned = self._listen(request, writer, voice, ticket, banned)
+                    banned = self._listen(request, sequence, tokenizer, queued, banned)
             if self._closed:
-                writer.fail(EngineClosedError("the engine was closed before the end; ask again"))
+                sequence.fail(EngineClosedError("the engine was closed before the end; ask again"))
         except EngineError as error:
-            writer.fail(EngineClosedError(str(error)) if self._closed else error)
+            sequence.fail(EngineClosedError(str(error)) if self._closed else error)
         except Exception as error:  # whatever it is, whoever waits must hear of it
-            writer.fail(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
+            sequence.fail(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
         finally:
             self._count(running=-1)
 
     def _listen(
-        self, request: GenerationRequest, writer: Writer, voice: Voice, ticket: VllmTicket, banned: list[int]
+        self,
+        request: GenerationRequest,
+        sequence: TokenSequence,
+        tokenizer: ChatTokenizer,
+        queued: VllmRequest,
+        banned: list[int],
     ) -> list[int]:
-        """Let the writer take the server's tokens until it wants another; return those it must not get next."""
-        for token, record in self._tokens(request, writer, voice, banned):
-            if ticket.cancelled or self._closed:
+        """Let the sequence take the server's tokens until it wants another; return those it must not get next."""
+        for token, record in self._tokens(request, sequence, tokenizer, banned):
+            if queued.cancelled or self._closed:
                 return []
-            verdict = writer.offer(token, record)
-            if verdict is Verdict.refuse:
+            decision = sequence.offer(token, record)
+            if decision is TokenDecision.refuse:
                 return [*banned, token]
-            if verdict is Verdict.replace or writer.done or writer.forced:
+            if decision is TokenDecision.replace or sequence.done or sequence.forced:
                 return []
             banned = []
         return []
 
     def _tokens(
-        self, request: GenerationRequest, writer: Writer, voice: Voice, banned: Sequence[int]
+        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer, banned: Sequence[int]
     ) -> Iterator[tuple[int, Record | None]]:
         """Yield the tokens that follow the prompt and what is written."""
-        written = writer.tokens
+        written = sequence.tokens
         body = {
             "model": self._names[request.adapter],
-            "prompt": [*writer.prompt, *written],
-            "max_tokens": writer.limit - len(written),
+            "prompt": [*sequence.prompt, *written],
+            "max_tokens": sequence.limit - len(written),
             "temperature": request.temperature,
             "top_p": request.top_p,
             "seed": (request.seed + len(written)) % 2**63,
@@ -200,8 +214,8 @@ class VllmEngine:
         for choice in self._server.complete(body):
             for place, token in enumerate(choice["token_ids"] or []):
                 yield token, _record(choice["logprobs"], place)
-            if choice["finish_reason"] == "stop" and token not in voice.stop_ids:
-                yield min(voice.stop_ids), None
+            if choice["finish_reason"] == "stop" and token not in tokenizer.stop_ids:
+                yield min(tokenizer.stop_ids), None
 
 
 def _record(logprobs: dict[str, Any] | None, place: int) -> Record | None:

@@ -14,7 +14,7 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-class SlotCache:
+class KVCache:
     """A key-value cache whose rows come, grow and go independently.
 
     Row r of every layer holds the keys and values of one request at positions 0, 1, 2, ...; what lies

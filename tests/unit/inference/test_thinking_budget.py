@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import END, PIECES, VOICE, request, thinking_tokens, write, write_offered
+from pieces import END, PIECES, TOKENIZER, request, thinking_tokens, write, write_offered
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.reasoning.tags import parse
@@ -96,16 +96,18 @@ def test_a_block_closed_too_early_goes_on_with_wait() -> None:
 
 def test_the_block_is_closed_in_time_for_an_answer() -> None:
     completion, _, _ = write(request(budget=1000, limit=40), [OPEN, PIECES.index("a")])
-    closing = VOICE.phrases.longest_closing
+    closing = TOKENIZER.forced_tokens.longest_closing
     assert completion.reasoning_tokens == 40 - 1 - 10 - closing
     assert len(completion.answer) >= 10
 
 
 def test_the_phrases_are_the_tokens_of_the_middle_of_a_text() -> None:
-    spoken = VOICE.phrases
-    assert VOICE.decode(spoken.opening) == "<think>\n"
-    assert [VOICE.decode(closing) for closing in spoken.closings] == ["</think>"[size:] + "\n\n" for size in range(8)]
-    assert (VOICE.decode(spoken.wait), VOICE.decode(spoken.newline)) == ("Wait", "\n")
+    spoken = TOKENIZER.forced_tokens
+    assert TOKENIZER.decode(spoken.opening) == "<think>\n"
+    assert [TOKENIZER.decode(closing) for closing in spoken.closings] == [
+        "</think>"[size:] + "\n\n" for size in range(8)
+    ]
+    assert (TOKENIZER.decode(spoken.wait), TOKENIZER.decode(spoken.newline)) == ("Wait", "\n")
 
 
 def test_stop_strings_end_the_answer_and_not_the_thinking() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.lora import read_adapter_config
+from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 from nemo_reasoning.models.hub import fetch_base
 
 _RUN, _ADAPTER = "config.yaml", "adapter_config.json"
 
 
-class Weights(NamedTuple):
+class ModelFiles(NamedTuple):
     """A model on disk.
 
     Attributes:
@@ -25,7 +25,7 @@ class Weights(NamedTuple):
     adapter: Path | None
 
 
-def find_weights(source: str, *, cache_dir: Path) -> Weights:
+def resolve_checkpoint(source: str, *, cache_dir: Path) -> ModelFiles:
     """Return the weights behind a source; a run's are exported on first use.
 
     Args:
@@ -41,17 +41,17 @@ def find_weights(source: str, *, cache_dir: Path) -> Weights:
         from nemo_reasoning.export.from_run import ensure_exported
 
         model, adapter = ensure_exported(path)
-        return Weights(path.resolve().name, model, adapter)
+        return ModelFiles(path.resolve().name, model, adapter)
     if (path / _ADAPTER).is_file():
         base = read_adapter_config(path).get("base_model_name_or_path")
         if not base:
             raise EngineError(f"{path / _ADAPTER} names no base_model_name_or_path; write the model's directory there")
-        return Weights(path.resolve().name, fetch_base(base, revision=None, cache_dir=cache_dir).path, path)
+        return ModelFiles(path.resolve().name, fetch_base(base, revision=None, cache_dir=cache_dir).path, path)
     name = source.rsplit("/", 1)[-1].removesuffix(".gguf") if not path.is_dir() else path.resolve().name
-    return Weights(name, fetch_base(source, revision=None, cache_dir=cache_dir).path, None)
+    return ModelFiles(name, fetch_base(source, revision=None, cache_dir=cache_dir).path, None)
 
 
-class Lineup(NamedTuple):
+class ServedModels(NamedTuple):
     """Models to serve together.
 
     Attributes:
@@ -67,7 +67,7 @@ class Lineup(NamedTuple):
     names: dict[str, str | None]
 
 
-def line_up(main: Weights, others: Mapping[str, Weights]) -> Lineup:
+def serve_together(main: ModelFiles, others: Mapping[str, ModelFiles]) -> ServedModels:
     """Return how to serve a model, and further adapters of the same base beside it.
 
     A lone adapter is merged, which is fastest.
@@ -78,7 +78,7 @@ def line_up(main: Weights, others: Mapping[str, Weights]) -> Lineup:
     if main.name in others:
         raise EngineError(f"adapters.{main.name} has the name of the model itself; rename it, or set name")
     if not others:
-        return Lineup(main.model, main.adapter, {}, {main.name: None})
+        return ServedModels(main.model, main.adapter, {}, {main.name: None})
     for name, weights in others.items():
         if weights.adapter is None or weights.model.resolve() != main.model.resolve():
             raise EngineError(
@@ -90,4 +90,4 @@ def line_up(main: Weights, others: Mapping[str, Weights]) -> Lineup:
     names: dict[str, str | None] = {name: name for name in adapters}
     if main.adapter is not None:
         adapters[main.name] = main.adapter
-    return Lineup(main.model, None, adapters, {main.name: main.name if main.adapter else None} | names)
+    return ServedModels(main.model, None, adapters, {main.name: main.name if main.adapter else None} | names)

@@ -14,7 +14,7 @@ from typing import Any
 
 from nemo_reasoning.errors import EngineError, GenerationError
 from nemo_reasoning.export.commands import max_lora_rank
-from nemo_reasoning.inference.lora import read_adapter_config
+from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 
 BASE = "base"
 _POLL_SECONDS, _START_SECONDS = 0.5, 900

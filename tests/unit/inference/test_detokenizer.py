@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import chatml_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from nemo_reasoning.inference.detokenize import Detokenizer
+from nemo_reasoning.inference.detokenizer import Detokenizer
 
 TOKENIZER = chatml_tokenizer()
 

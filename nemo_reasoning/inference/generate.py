@@ -13,11 +13,11 @@ from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.config.inference import EffortSettings, GenerateSettings, Scaling
 from nemo_reasoning.errors import DataError, EngineError
+from nemo_reasoning.inference.chat_cli import Chat, show_stream
+from nemo_reasoning.inference.checkpoints import resolve_checkpoint, serve_together
 from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest, StreamingEngine
-from nemo_reasoning.inference.open import open_engine
+from nemo_reasoning.inference.load import load_engine
 from nemo_reasoning.inference.scaling import Scaled, best_of, extend, vote
-from nemo_reasoning.inference.sources import find_weights, line_up
-from nemo_reasoning.inference.terminal import Chat, show_stream
 from nemo_reasoning.reasoning.messages import Message, Role
 
 Ask = Callable[[GenerationRequest], Scaled]
@@ -32,8 +32,8 @@ def generate(settings: GenerateSettings) -> None:
     """
     request = request_of(settings)
     rows = read_rows(Path(settings.input)) if settings.input else []
-    weights = find_weights(settings.checkpoint, cache_dir=Path(settings.cache_dir).expanduser())
-    engine = open_engine(settings.engine, line_up(weights, {}), template=settings.template)
+    weights = resolve_checkpoint(settings.checkpoint, cache_dir=Path(settings.cache_dir).expanduser())
+    engine = load_engine(settings.engine, serve_together(weights, {}), template=settings.template)
     console = Console(highlight=False, soft_wrap=True)
     try:
         if settings.input:

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import GenerationRequest
-from nemo_reasoning.inference.hf import HFEngine
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.reasoning.messages import Message, Mode
 
 QUESTION = "What is 2 times 21?"
@@ -39,7 +39,7 @@ def ask(
 
 
 def prompt_ids(engine: HFEngine, request: GenerationRequest) -> list[int]:
-    return engine.voice(request.adapter).prompt(request).ids
+    return engine.tokenizer(request.adapter).prompt(request).ids
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def engine(taught_llama: Path) -> HFEngine:
 
 
 def test_the_prompt_carries_the_switch_and_ends_where_the_assistant_begins(engine: HFEngine) -> None:
-    assert engine.voice(None).tokenizer.decode(prompt_ids(engine, ask(mode="off"))) == (
+    assert engine.tokenizer(None).hf_tokenizer.decode(prompt_ids(engine, ask(mode="off"))) == (
         "<|im_start|>system\ndetailed thinking off<|im_end|>\n"
         f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -131,25 +131,27 @@ def test_the_adapters_own_tokenizer_and_template_come_first(taught_llama: Path, 
         shutil.copy(taught_llama / file, tmp_path)
     (tmp_path / "chat_template.jinja").write_text("adapter:" + load_template("chatml"))
     engine = HFEngine(taught_llama, tmp_path, dtype="float32", device="cpu")
-    assert engine.voice(None).tokenizer.decode(prompt_ids(engine, ask())).startswith("adapter:")
+    assert engine.tokenizer(None).hf_tokenizer.decode(prompt_ids(engine, ask())).startswith("adapter:")
 
 
 def test_a_given_template_takes_the_place_of_the_models_own(random_model: Path, tiny_llama: Path) -> None:
     given = "given:" + load_template("chatml")
     for folder in (random_model, tiny_llama):  # with a template of its own, and without
         engine = HFEngine(folder, dtype="float32", device="cpu", chat_template=given)
-        assert engine.voice(None).tokenizer.decode(prompt_ids(engine, ask())).startswith("given:<|im_start|>system")
+        assert (
+            engine.tokenizer(None).hf_tokenizer.decode(prompt_ids(engine, ask())).startswith("given:<|im_start|>system")
+        )
 
 
 def test_an_end_token_of_the_generation_config_ends_a_turn(random_model: Path, tmp_path: Path) -> None:
     free = HFEngine(random_model, dtype="float32", device="cpu")
-    ids = torch.tensor([free.voice(None).prompt(ask()).ids])
+    ids = torch.tensor([free.tokenizer(None).prompt(ask()).ids])
     tokens = free.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
     free.model.generation_config = GenerationConfig(eos_token_id=[tokens[4], 10**6])
     free.model.save_pretrained(tmp_path)
-    free.voice(None).tokenizer.save_pretrained(tmp_path)
+    free.tokenizer(None).hf_tokenizer.save_pretrained(tmp_path)
     stopping = HFEngine(tmp_path, dtype="float32", device="cpu")
-    assert stopping.voice(None).stop_ids == {tokens[4], 10**6, free.voice(None).tokenizer.eos_token_id}
+    assert stopping.tokenizer(None).stop_ids == {tokens[4], 10**6, free.tokenizer(None).hf_tokenizer.eos_token_id}
     [completion] = stopping.generate([ask(max_new_tokens=8)])
     assert (completion.finish_reason, completion.completion_tokens) == ("stop", tokens.index(tokens[4]) + 1)
 

@@ -53,7 +53,7 @@ class Limits:
     retry_after: int
 
 
-class Desk:
+class Admission:
     """Takes requests in, as many as there is place for, and hands their events over to the event loop.
 
     Attributes:

@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference import attention
-from nemo_reasoning.inference.batch import RunningBatch
 from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
-from nemo_reasoning.inference.lora import LoraBank, read_adapter_config
-from nemo_reasoning.inference.scheduler import Scheduler, Ticket
-from nemo_reasoning.inference.voice import Voice, load_voice, voice_of
+from nemo_reasoning.inference.hf import attention
+from nemo_reasoning.inference.hf.batch import RunningBatch
+from nemo_reasoning.inference.hf.multi_lora import MultiLora, read_adapter_config
+from nemo_reasoning.inference.hf.scheduler import QueuedRequest, Scheduler
+from nemo_reasoning.inference.sequence import TokenSequence
+from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
 from nemo_reasoning.inference.waiting import generate_all, stream_one
-from nemo_reasoning.inference.writer import Writer
 
 Precision = Literal["auto", "bfloat16", "float32"]
 _PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
@@ -34,7 +34,7 @@ class HFEngine:
 
     Attributes:
         model: In evaluation mode, on its device; a single `adapter` is merged into it.
-        voices: Tokenizer and template by name of adapter; None is the model itself.
+        tokenizers: Tokenizer and template by name of adapter; None is the model itself.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class HFEngine:
         precision = _native_dtype(place) if dtype == "auto" else getattr(torch, dtype)
         adapters = adapters or {}
         sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters)
-        self.voices = {
-            name: load_voice(model, path, context=context, chat_template=chat_template)
+        self.tokenizers = {
+            name: load_chat_tokenizer(model, path, context=context, chat_template=chat_template)
             for name, path in sources.items()
         }
         with ThreadPoolExecutor(1) as passing:  # whose OpenMP threads end with it: see `Scheduler`
             self.model = passing.submit(_load_model, model, adapter, dtype=precision, device=place).result()
-            self._lora = passing.submit(LoraBank, self.model, adapters).result() if adapters else None
+            self._lora = passing.submit(MultiLora, self.model, adapters).result() if adapters else None
         batch = RunningBatch(
             self.model,
             lora=self._lora,
@@ -89,30 +89,30 @@ class HFEngine:
         )
         self.scheduler = Scheduler(batch)
 
-    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
+    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> QueuedRequest:
         """Start a request and return at once; `report` is called on the engine's thread and must not block.
 
         Raises:
             EngineError: The prompt and `max_new_tokens` exceed the model's context or memory, there is no
                 such adapter, or the engine is closed.
         """
-        ticket = self._queue(request, report)
+        queued = self._queue(request, report)
         self.scheduler.start()
-        return ticket
+        return queued
 
-    def _queue(self, request: GenerationRequest, report: Callable[[Event], None]) -> Ticket:
-        voice = self.voice(request.adapter)
-        writer = Writer(request, voice.prompt(request), voice=voice, report=report)
+    def _queue(self, request: GenerationRequest, report: Callable[[Event], None]) -> QueuedRequest:
+        tokenizer = self.tokenizer(request.adapter)
+        sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)
         number = -1 if self._lora is None or request.adapter is None else self._lora.numbers[request.adapter]
-        return self.scheduler.submit(writer, adapter=number)
+        return self.scheduler.submit(sequence, adapter=number)
 
-    def voice(self, adapter: str | None) -> Voice:
+    def tokenizer(self, adapter: str | None) -> ChatTokenizer:
         """Return tokenizer and template of an adapter, or of the model.
 
         Raises:
             EngineError: There is no such adapter.
         """
-        return voice_of(self.voices, adapter)
+        return tokenizer_of(self.tokenizers, adapter)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -130,7 +130,7 @@ class HFEngine:
         Raises:
             EngineError: The prompt leaves no room, or there is no such adapter.
         """
-        return self.voice(request.adapter).room(request)
+        return self.tokenizer(request.adapter).room(request)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Return one completion per request, in their order.

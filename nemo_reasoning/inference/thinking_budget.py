@@ -14,7 +14,7 @@ _ANSWER_SHARE, _ANSWER_TOKENS = 4, 512
 
 
 @dataclass(frozen=True, slots=True)
-class Phrases:
+class ForcedTokens:
     """Tokens that an engine puts into a model's mouth.
 
     Attributes:
@@ -35,8 +35,8 @@ class Phrases:
         return max(map(len, self.closings))
 
 
-def phrases(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str]) -> Phrases:
-    """Encode the phrases with a tokenizer that adds no special tokens."""
+def forced_tokens(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str]) -> ForcedTokens:
+    """Encode the forced_tokens with a tokenizer that adds no special tokens."""
 
     def within(text: str) -> tuple[int, ...]:
         # Some tokenizers put a space before the first word of a text, but not in the middle of one.
@@ -46,7 +46,7 @@ def phrases(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[i
                 return tuple(whole[len(start) :])
         return tuple(encode(text))
 
-    return Phrases(
+    return ForcedTokens(
         opening=within(f"{THINK_OPEN}\n"),
         closings=tuple(within(f"{THINK_CLOSE[size:]}\n\n") for size in range(len(THINK_CLOSE))),
         wait=within(WAIT),
@@ -54,7 +54,7 @@ def phrases(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[i
     )
 
 
-class Verdict(Enum):
+class TokenDecision(Enum):
     """On a token the model wants to write."""
 
     accept = auto()
@@ -62,7 +62,7 @@ class Verdict(Enum):
     replace = auto()
 
 
-class Steering:
+class ThinkingBudget:
     """The limits on one request's thinking, and what the engine has to write to keep them.
 
     A token counts as thinking if its first character stands between the tags. Tokens of a tag never
@@ -72,26 +72,26 @@ class Steering:
         forced: Tokens to write before the model may go on.
     """
 
-    def __init__(self, request: GenerationRequest, *, phrases: Phrases, transcript: Transcript) -> None:
+    def __init__(self, request: GenerationRequest, *, forced_tokens: ForcedTokens, transcript: Transcript) -> None:
         """Take the request and what is written for it, which must be empty."""
-        self._phrases, self._transcript = phrases, transcript
+        self._forced_tokens, self._transcript = forced_tokens, transcript
         self._budget, self._least = request.thinking_budget, request.min_thinking
         self._limit = request.max_new_tokens
         self._may_open = request.mode == "on"
-        self._reserve = phrases.longest_closing + max(1, min(self._limit // _ANSWER_SHARE, _ANSWER_TOKENS))
+        self._reserve = forced_tokens.longest_closing + max(1, min(self._limit // _ANSWER_SHARE, _ANSWER_TOKENS))
         self._closing = False
         self.forced: deque[int] = deque()
-        fits = self._limit > len(phrases.opening) + self._reserve
+        fits = self._limit > len(forced_tokens.opening) + self._reserve
         if self._least and fits and not transcript.scanner.thinking:
-            self.forced.extend(phrases.opening)
+            self.forced.extend(forced_tokens.opening)
         self.wrote()
 
     @property
     def _left(self) -> int:
         return self._limit - len(self._transcript.tokens)
 
-    def judge(self, token: int, *, ends: bool) -> Verdict:
-        """Say whether the model may write a token; the verdict "replace" puts others into `forced`.
+    def judge(self, token: int, *, ends: bool) -> TokenDecision:
+        """Say whether the model may write a token; the decision "replace" puts others into `forced`.
 
         Args:
             token: What the model has chosen.
@@ -106,27 +106,27 @@ class Steering:
         else:  # a closing tag too many says nothing: the parser drops it
             silent = not joined.replace(THINK_CLOSE, "").strip()
             refused = self._transcript.blank and (ends or (self._left <= 1 and silent))
-        return Verdict.refuse if refused else Verdict.accept
+        return TokenDecision.refuse if refused else TokenDecision.accept
 
     def _may_think_after(self, text: str) -> bool:
         first = self._transcript.blank and not text.strip() and not self._transcript.scanner.blocks
         return self._may_open and first and self._left > self._reserve
 
-    def _judge_thinking(self, joined: str, *, ends: bool) -> Verdict:
+    def _judge_thinking(self, joined: str, *, ends: bool) -> TokenDecision:
         at = len(joined) if ends else joined.find(THINK_CLOSE)
         if at < 0:
-            return Verdict.refuse if THINK_OPEN in joined else Verdict.accept
+            return TokenDecision.refuse if THINK_OPEN in joined else TokenDecision.accept
         scanner = self._transcript.scanner
         start = scanner.position - len(scanner.pending)
         short = self._transcript.count(scanner.block_start, start + at) < self._least
         if not short and not ends:
-            return Verdict.accept
+            return TokenDecision.accept
         if short:
             self._transcript.take_back(start if ends else start + at)
-            self.forced.extend(self._phrases.wait)
+            self.forced.extend(self._forced_tokens.wait)
         else:
             self._close()
-        return Verdict.replace
+        return TokenDecision.replace
 
     def wrote(self) -> None:
         """Intervene, if need be, after a token was written."""
@@ -147,11 +147,11 @@ class Steering:
         # A tag the model has begun is finished, unless its tokens are needed as thinking.
         short = self._transcript.count(scanner.block_start, scanner.position - len(pending)) < self._least
         begun = len(pending) if THINK_CLOSE.startswith(pending) and not short else 0
-        self.forced = deque(self._phrases.closings[begun])
+        self.forced = deque(self._forced_tokens.closings[begun])
         self._closing = True
 
     def _end_line(self) -> None:
         """Spend the last token of the budget on the newline that the tag stands behind in training."""
         transcript = self._transcript
-        if not transcript.scanner.pending and not transcript.ends_line and len(self._phrases.newline) == 1:
-            self.forced.extend(self._phrases.newline)
+        if not transcript.scanner.pending and not transcript.ends_line and len(self._forced_tokens.newline) == 1:
+            self.forced.extend(self._forced_tokens.newline)

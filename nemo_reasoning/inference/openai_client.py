@@ -18,7 +18,7 @@ _ATTEMPTS = 5
 _TIMEOUT = httpx.Timeout(connect=10, read=3600, write=60, pool=None)
 
 
-class RemoteEngine:
+class OpenAIEngine:
     """Asks a chat completions endpoint, several requests at a time.
 
     Thinking may come inside the content, between its tags, or in a field of its own, `reasoning` or

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from nemo_reasoning.errors import EngineError, SwitchError
 from nemo_reasoning.inference.engine import GenerationRequest
-from nemo_reasoning.inference.steering import phrases
+from nemo_reasoning.inference.thinking_budget import forced_tokens
 from nemo_reasoning.reasoning.switch import with_switch
 from nemo_reasoning.reasoning.tags import THINK_OPEN
 
@@ -27,20 +27,20 @@ class Prompt(NamedTuple):
     thinking: bool
 
 
-class Voice:
+class ChatTokenizer:
     """A tokenizer with a chat template, and the model's end-of-turn tokens.
 
     Attributes:
-        tokenizer: Carries the template.
+        hf_tokenizer: Carries the template.
         stop_ids: Tokens that end a turn.
-        phrases: What an engine writes to steer the thinking.
+        forced_tokens: What an engine writes to steer the thinking.
         context: Most tokens of prompt and completion together.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, stop_ids: frozenset[int], context: int) -> None:
         """Take a tokenizer that has a chat template."""
-        self.tokenizer, self.stop_ids, self.context = tokenizer, stop_ids, context
-        self.phrases = phrases(self._encode, self.decode)
+        self.hf_tokenizer, self.stop_ids, self.context = tokenizer, stop_ids, context
+        self.forced_tokens = forced_tokens(self._encode, self.decode)
 
     def prompt(self, request: GenerationRequest) -> Prompt:
         """Return the tokens of a request's dialogue up to where the assistant begins to speak, or of its text.
@@ -50,7 +50,7 @@ class Voice:
         """
         thinking = False
         if isinstance(request.prompt, str):
-            ids: list[int] = self.tokenizer(request.prompt)["input_ids"]
+            ids: list[int] = self.hf_tokenizer(request.prompt)["input_ids"]
         elif request.prompt is not None:
             ids = self._known(request.prompt)
         else:
@@ -74,7 +74,7 @@ class Voice:
         return self.context - len(self.prompt(replace(request, max_new_tokens=1)).ids)
 
     def _known(self, ids: Sequence[int]) -> list[int]:
-        size = len(self.tokenizer)
+        size = len(self.hf_tokenizer)
         unknown = [token for token in ids if not 0 <= token < size]
         if unknown:
             raise EngineError(f"token {unknown[0]} in the prompt; the model knows 0 to {size - 1}")
@@ -83,7 +83,7 @@ class Voice:
     def _render(self, request: GenerationRequest) -> list[int]:
         try:
             turns = [message.to_dict() for message in with_switch(request.messages, request.mode)]
-            tokens: Any = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            tokens: Any = self.hf_tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
         except SwitchError as error:
             raise EngineError(str(error)) from error
         except TemplateError as error:
@@ -93,18 +93,18 @@ class Voice:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
-        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.hf_tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.hf_tokenizer.encode(text, add_special_tokens=False)
         return ids
 
 
-def load_voice(
+def load_chat_tokenizer(
     model: Path | str, adapter: Path | None, *, context: int | None = None, chat_template: str | None = None
-) -> Voice:
-    """Return the voice of a model or of an adapter, whose own tokenizer comes first.
+) -> ChatTokenizer:
+    """Return the tokenizer of a model or of an adapter, whose own tokenizer comes first.
 
     Args:
         model: Directory or hub id of the model.
@@ -123,19 +123,19 @@ def load_voice(
     most: int = config.max_position_embeddings
     if context is not None and not 1 <= context <= most:
         raise EngineError(f"context={context}; the model takes 1 to {most} tokens")
-    return Voice(tokenizer, stop_ids=_stop_ids(model, config, tokenizer), context=context or most)
+    return ChatTokenizer(tokenizer, stop_ids=_stop_ids(model, config, tokenizer), context=context or most)
 
 
-def voice_of(voices: Mapping[str | None, Voice], adapter: str | None) -> Voice:
-    """Return the voice of an adapter, or of the model.
+def tokenizer_of(tokenizers: Mapping[str | None, ChatTokenizer], adapter: str | None) -> ChatTokenizer:
+    """Return the tokenizer of an adapter, or of the model.
 
     Raises:
         EngineError: There is no such adapter.
     """
     try:
-        return voices[adapter]
+        return tokenizers[adapter]
     except KeyError:
-        known = ", ".join(name for name in voices if name) or "none"
+        known = ", ".join(name for name in tokenizers if name) or "none"
         raise EngineError(f"adapter={adapter!r} is not loaded; loaded: {known}") from None
 
 

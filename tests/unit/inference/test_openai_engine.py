@@ -12,7 +12,7 @@ import pytest
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.engine import GenerationRequest
-from nemo_reasoning.inference.remote import RemoteEngine
+from nemo_reasoning.inference.openai_client import OpenAIEngine
 from nemo_reasoning.reasoning.messages import Message
 
 Answer = tuple[int, dict[str, str], Any]
@@ -62,9 +62,9 @@ def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Server]:
         server.server_close()
 
 
-def engine(server: Server, **options: Any) -> RemoteEngine:
+def engine(server: Server, **options: Any) -> OpenAIEngine:
     defaults = {"model": "m", "concurrency": 4, "api_key_variable": "NO_SUCH_KEY", "pause": 0.01}
-    return RemoteEngine(server.url, **{**defaults, **options})
+    return OpenAIEngine(server.url, **{**defaults, **options})
 
 
 def request(text: str = "What?", **options: Any) -> GenerationRequest:

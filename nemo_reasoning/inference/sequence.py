@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.detokenize import StopFinder
+from nemo_reasoning.inference.detokenizer import StopFinder
 from nemo_reasoning.inference.engine import (
     Alternative,
     Completion,
@@ -16,10 +16,10 @@ from nemo_reasoning.inference.engine import (
     GenerationRequest,
     TokenLogprob,
 )
-from nemo_reasoning.inference.sampling import Sampler, logprobs_of
-from nemo_reasoning.inference.steering import Steering, Verdict
+from nemo_reasoning.inference.hf.sampling import Sampler, logprobs_of
+from nemo_reasoning.inference.thinking_budget import ThinkingBudget, TokenDecision
+from nemo_reasoning.inference.tokenizer import ChatTokenizer, Prompt
 from nemo_reasoning.inference.transcript import Transcript
-from nemo_reasoning.inference.voice import Prompt, Voice
 from nemo_reasoning.reasoning.tags import split_thinking
 
 
@@ -31,7 +31,7 @@ class Record(NamedTuple):
     top: tuple[Alternative, ...]
 
 
-class Writer:
+class TokenSequence:
     """Writes the completion of a request, a token at a time.
 
     Attributes:
@@ -42,18 +42,20 @@ class Writer:
     """
 
     def __init__(
-        self, request: GenerationRequest, prompt: Prompt, *, voice: Voice, report: Callable[[Event], None]
+        self, request: GenerationRequest, prompt: Prompt, *, tokenizer: ChatTokenizer, report: Callable[[Event], None]
     ) -> None:
         """Take a request, its prompt, and what to call with each event."""
-        self._request, self._voice, self._report = request, voice, report
+        self._request, self._tokenizer, self._report = request, tokenizer, report
         self._thinking = prompt.thinking
-        self._transcript = Transcript(voice.decode, thinking=prompt.thinking, raw=request.prompt is not None)
+        self._transcript = Transcript(tokenizer.decode, thinking=prompt.thinking, raw=request.prompt is not None)
         greedy = request.temperature == 0
         self._sampler = (
             None if greedy else Sampler(temperature=request.temperature, top_p=request.top_p, seed=request.seed)
         )
-        self._steering = (
-            Steering(request, phrases=voice.phrases, transcript=self._transcript) if request.steered else None
+        self._budget = (
+            ThinkingBudget(request, forced_tokens=tokenizer.forced_tokens, transcript=self._transcript)
+            if request.limits_thinking
+            else None
         )
         self._stop = StopFinder(request.stop)
         self._said = ["", ""]
@@ -71,7 +73,7 @@ class Writer:
     @property
     def forced(self) -> bool:
         """Whether the next token is not the model's choice."""
-        return self._steering is not None and bool(self._steering.forced)
+        return self._budget is not None and bool(self._budget.forced)
 
     def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
         """Write the next token, and return whether it is the last.
@@ -83,28 +85,28 @@ class Writer:
         given = logits
         while not self.forced:
             token = self._choose(logits, likeliest)
-            verdict = self._judge(token)
-            if verdict is Verdict.accept:
+            decision = self._judge(token)
+            if decision is TokenDecision.accept:
                 return self._write(token, self._measure(given, token))
-            if verdict is Verdict.refuse:
+            if decision is TokenDecision.refuse:
                 logits = logits.clone()
                 logits[token] = -torch.inf
                 likeliest = int(logits.argmax())
         return self.write_forced(given)
 
-    def offer(self, token: int, record: Record | None) -> Verdict:
+    def offer(self, token: int, record: Record | None) -> TokenDecision:
         """Write a token that a model elsewhere has chosen, if the limits on thinking admit it.
 
-        The verdict "replace" says that forced tokens come first, and the model's later choices are void.
+        The decision "replace" says that forced tokens come first, and the model's later choices are void.
 
         Args:
             token: What it has chosen.
             record: How likely it was, if the request asks for that.
         """
-        verdict = Verdict.replace if self.forced else self._judge(token)
-        if verdict is Verdict.accept:
+        decision = TokenDecision.replace if self.forced else self._judge(token)
+        if decision is TokenDecision.accept:
             self._write(token, record)
-        return verdict
+        return decision
 
     def write_forced(self, logits: torch.Tensor | None = None) -> bool:
         """Write the next token that is not the model's choice, and return whether it is the last.
@@ -112,27 +114,27 @@ class Writer:
         Args:
             logits: Those of the model, as for `advance`; without them the token counts as certain.
         """
-        assert self._steering is not None
-        token = self._steering.forced.popleft()
-        certain = Record(self._voice.decode([token]), 0.0, ())
+        assert self._budget is not None
+        token = self._budget.forced.popleft()
+        certain = Record(self._tokenizer.decode([token]), 0.0, ())
         return self._write(token, certain if logits is None else self._measure(logits, token))
 
-    def _judge(self, token: int) -> Verdict:
-        if self._steering is None:
-            return Verdict.accept
-        verdict = self._steering.judge(token, ends=token in self._voice.stop_ids)
-        if verdict is Verdict.replace:
+    def _judge(self, token: int) -> TokenDecision:
+        if self._budget is None:
+            return TokenDecision.accept
+        decision = self._budget.judge(token, ends=token in self._tokenizer.stop_ids)
+        if decision is TokenDecision.replace:
             del self._records[len(self.tokens) :]
-        return verdict
+        return decision
 
     def _write(self, token: int, record: Record | None) -> bool:
-        ended = token in self._voice.stop_ids
+        ended = token in self._tokenizer.stop_ids
         if record is not None and self._request.logprobs is not None:
             self._records.append(record)
         if not ended:
             self._transcript.push(token)
-            if self._steering:
-                self._steering.wrote()
+            if self._budget:
+                self._budget.wrote()
             self._tell()
         if ended or self._stop.found:
             self._finish("stop", ended=ended)
@@ -153,8 +155,8 @@ class Writer:
         if self._request.logprobs is None:
             return None
         chosen, likeliest = logprobs_of(logits, token, top=self._request.logprobs)
-        top = tuple(Alternative(self._voice.decode([number]), value) for number, value in likeliest)
-        return Record(self._voice.decode([token]), chosen, top)
+        top = tuple(Alternative(self._tokenizer.decode([number]), value) for number, value in likeliest)
+        return Record(self._tokenizer.decode([token]), chosen, top)
 
     def _tell(self) -> None:
         reasoning, answer = self._transcript.collect()

@@ -1,0 +1,1 @@
+"""Inference with vLLM, which runs in an environment of its own."""

@@ -1,0 +1,288 @@
+"""The two endpoints that generate: from the client's request to whole or streamed answers."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from nemo_reasoning.inference.engine import Completion, Delta, GenerationRequest
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.serving import responses
+from nemo_reasoning.serving.admission import Admission, Numbered
+from nemo_reasoning.serving.middleware import RequestLog, request_log
+from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest, Sampled
+from nemo_reasoning.serving.responses import stamp, usage
+from nemo_reasoning.serving.sse import HEARTBEAT, EventStream, event, unless_gone
+from nemo_reasoning.serving.thinking_options import plain_messages, thinking_of
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn when a request does not say."""
+
+    temperature: float
+    top_p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What holds when a request does not say.
+
+    Attributes:
+        mode: Of thinking.
+        sampling: By mode.
+        efforts: Budget of thinking tokens by effort: low, medium, high.
+    """
+
+    mode: Mode
+    sampling: Mapping[Mode, Sampling]
+    efforts: Mapping[str, int]
+
+
+def chat_generation(body: ChatRequest, *, adapter: str | None, defaults: Defaults) -> GenerationRequest:
+    """Return what the engine is to do for the first choice of a chat.
+
+    Raises:
+        RequestError: Wishes about the thinking contradict each other.
+        EngineError: A value is out of range.
+    """
+    thinking = thinking_of(body, efforts=defaults.efforts)
+    mode = thinking.mode or defaults.mode
+    sampling = defaults.sampling[mode]
+    return GenerationRequest(
+        messages=plain_messages(body),
+        mode=mode,
+        max_new_tokens=body.limit or 1,
+        thinking_budget=None if mode == "off" else thinking.budget,
+        min_thinking=thinking.least,
+        temperature=sampling.temperature if body.temperature is None else body.temperature,
+        top_p=sampling.top_p if body.top_p is None else body.top_p,
+        seed=seed_of(body.seed),
+        stop=body.stops,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        adapter=adapter,
+    )
+
+
+def seed_of(given: int | None) -> int:
+    """Return the seed a request gives, or a new one."""
+    return secrets.randbits(62) if given is None else given
+
+
+class ChatFormat:
+    """Answers as chat completions."""
+
+    kinds = ("chat.completion", "chat.completion.chunk")
+    prefix = "chatcmpl"
+
+    def __init__(self, *, logprobs: bool) -> None:
+        """Take whether log-probabilities are told."""
+        self._logprobs = logprobs
+
+    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return a finished choice."""
+        return responses.chat_choice(index, completion, logprobs=self._logprobs)
+
+    def begin(self, index: int) -> dict[str, Any]:
+        """Return the first part of a streamed choice."""
+        return responses.chunk_choice(index, {"role": "assistant", "content": ""})
+
+    def part(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Return what a delta adds to a streamed choice."""
+        words = responses.reasoning_fields(delta.reasoning) if delta.reasoning else {}
+        if delta.answer:
+            words["content"] = delta.answer
+        told = responses.chat_logprobs(delta.logprobs) if self._logprobs else None
+        return responses.chunk_choice(index, words, logprobs=told)
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return the last part of a streamed choice."""
+        return responses.chunk_choice(index, {}, finish_reason=completion.finish_reason)
+
+
+def text_generations(body: CompletionRequest, *, adapter: str | None) -> list[GenerationRequest]:
+    """Return what the engine is to do for each choice: those of the first prompt, of the second, and so on.
+
+    Raises:
+        EngineError: A value is out of range.
+    """
+    seed = seed_of(body.seed)
+    return [
+        GenerationRequest(
+            prompt=prompt,
+            mode="off",
+            max_new_tokens=body.max_tokens,
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            seed=seed + number,
+            stop=body.stops,
+            logprobs=body.logprobs,
+            adapter=adapter,
+        )
+        for prompt in body.prompts
+        for number in range(body.n)
+    ]
+
+
+class TextFormat:
+    """Answers as text completions."""
+
+    kinds = ("text_completion", "text_completion")
+    prefix = "cmpl"
+
+    def __init__(self, *, logprobs: bool) -> None:
+        """Take whether log-probabilities are told."""
+        self._logprobs = logprobs
+
+    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return a finished choice."""
+        return responses.text_choice(
+            index,
+            completion.text,
+            entries=completion.logprobs,
+            logprobs=self._logprobs,
+            finish_reason=completion.finish_reason,
+        )
+
+    def begin(self, index: int) -> None:
+        """Return nothing: a streamed choice begins with its text."""
+
+    def part(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Return what a delta adds to a streamed choice."""
+        return responses.text_choice(
+            index, delta.answer, entries=delta.logprobs, logprobs=self._logprobs, finish_reason=None
+        )
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return the last part of a streamed choice."""
+        return responses.text_choice(index, "", entries=(), logprobs=False, finish_reason=completion.finish_reason)
+
+
+class Format(Protocol):
+    """How the choices of an endpoint look."""
+
+    prefix: str
+    kinds: tuple[str, str]
+
+    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return a finished choice."""
+        ...
+
+    def begin(self, index: int) -> dict[str, Any] | None:
+        """Return the first part of a streamed choice, if it has one."""
+        ...
+
+    def part(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Return what a delta adds to a streamed choice."""
+        ...
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return the last part of a streamed choice."""
+        ...
+
+
+class Answer:
+    """The completions of a request on their way to its client."""
+
+    def __init__(self, body: Sampled, *, form: Format, log: RequestLog, admission: Admission) -> None:
+        """Take what was asked, how the answer looks, and who keeps account."""
+        self._body, self._form, self._log, self._admission = body, form, log, admission
+        self._done: dict[int, Completion] = {}
+        self._ended = False
+
+    def _saw(self, numbered: Numbered | None) -> None:
+        if numbered is not None:
+            self._log.saw(numbered[1])
+            if isinstance(numbered[1], Completion):
+                self._done[numbered[0]] = numbered[1]
+
+    def _close(self) -> dict[str, Any]:
+        """Keep account, and return the usage."""
+        self._ended = True
+        completions = [self._done[number] for number in sorted(self._done)]
+        prompt_tokens = sum(completion.prompt_tokens for completion in completions[:: self._body.n])
+        self._log.finished(completions, prompt_tokens=prompt_tokens, metrics=self._admission.metrics)
+        return usage(prompt_tokens, completions)
+
+    def leave(self) -> None:
+        """Count the request if it has no whole answer."""
+        if not self._ended:
+            self._admission.metrics.unfinished.labels(self._body.model).inc()
+
+    async def whole(self, events: AsyncIterator[Numbered | None]) -> JSONResponse:
+        """Return the answer when all choices are finished."""
+        async for numbered in events:
+            self._saw(numbered)
+        head = stamp(self._form.prefix, kind=self._form.kinds[0], model=self._body.model)
+        choices = [self._form.whole(number, self._done[number]) for number in sorted(self._done)]
+        return JSONResponse(head | {"choices": choices, "usage": self._close()})
+
+    async def parts(
+        self, first: Numbered | None, events: AsyncIterator[Numbered | None], *, choices: int
+    ) -> AsyncIterator[str]:
+        """Yield the answer piece by piece as server-sent events."""
+        head = stamp(self._form.prefix, kind=self._form.kinds[1], model=self._body.model)
+        for number in range(choices):
+            if (begin := self._form.begin(number)) is not None:
+                yield event(head | {"choices": [begin]})
+        yield self._part(first, head)
+        async for numbered in events:
+            yield self._part(numbered, head)
+        counted = self._close()
+        if self._body.stream_options is not None and self._body.stream_options.include_usage:
+            yield event(head | {"choices": [], "usage": counted})
+
+    def _part(self, numbered: Numbered | None, head: dict[str, Any]) -> str:
+        self._saw(numbered)
+        if numbered is None:
+            return HEARTBEAT
+        number, found = numbered
+        form = self._form
+        choice = form.part(number, found) if isinstance(found, Delta) else form.end(number, self._done[number])
+        return event(head | {"choices": [choice]})
+
+
+async def answer(
+    asked: Sequence[GenerationRequest],
+    body: Sampled,
+    request: Request,
+    *,
+    form: Format,
+    admission: Admission,
+    limited: bool = True,
+) -> Response:
+    """Run the completions of a request, and return the answer or the stream of it.
+
+    Args:
+        asked: The completions.
+        body: What the client sent.
+        request: How it came.
+        form: How the choices look.
+        admission: Who lets requests in.
+        limited: Whether the client says how many tokens to write; else the service does.
+
+    Raises:
+        RequestError: There is no place for it, or it takes too long.
+        EngineError: It cannot be served, or fails.
+        ClientGone: The client has left.
+    """
+    made = Answer(body, form=form, log=request_log(request), admission=admission)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(admission.place(len(asked)))
+        stack.callback(made.leave)
+        if not limited:
+            asked = await admission.with_limit(asked)
+        events = await stack.enter_async_context(aclosing(admission.events(asked)))
+        if not body.stream:
+            return await unless_gone(request, made.whole(events))
+        first = await unless_gone(request, _first(events))
+        parts = made.parts(first, events, choices=len(asked))
+        return EventStream(parts, close=stack.pop_all().aclose)
+
+
+async def _first(events: AsyncIterator[Numbered | None]) -> Numbered | None:
+    return await anext(events)
