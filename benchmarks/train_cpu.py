@@ -23,9 +23,9 @@ from corpus import row, text
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.data.batching import BatchPlan
 from nemo_reasoning.data.store import IGNORED_LABEL, TokenStore
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.training.batching import BatchPlan
 from nemo_reasoning.training.loggers import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,11 +18,11 @@ from nemo_reasoning.evaluation.training_questions import training_questions
 from nemo_reasoning.export.from_run import ensure_exported
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.training.callbacks.quiet import quiet_output
+from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
-from nemo_reasoning.training.run import TrainingInputs, train, wanted_backend
-from nemo_reasoning.training.run_folder import open_run
-from nemo_reasoning.training.switches import prepare_process
+from nemo_reasoning.training.process import prepare_process
+from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import TrainingInputs, train, wanted_backend
 
 VERIFY_PYTHON = Path(".venv-verify/bin/python")
 
@@ -40,7 +40,8 @@ def fine_tune(settings: SftSettings) -> Path:
     """
     began = time.perf_counter()
     prepare_process(settings, **wanted_backend(settings))
-    folder = open_run(settings)
+    run = Run.start(settings)
+    folder = run.path
     with quiet_output(folder / "log.txt") as terminal:
         console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
         if not _first_process():
@@ -48,12 +49,12 @@ def fine_tune(settings: SftSettings) -> Path:
         base = _base_model(settings)
         inputs = _prepare(settings, base, folder=folder, console=console)
         if settings.evaluate and _first_process():
-            _measure("base", settings, inputs, folder=folder, console=console)
+            _measure("base", run, inputs, console=console)
         quiz = settings.callbacks.eval
         paper = None if quiz is None else training_questions(quiz, seed=settings.data.seed)
-        train(settings, inputs, out=folder, stream=terminal, paper=paper)
+        train(run, inputs, stream=terminal, paper=paper)
         if settings.evaluate and _first_process():
-            _measure("trained", settings, inputs, folder=folder, console=console)
+            _measure("trained", run, inputs, console=console)
             record_run(folder, wall_seconds=time.perf_counter() - began, peak_rss_bytes=rss_peak())
             console.print(report_table(write_report(folder)))
             console.print(f"report: {folder / 'report.html'}")
@@ -94,9 +95,9 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
     return TrainingInputs(base=checkpoint, tokenizer=base.path, formatter=formatter, data=folder / "data")
 
 
-def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, folder: Path, console: Console) -> None:
+def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console) -> None:
     """Let the base or the trained model answer held-out problems, unless that has been done."""
-    path = evaluation_path(folder, stage)
+    path, settings = evaluation_path(run.path, stage), run.settings
     if path.exists():
         return
     from nemo_reasoning.export.tokenizer import strip_generation
@@ -106,7 +107,7 @@ def _measure(stage: Stage, settings: SftSettings, inputs: TrainingInputs, *, fol
     adapter: Path | None = None
     if stage == "trained":
         python = VERIFY_PYTHON if VERIFY_PYTHON.is_file() else None
-        model, adapter = ensure_exported(folder, tokenizer_python=python)
+        model, adapter = ensure_exported(run, tokenizer_python=python)
     console.print(
         f"measuring {settings.evaluate} held-out problems, {'before' if stage == 'base' else 'after'} training"
     )

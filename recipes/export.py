@@ -17,9 +17,10 @@ def main(config: DictConfig) -> None:
         settings = load_settings(config, ExportSettings)
         validate(settings)
         from nemo_reasoning.export.from_run import export_and_show
+        from nemo_reasoning.training.run_dir import Run
 
         export_and_show(
-            Path(settings.checkpoint),
+            Run.open(Path(settings.checkpoint)),
             formats=settings.formats,
             out=Path(settings.output_dir) if settings.output_dir else None,
             dtype=settings.dtype,

@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
         asked = load_settings(config, SftSettings)
         settings = fit_to_memory(asked)
         if settings.dry_run:
-            from nemo_reasoning.training.plan import print_plan
+            from nemo_reasoning.training.dry_run import print_plan
 
             print_plan(settings, asked=asked)
         else:

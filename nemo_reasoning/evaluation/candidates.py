@@ -9,8 +9,8 @@ from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.engine import Engine
-from nemo_reasoning.training.checkpoints import best_checkpoint
-from nemo_reasoning.training.run_folder import CONFIG_FILE, read_settings
+from nemo_reasoning.training.checkpoints import content_id
+from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def candidates(settings: EvaluateSettings) -> list[Candidate]:
         return [_remote(settings.url, settings.model_name, settings)]
     assert settings.checkpoint is not None
     if is_run(Path(settings.checkpoint)):
-        return _of_run(Path(settings.checkpoint), settings)
+        return _of_run(Run.open(Path(settings.checkpoint)), settings)
     return _of_weights(settings.checkpoint, settings)
 
 
@@ -53,15 +53,15 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def _of_run(run: Path, settings: EvaluateSettings) -> list[Candidate]:
+def _of_run(run: Run, settings: EvaluateSettings) -> list[Candidate]:
     """Return base and trained model of a run; the adapter is exported only when it is asked."""
-    from nemo_reasoning.export.from_run import ensure_exported, run_base
+    from nemo_reasoning.export.from_run import ensure_exported
 
-    template = settings.template or read_settings(run).model.template
-    checkpoint, base = best_checkpoint(run).path, run_base(run)
+    template = settings.template or run.settings.model.template
+    (checkpoint, _), base = run.selected(), run.base
     trained = Candidate(
         name="trained",
-        identity=f"{checkpoint.parent.parent.name}/{checkpoint.name} {template}",
+        identity=f"{content_id(checkpoint)} {template}",
         load=lambda: _hf_engine(*ensure_exported(run), template),
     )
     identity = f"{base.revision} {template}"

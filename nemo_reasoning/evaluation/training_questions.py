@@ -4,7 +4,7 @@ from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, Q
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import split_thinking
-from nemo_reasoning.training.callbacks.quiz import Paper
+from nemo_reasoning.training.callbacks.evaluation import Paper
 
 
 def training_questions(settings: QuizSettings, *, seed: int) -> Paper:

@@ -7,37 +7,20 @@ from typing import Any
 from rich.console import Console
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
-from nemo_reasoning.config.model import Init, PeftScheme
-from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
+from nemo_reasoning.export.export import ExportResult, export
 from nemo_reasoning.export.formats import formats_of
-from nemo_reasoning.export.nf4_base import MERGE_BASES, Qlora
-from nemo_reasoning.export.run import ExportResult, export
-from nemo_reasoning.models.hub import BaseModel, fetch_base
+from nemo_reasoning.export.quantised_base import MERGE_BASES, Qlora
 from nemo_reasoning.peft.nf4 import nf4_base
-from nemo_reasoning.training.callbacks.quiet import quiet_output
-from nemo_reasoning.training.checkpoints import best_checkpoint
-from nemo_reasoning.training.run_folder import read_settings
-
-EXPORT_FOLDER = "export"
-
-
-def run_base(run: Path) -> BaseModel:
-    """Return the base model of a run.
-
-    Raises:
-        ExportError: The run trained random weights.
-    """
-    settings = read_settings(run)
-    if settings.model.init is Init.random:
-        raise ExportError(f"{run} trained random weights, which only measure speed; there is nothing to export")
-    cache_dir = Path(settings.cache_dir).expanduser()
-    return fetch_base(settings.model.source, revision=settings.model.revision, cache_dir=cache_dir)
+from nemo_reasoning.terminal import quiet_output
+from nemo_reasoning.training.checkpoints import Checkpoint, content_id
+from nemo_reasoning.training.run_dir import Run
 
 
 def export_run(
-    run: Path,
+    run: Run,
     *,
     formats: Sequence[str] | None = None,
     out: Path | None = None,
@@ -49,7 +32,7 @@ def export_run(
     """Export the best checkpoint of a run; `export` says what is written and what is verified.
 
     Args:
-        run: Folder that recipes/sft_lora.py wrote.
+        run: What recipes/sft_lora.py trained.
         formats: From "hf_peft", "nemo" and "merged"; None for every one that holds what was trained.
         out: Where the formats' folders go; None for `export` in the run's folder.
         dtype: Of merged weights.
@@ -61,36 +44,35 @@ def export_run(
     Raises:
         ExportError: The base was not quantised, and `merge_onto` says it was.
     """
-    settings, checkpoint = read_settings(run), best_checkpoint(run).path
+    settings, (checkpoint, _) = run.settings, run.selected()
     nf4 = nf4_base(settings)
     if merge_onto not in (None, *MERGE_BASES) or (nf4 is None and merge_onto == "dequantised"):
         raise ExportError(
             f"merge_onto={merge_onto}: choose {' or '.join(MERGE_BASES)} for a run with peft=qlora, original "
-            f"otherwise; {run} was trained with peft={settings.peft.scheme.value}"
+            f"otherwise; {run.path} was trained with peft={settings.peft.scheme.value}"
         )
     reference = verify.nemo_reference_logits
-    original = reference(checkpoint) if verified else None
+    original = reference(checkpoint.path) if verified else None
     return export(
         checkpoint=checkpoint,
-        base=run_base(run),
-        template=load_template(settings.model.template),
+        base=run.base,
+        template=run.template,
         peft=settings.peft,
         formats=formats_of(settings.peft.scheme) if formats is None else formats,
-        out=run / EXPORT_FOLDER if out is None else out,
+        out=run.export_dir if out is None else out,
         name=settings.name,
         base_dtype=settings.model.dtype,
         dtype=dtype,
-        reference_logits=reference(checkpoint, nf4=nf4) if verified else None,
+        reference_logits=reference(checkpoint.path, nf4=nf4) if verified else None,
         tokenizer_python=tokenizer_python,
         require_verified=verified and tokenizer_python is not None,
         qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", original),
     )
 
 
-def export_and_show(run: Path, **options: Any) -> None:
+def export_and_show(run: Run, **options: Any) -> None:
     """Export a run with `export_run`, quietly; print what each check found and the commands that serve the result."""
-    read_settings(run)  # a folder that is no run gets no log file
-    with quiet_output(run / "log.txt") as terminal:
+    with quiet_output(run.path / "log.txt") as terminal:
         result = export_run(run, **options)
         console = Console(file=terminal, highlight=False, soft_wrap=True)
         for name, folder in result.folders.items():
@@ -108,26 +90,25 @@ def _in_words(found: Any) -> str:
     return "verified: " + ", ".join(values)
 
 
-def ensure_exported(run: Path, *, tokenizer_python: Path | None = None) -> tuple[Path, Path | None]:
+def ensure_exported(run: Run, *, tokenizer_python: Path | None = None) -> tuple[Path, Path | None]:
     """Return (base model, adapter) of a run as Hugging Face directories, exporting the adapter if necessary.
 
     Where every weight was trained it is (trained model, None), in the precision of the training.
     """
-    settings, folder = read_settings(run), run / EXPORT_FOLDER
-    base, whole = run_base(run), settings.peft.scheme is PeftScheme.none
+    settings, folder = run.settings, run.export_dir
+    base, whole = run.base, settings.peft.scheme is PeftScheme.none
     name = "merged" if whole else "hf_peft"
-    if not _holds(folder, name, best_checkpoint(run).path):
+    if not _holds(folder, name, run.selected()[0]):
         dtype = "float32" if settings.trainer.precision == "32" else "bfloat16"
         export_run(run, formats=[name], dtype=dtype, tokenizer_python=tokenizer_python)
     return (folder / name, None) if whole else (base.path, folder / name)
 
 
-def _holds(folder: Path, format_name: str, checkpoint: Path) -> bool:
+def _holds(folder: Path, format_name: str, checkpoint: Checkpoint) -> bool:
     """Whether a folder holds what this very checkpoint trained, in a format."""
     if not (folder / MANIFEST).is_file() or not (folder / format_name).is_dir():
         return False
     manifest = read_manifest(folder)
-    return (
-        format_name in manifest["settings"]["formats"]
-        and Path(manifest["inputs"]["checkpoint"]).name == checkpoint.name
+    return format_name in manifest["settings"]["formats"] and manifest["inputs"].get("content") == content_id(
+        checkpoint
     )

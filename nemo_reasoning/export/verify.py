@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
-from nemo_reasoning.export.adapter import Adapter
-from nemo_reasoning.export.full import FullWeights
-from nemo_reasoning.export.merged import DTYPES
-from nemo_reasoning.export.nf4_base import hold_as_trained, hold_nemo_as_trained
+from nemo_reasoning.export.formats.merged import DTYPES
+from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_trained
+from nemo_reasoning.export.weights import Adapter, FullWeights
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import Nf4Base
 from nemo_reasoning.reasoning.messages import Message

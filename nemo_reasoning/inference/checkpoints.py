@@ -39,8 +39,9 @@ def resolve_checkpoint(source: str, *, cache_dir: Path) -> ModelFiles:
     path = Path(source)
     if (path / _RUN).is_file():
         from nemo_reasoning.export.from_run import ensure_exported
+        from nemo_reasoning.training.run_dir import Run
 
-        model, adapter = ensure_exported(path)
+        model, adapter = ensure_exported(Run.open(path))
         return ModelFiles(path.resolve().name, model, adapter)
     if (path / _ADAPTER).is_file():
         base = read_adapter_config(path).get("base_model_name_or_path")

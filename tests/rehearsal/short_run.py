@@ -20,7 +20,7 @@ def main(folder: Path, overrides: list[str]) -> None:
     from nemo_reasoning.artifacts import installed_version
     from nemo_reasoning.backend.runtime import backend
     from nemo_reasoning.training.loggers import read_metrics
-    from nemo_reasoning.training.run import TrainingInputs
+    from nemo_reasoning.training.train import TrainingInputs
 
     with backend(cuda=False, transformer_engine=False) as active:
         if (folder / "nemo").is_dir():

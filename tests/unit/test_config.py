@@ -125,7 +125,7 @@ def test_importing_the_package_loads_nothing_and_does_nothing() -> None:
 
 def test_settings_and_validation_need_neither_torch_nor_nemo_nor_hydra() -> None:
     script = (
-        "import sys, nemo_reasoning.config, nemo_reasoning.hardware, nemo_reasoning.training.plan\n"
+        "import sys, nemo_reasoning.config, nemo_reasoning.hardware, nemo_reasoning.training.dry_run\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nemo', 'megatron', 'hydra', "
         "'transformers', 'lightning'}))"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.errors import EngineError, GenerationError
-from nemo_reasoning.export.commands import max_lora_rank
+from nemo_reasoning.export.serve_commands import max_lora_rank
 from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 
 BASE = "base"

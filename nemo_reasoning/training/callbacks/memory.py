@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from nemo_reasoning.training.callbacks.recorder import MetricSource
+from nemo_reasoning.training.callbacks.metrics import MetricSource
 from nemo_reasoning.training.memory_stats import MemoryUse, Phase
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Callback, Trainer
 
-from nemo_reasoning.training.callbacks.preemption import SigtermSave
-from nemo_reasoning.training.callbacks.quiz import Quiz
-from nemo_reasoning.training.callbacks.samples import GenerationSamples
+from nemo_reasoning.training.callbacks.checkpointing import SigtermSave
+from nemo_reasoning.training.callbacks.evaluation import Quiz
+from nemo_reasoning.training.callbacks.generation import GenerationSamples
 
 _AFTER_CHECKPOINT = (SigtermSave, GenerationSamples, Quiz)
 

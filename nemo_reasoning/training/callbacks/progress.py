@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nemo_reasoning.training.callbacks.recorder import MetricsRecorder
+from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
 
 _GIB = 1024**3
 

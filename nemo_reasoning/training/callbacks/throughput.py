@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.training.callbacks.gpu_peaks import peak_bf16_flops
-from nemo_reasoning.training.callbacks.recorder import MetricSource
+from nemo_reasoning.training.callbacks.metrics import MetricSource
 
 WINDOW = 100
 _NOTHING = BatchCounts(samples=0, tokens=0, nonpad_tokens=0, supervised_tokens=0)

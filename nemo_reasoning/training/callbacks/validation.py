@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from nemo import lightning as nl
 
-from nemo_reasoning.data.batching import BatchPlan
+from nemo_reasoning.training.batching import BatchPlan
 
 VALIDATION_LOSS = "val_loss"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from trained_adapters import make_adapter
 
-from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.weights import Adapter
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.models.sizes import architecture_from_hf
 

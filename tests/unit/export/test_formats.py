@@ -12,11 +12,11 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.errors import ExportError, VerificationError
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.adapter import Adapter, read_adapter
-from nemo_reasoning.export.commands import max_lora_rank
-from nemo_reasoning.export.hf_peft import write_hf_peft
-from nemo_reasoning.export.merged import write_merged
-from nemo_reasoning.export.nemo_archive import write_nemo_archive
+from nemo_reasoning.export.formats.hf_peft import write_hf_peft
+from nemo_reasoning.export.formats.merged import write_merged
+from nemo_reasoning.export.formats.nemo import write_nemo_archive
+from nemo_reasoning.export.serve_commands import max_lora_rank
+from nemo_reasoning.export.weights import Adapter, read_adapter
 from nemo_reasoning.models.hub import BaseModel
 
 

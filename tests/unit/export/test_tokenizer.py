@@ -83,5 +83,5 @@ def test_tokenizer_in_the_newest_transformers(base: BaseModel, tmp_path: Path) -
 
 
 def test_importing_the_package_loads_no_nemo() -> None:
-    code = "import sys, nemo_reasoning.export.run; sys.exit('nemo' in sys.modules)"
+    code = "import sys, nemo_reasoning.export.export; sys.exit('nemo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

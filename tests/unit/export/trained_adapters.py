@@ -13,10 +13,11 @@ from transformers import LlamaForCausalLM
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.adapter import Adapter
-from nemo_reasoning.export.run import ExportResult, export
+from nemo_reasoning.export.export import ExportResult, export
+from nemo_reasoning.export.weights import Adapter
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.models.sizes import linear_shapes
+from nemo_reasoning.training.checkpoints import Checkpoint
 
 ALL = ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 PEFT = PeftSettings(PeftScheme.lora, dim=6, alpha=8, dropout=0.05, target_modules=ALL, rslora=True)
@@ -92,7 +93,7 @@ def run(base: BaseModel, adapter: Adapter, tmp_path: Path, **changes: object) ->
     if not checkpoint.exists():
         save_checkpoint(adapter, checkpoint)
     arguments: dict[str, object] = {
-        "checkpoint": checkpoint,
+        "checkpoint": Checkpoint(checkpoint, step=3, loss=None),
         "base": base,
         "template": load_template("chatml"),
         "peft": adapter.peft,

@@ -12,8 +12,8 @@ from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.training.loggers import read_metrics
-from nemo_reasoning.training.run import TrainingInputs, train
-from nemo_reasoning.training.run_folder import open_run
+from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import TrainingInputs, train
 
 ADAPTER = ("peft.dim=4", "peft.alpha=8")
 
@@ -44,7 +44,7 @@ def train_here(inputs: TrainingInputs, out: Path, *overrides: str) -> Path:
     settings = short_settings(inputs.tokenizer, out, *overrides)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's and torch's about each other, attributed to us as their caller
-        train(settings, inputs, out=open_run(settings), stream=io.StringIO())
+        train(Run.start(settings), inputs, stream=io.StringIO())
     return out
 
 

@@ -67,7 +67,7 @@ def test_a_batch_without_a_label_still_has_a_gradient() -> None:
 
 
 def _batch(rows: list[tuple[torch.Tensor, torch.Tensor]], *, packed: bool) -> dict[str, torch.Tensor]:
-    from nemo_reasoning.data.module import collate_packed, collate_padded
+    from nemo_reasoning.training.datamodule import collate_packed, collate_padded
 
     arrays = [(ids.numpy(), mask.numpy()) for ids, mask in rows]
     return (collate_packed if packed else collate_padded)(arrays, pad_id=0, pad_to=16)
@@ -83,7 +83,7 @@ def test_a_packed_batch_has_the_loss_and_the_lora_gradients_of_its_samples_alone
     from nemo_reasoning.models.hub import fetch_base
     from nemo_reasoning.models.importer import import_base
     from nemo_reasoning.models.loading import open_nemo_model
-    from nemo_reasoning.training.callbacks.supervised_loss import install
+    from nemo_reasoning.training.callbacks.losses import install
 
     generator = torch.Generator().manual_seed(2)
     rows = [

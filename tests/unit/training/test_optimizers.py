@@ -9,7 +9,7 @@ from short_runs import losses, prepare_inputs, train_here
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.trainer import OptimKind
 from nemo_reasoning.training.optimizers import optimizer_in_use
-from nemo_reasoning.training.run import TrainingInputs
+from nemo_reasoning.training.train import TrainingInputs
 
 FULL = ("peft=none", "optim.lr=2e-3", "trainer.precision=bf16-mixed")
 

@@ -28,9 +28,8 @@ from nemo_reasoning.export.from_run import export_run
 from nemo_reasoning.models.hub import fetch_base
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.peft import nf4
-from nemo_reasoning.training.checkpoints import best_checkpoint, last_step
-from nemo_reasoning.training.run import TrainingInputs, train
-from nemo_reasoning.training.run_folder import open_run
+from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import TrainingInputs, train
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,9 +71,9 @@ def inputs_of(settings: SftSettings, room: Path) -> TrainingInputs:
 
 def fit(settings: SftSettings, room: Path, stream: io.StringIO | None = None) -> Path:
     """Train and return the run's folder."""
-    folder = open_run(settings)
-    train(settings, inputs_of(settings, room), out=folder, stream=stream or io.StringIO())
-    return folder
+    run = Run.start(settings)
+    train(run, inputs_of(settings, room), stream=stream or io.StringIO())
+    return run.path
 
 
 def metric(run: Path, key: str) -> dict[int, float]:
@@ -104,7 +103,9 @@ def test_a_stopped_run_ends_with_the_same_losses(room: Path, trained: Path) -> N
     settings = settings_of(room, "stopped")
     with pytest.raises(SystemExit):
         fit(settings, room, Interrupting())
-    assert 3 < last_step(room / "stopped") < STEPS
+    last = Run.open(room / "stopped").last
+    assert last is not None
+    assert 3 < last.step < STEPS
     settings.trainer.recompute = Recompute.full
     again = fit(settings, room)
     for key in ("loss", "val_loss", "grad_norm"):
@@ -115,7 +116,7 @@ def test_a_stopped_run_ends_with_the_same_losses(room: Path, trained: Path) -> N
 def test_checkpoints_hold_the_adapter_alone(trained: Path) -> None:
     from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-    stored = FileSystemReader(best_checkpoint(trained).path / "weights").read_metadata().state_dict_metadata
+    stored = FileSystemReader(Run.open(trained).selected()[0].path / "weights").read_metadata().state_dict_metadata
     held = {name for name in stored if name.startswith("module.") and "_extra_state" not in name}
     assert len(held) == 2 * len(LORA_TARGETS)
     assert all(".adapter." in name for name in held)
@@ -134,8 +135,8 @@ def loss_of(model: LlamaForCausalLM, store: TokenStore) -> float:
 
 
 def test_merged_onto_the_dequantised_base_it_is_what_was_trained(room: Path, trained: Path, tmp_path: Path) -> None:
-    result = export_run(trained, formats=["hf_peft", "merged"], dtype="float32", out=tmp_path)
-    best = best_checkpoint(trained)
+    result = export_run(Run.open(trained), formats=["hf_peft", "merged"], dtype="float32", out=tmp_path)
+    best, _ = Run.open(trained).selected()
     model = LlamaForCausalLM.from_pretrained(result.folders["merged"]).eval()
     validated = metric(trained, "val_loss")[best.step]
 
@@ -150,7 +151,7 @@ def test_merged_onto_the_dequantised_base_it_is_what_was_trained(room: Path, tra
 
 
 def test_merged_onto_the_original_base(room: Path, trained: Path, tmp_path: Path) -> None:
-    result = export_run(trained, formats=["merged"], dtype="bfloat16", out=tmp_path, merge_onto="original")
+    result = export_run(Run.open(trained), formats=["merged"], dtype="bfloat16", out=tmp_path, merge_onto="original")
     found = result.checks["merged"]
 
     assert found["rounding"]["relative_rms"] < 1e-4
@@ -161,16 +162,16 @@ def test_merged_onto_the_original_base(room: Path, trained: Path, tmp_path: Path
 
 def test_what_cannot_be_merged_or_continued(room: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="merge_onto=somewhere"):
-        export_run(trained, formats=["merged"], merge_onto="somewhere")
+        export_run(Run.open(trained), formats=["merged"], merge_onto="somewhere")
     lora = shutil.copytree(trained, tmp_path / "lora")
     config = (lora / "config.yaml").read_text()
     (lora / "config.yaml").write_text(config.replace("scheme: qlora", "scheme: lora"))
     with pytest.raises(ExportError, match="merge_onto=dequantised: .* was trained with peft=lora"):
-        export_run(lora, formats=["merged"], merge_onto="dequantised")
+        export_run(Run.open(lora), formats=["merged"], merge_onto="dequantised")
     settings = settings_of(room, "trained")
     settings.trainer.tensor_model_parallel_size = 2
     with pytest.raises(CheckpointError, match="tensor_model_parallel_size was 1, is 2"):
-        open_run(settings)
+        Run.start(settings)
 
 
 def test_one_weight_at_a_time_is_held_in_full(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +197,7 @@ def test_one_weight_at_a_time_is_held_in_full(room: Path, monkeypatch: pytest.Mo
     assert [len(storages) for storages in seen] == [1] * 8
 
     monkeypatch.undo()
-    from nemo_reasoning.export.nf4_base import hold_as_trained
+    from nemo_reasoning.export.quantised_base import hold_as_trained
     from nemo_reasoning.models.sizes import architecture_from_hf
 
     reference = LlamaForCausalLM.from_pretrained(room / "tiny").eval()

@@ -14,8 +14,8 @@ from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.from_run import ensure_exported, export_run
 from nemo_reasoning.inference.vllm.server import VllmServer
-from nemo_reasoning.training.checkpoints import best_checkpoint
-from nemo_reasoning.training.run import TrainingInputs
+from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import TrainingInputs
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_dora_trains_and_is_exported_as_trained(inputs: TrainingInputs, tmp_path
     train_here(inputs, tmp_path, "peft=dora", *ADAPTER, "optim.lr=2e-2")
     found = losses(tmp_path)
     assert found[3] < found[0] - 0.1
-    result = export_run(tmp_path)
+    result = export_run(Run.open(tmp_path))
     assert result.checks["hf_peft"]["logits"]["relative_rms"] < 1e-5
     assert result.checks["merged"]["rounding"]["relative_rms"] < 1e-5
     weights = load_file(tmp_path / "export" / "hf_peft" / "adapter_model.safetensors")
@@ -57,13 +57,16 @@ def test_full_fine_tuning_resumes_exactly_and_is_exported_whole(
     assert losses(train_here(inputs, run, *full)) == whole
     assert whole[3] < whole[0] - 0.1
 
-    reader = FileSystemReader(best_checkpoint(run).path / "weights")
+    reader = FileSystemReader(Run.open(run).selected()[0].path / "weights")
     stored = reader.read_metadata().state_dict_metadata
     master = stored["optimizer.state.fp32_param.module.decoder.final_layernorm.weight"]
     assert master.properties.dtype is torch.float32
-    model, adapter = ensure_exported(run)
+    model, adapter = ensure_exported(Run.open(run))
     assert adapter is None
     trained, base = (load_file(folder / "model.safetensors") for folder in (model, inputs.tokenizer))
     assert trained.keys() == base.keys()
     assert not any(torch.equal(trained[name].float(), base[name]) for name in base)
-    assert export_run(run, formats=["merged"], out=tmp_path / "again").checks["merged"]["rounding"]["max_abs"] < 1e-4
+    assert (
+        export_run(Run.open(run), formats=["merged"], out=tmp_path / "again").checks["merged"]["rounding"]["max_abs"]
+        < 1e-4
+    )

@@ -11,7 +11,7 @@ from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.training.callbacks.gpu_peaks import peak_bf16_flops
 from nemo_reasoning.training.callbacks.memory import MemoryMonitor
-from nemo_reasoning.training.callbacks.recorder import MetricsRecorder
+from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
 from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor, rates
 from nemo_reasoning.training.loggers import METRICS_FILE, JsonlLogger, read_metrics
 from nemo_reasoning.training.memory_stats import Phase

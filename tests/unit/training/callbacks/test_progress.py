@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_run import At, fit
 
+from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
 from nemo_reasoning.training.callbacks.progress import ProgressDisplay, duration, format_metrics
-from nemo_reasoning.training.callbacks.recorder import MetricsRecorder
 
 
 def test_metrics_come_in_a_fixed_order_and_absent_ones_are_left_out() -> None:

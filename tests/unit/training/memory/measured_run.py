@@ -15,8 +15,9 @@ from lightning.pytorch import Callback
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.run import prepare_data
-from nemo_reasoning.training import run as training_run
-from nemo_reasoning.training.run import TrainingInputs
+from nemo_reasoning.training import train as training_run
+from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import TrainingInputs
 
 COMMON = (
     *("hardware=cpu", "logger=none", "callbacks.samples_interval=0", "model.init=random", "trainer.max_steps=1"),
@@ -145,5 +146,5 @@ def measure(settings: SftSettings, *, tokenizer: Path, folder: Path, monkeypatch
     probe, build = Probe(), training_run._build_callbacks
     monkeypatch.setattr(training_run, "_build_callbacks", lambda *args, **kwargs: [*build(*args, **kwargs), probe])
     inputs = TrainingInputs(base=None, tokenizer=tokenizer, formatter=formatter, data=data)
-    training_run.train(settings, inputs, out=folder, stream=io.StringIO())
+    training_run.train(Run.start(settings), inputs, stream=io.StringIO())
     return probe.measured

@@ -20,7 +20,8 @@ from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, 
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
 from nemo_reasoning.training.callbacks.validation import VALIDATION_LOSS, StepCheckpoint
-from nemo_reasoning.training.checkpoints import CHECKPOINT_NAME
+
+CHECKPOINT_NAME = "{step}-{val_loss:.4f}"
 
 
 def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Any) -> LlamaModel:

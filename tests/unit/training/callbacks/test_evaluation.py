@@ -8,8 +8,8 @@ from lightning.pytorch.loggers import Logger
 from tiny_run import fit
 
 from nemo_reasoning.reasoning.messages import Mode
-from nemo_reasoning.training.callbacks.quiz import QUIZ_FILE, Paper, Quiz
-from nemo_reasoning.training.callbacks.samples import SamplePrompt
+from nemo_reasoning.training.callbacks.evaluation import QUIZ_FILE, Paper, Quiz
+from nemo_reasoning.training.callbacks.generation import SamplePrompt
 from nemo_reasoning.training.loggers import JsonlLogger, read_metrics
 
 QUESTIONS = ["What?", "Why?"]

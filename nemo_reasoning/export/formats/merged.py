@@ -11,9 +11,8 @@ from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.errors import ExportError
-from nemo_reasoning.export.adapter import Adapter, Changes
-from nemo_reasoning.export.full import FullWeights
-from nemo_reasoning.export.nf4_base import TrainedBase
+from nemo_reasoning.export.quantised_base import TrainedBase
+from nemo_reasoning.export.weights import Adapter, Changes, FullWeights
 from nemo_reasoning.models.hub import read_hf_config
 from nemo_reasoning.peft.nf4 import Nf4Base
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.backend.runtime import Backend, backend, without_leftovers
 from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.evaluate import QuizSettings
@@ -13,16 +14,18 @@ from nemo_reasoning.config.train import CallbackSettings, SftSettings
 from nemo_reasoning.config.trainer import Accelerator, TrainerSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
+from nemo_reasoning.models.hub import weights_fingerprint
 from nemo_reasoning.peft.nf4 import nf4_base
 from nemo_reasoning.peft.qlora import nf4_linears
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.switch import system_prompt
-from nemo_reasoning.training.callbacks.samples import SAMPLES_FILE, SamplePrompt
+from nemo_reasoning.training.callbacks.generation import SAMPLES_FILE, SamplePrompt
 from nemo_reasoning.training.optimizers import optimizer_in_use
-from nemo_reasoning.training.switches import switched
+from nemo_reasoning.training.process import switched
+from nemo_reasoning.training.run_dir import Identity, Run, rows_fingerprint
 
 if TYPE_CHECKING:
-    from nemo_reasoning.training.callbacks.quiz import Paper
+    from nemo_reasoning.training.callbacks.evaluation import Paper
 
 _MODES: tuple[Mode, ...] = ("on", "off")
 
@@ -44,22 +47,22 @@ class TrainingInputs:
     data: Path
 
 
-def train(
-    settings: SftSettings, inputs: TrainingInputs, *, out: Path, stream: TextIO, paper: "Paper | None" = None
-) -> None:
-    """Train until the last step; leaves checkpoints, metrics.jsonl and samples.jsonl in `out`.
+def train(run: Run, inputs: TrainingInputs, *, stream: TextIO, paper: "Paper | None" = None) -> None:
+    """Train until the last step; leaves checkpoints, metrics.jsonl and samples.jsonl in the run's folder.
 
     Args:
-        settings: The run, validated.
+        run: The run, started with validated settings.
         inputs: Model and data.
-        out: Folder of the run.
         stream: Where progress is shown.
         paper: Questions to ask while training; needed with `callbacks.eval`.
 
     Raises:
         BackendError: The machine cannot run what was asked.
+        CheckpointError: The folder holds checkpoints that were made from other inputs.
         SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
     """
+    settings = run.settings
+    run.claim(identity_of(inputs))
     base = nf4_base(settings)
     quantised = nf4_linears(targets=base.targets, from_checkpoint=inputs.base is not None) if base else nullcontext()
     with (
@@ -69,7 +72,7 @@ def train(
         optimizer_in_use(settings.optim.kind),
         without_leftovers(),
     ):
-        _finetune(settings, inputs, active=active, out=out, stream=stream, paper=paper)
+        _finetune(run, inputs, active=active, stream=stream, paper=paper)
 
 
 def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
@@ -83,25 +86,28 @@ def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
     }
 
 
-def _finetune(
-    settings: SftSettings,
-    inputs: TrainingInputs,
-    *,
-    active: Backend,
-    out: Path,
-    stream: TextIO,
-    paper: "Paper | None",
-) -> None:
+def identity_of(inputs: TrainingInputs) -> Identity:
+    """Return what a run with these inputs is made of."""
+    return Identity(
+        rows=rows_fingerprint(inputs.data),
+        template=inputs.formatter.template,
+        tokenizer=fingerprint(inputs.formatter.tokenizer.backend_tokenizer.to_str()),
+        base=None if inputs.base is None else weights_fingerprint(inputs.tokenizer),
+    )
+
+
+def _finetune(run: Run, inputs: TrainingInputs, *, active: Backend, stream: TextIO, paper: "Paper | None") -> None:
     from nemo import lightning as nl
     from nemo.collections import llm
 
-    from nemo_reasoning.training import build
+    from nemo_reasoning.training import nemo_objects
     from nemo_reasoning.training.callbacks.order import attach
     from nemo_reasoning.training.loggers import build_loggers
 
+    settings, out = run.settings, run.path
     data = build_data(settings, inputs)
-    model = build.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
-    trainer = build.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
+    model = nemo_objects.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
+    trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
     attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream, paper=paper))
     loggers = build_loggers(
         backend=settings.logger.backend, folder=out, run_name=settings.name, project=settings.logger.project
@@ -111,15 +117,17 @@ def _finetune(
         model=model,
         data=data,
         trainer=trainer,
-        log=build.build_log(out, keep=settings.trainer.keep_checkpoints, loggers=loggers),
+        log=nemo_objects.build_log(out, keep=settings.trainer.keep_checkpoints, loggers=loggers),
         resume=nl.AutoResume(
             restore_config=restore,
             resume_from_directory=str(out / "checkpoints"),
             resume_if_exists=True,
             resume_ignore_no_checkpoint=True,
         ),
-        optim=build.build_optimizer(settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps),
-        peft=build.build_peft(settings.peft),
+        optim=nemo_objects.build_optimizer(
+            settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps
+        ),
+        peft=nemo_objects.build_peft(settings.peft),
         tokenizer="model",
     )
     nl.teardown(trainer, model)
@@ -133,7 +141,7 @@ def _nemo_tokenizer(inputs: TrainingInputs) -> Any:
 
 def build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
     """Return the `ChatDataModule` of a run; a curriculum is trained in its order, other rows are shuffled."""
-    from nemo_reasoning.data.module import ChatDataModule
+    from nemo_reasoning.training.datamodule import ChatDataModule
 
     trainer = settings.trainer
     return ChatDataModule(
@@ -155,15 +163,15 @@ def _build_callbacks(
     settings: SftSettings, inputs: TrainingInputs, *, data: Any, out: Path, stream: TextIO, paper: "Paper | None"
 ) -> list[Any]:
     """Return our callbacks in the order they run; `attach` explains it."""
-    from nemo_reasoning.training.build import warmup_steps
+    from nemo_reasoning.training.callbacks.checkpointing import SigtermSave
+    from nemo_reasoning.training.callbacks.losses import SupervisedLoss
     from nemo_reasoning.training.callbacks.memory import MemoryMonitor
-    from nemo_reasoning.training.callbacks.preemption import SigtermSave
+    from nemo_reasoning.training.callbacks.metrics import MetricSource, MetricsRecorder
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
     from nemo_reasoning.training.callbacks.recompute import InputGradients
-    from nemo_reasoning.training.callbacks.recorder import MetricSource, MetricsRecorder
-    from nemo_reasoning.training.callbacks.supervised_loss import SupervisedLoss
+    from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
     from nemo_reasoning.training.callbacks.validation import ValidationLoss
-    from nemo_reasoning.training.determinism import RunLength, StepSeed
+    from nemo_reasoning.training.nemo_objects import warmup_steps
 
     chosen = settings.callbacks
     sources: list[MetricSource] = []
@@ -216,7 +224,7 @@ def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
 
 
 def _samples(chosen: CallbackSettings, inputs: TrainingInputs, *, out: Path, show: Any) -> Any:
-    from nemo_reasoning.training.callbacks.samples import GenerationSamples
+    from nemo_reasoning.training.callbacks.generation import GenerationSamples
 
     formatter = inputs.formatter
     return GenerationSamples(
@@ -231,7 +239,7 @@ def _samples(chosen: CallbackSettings, inputs: TrainingInputs, *, out: Path, sho
 
 
 def _quiz(chosen: QuizSettings, paper: "Paper", inputs: TrainingInputs, *, out: Path, show: Any) -> Any:
-    from nemo_reasoning.training.callbacks.quiz import QUIZ_FILE, Quiz
+    from nemo_reasoning.training.callbacks.evaluation import QUIZ_FILE, Quiz
 
     formatter = inputs.formatter
     return Quiz(

@@ -10,7 +10,7 @@ CHATTER = ("a print", "from a shell", "straight to 2", "a warning", "an info", "
 SCRIPT = """
 import logging, os, sys, warnings
 from pathlib import Path
-from nemo_reasoning.training.callbacks.quiet import quiet_output
+from nemo_reasoning.terminal import quiet_output
 
 early = logging.getLogger("early")
 early.addHandler(logging.StreamHandler(sys.stderr))

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from tiny_run import At, TinyModel, fit
 
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.training.callbacks.preemption import EXIT_CODE, SigtermSave
+from nemo_reasoning.training.callbacks.checkpointing import EXIT_CODE, SigtermSave
 
 
 def terminate() -> None:

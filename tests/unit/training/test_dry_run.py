@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nemo_reasoning.config.model import Init
 from nemo_reasoning.errors import ConfigError, ModelSourceError
-from nemo_reasoning.training.plan import RunPlan, plan_run, plan_table
+from nemo_reasoning.training.dry_run import RunPlan, plan_run, plan_table
 
 
 def rendered(plan: RunPlan) -> dict[str, str]:

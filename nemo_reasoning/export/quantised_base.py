@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nemo_reasoning.config.model import Architecture
-from nemo_reasoning.export.adapter import HF_MODULES, unfuse
+from nemo_reasoning.export.weights import HF_MODULES, unfuse
 from nemo_reasoning.peft.nf4 import Nf4Base, as_trained
 
 MERGE_BASES = ("dequantised", "original")

@@ -23,7 +23,7 @@ from nemo_reasoning.models.importer import import_base
 @pytest.fixture
 def build(nemo_cpu: None) -> ModuleType:
     """Return the module under test, with NeMo on the CPU."""
-    from nemo_reasoning.training import build
+    from nemo_reasoning.training import nemo_objects as build
 
     return build
 

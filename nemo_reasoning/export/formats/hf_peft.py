@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.config.model import PeftScheme, PeftSettings
-from nemo_reasoning.export.adapter import HF_MODULES, Adapter
+from nemo_reasoning.export.weights import HF_MODULES, Adapter
 from nemo_reasoning.models.hub import BaseModel
 
 

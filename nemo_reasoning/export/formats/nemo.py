@@ -10,7 +10,7 @@ import yaml
 
 from nemo_reasoning.artifacts import atomic_path
 from nemo_reasoning.errors import ExportError
-from nemo_reasoning.export.adapter import Adapter
+from nemo_reasoning.export.weights import Adapter
 
 _STEMS = {
     "linear_qkv": "self_attention.adapter_layer.lora_kqv_adapter",

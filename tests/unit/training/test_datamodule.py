@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from nemo_reasoning.data.store import IGNORED_LABEL, Encoded, TokenStore
 
 if TYPE_CHECKING:
-    from nemo_reasoning.data.module import ChatDataModule
+    from nemo_reasoning.training.datamodule import ChatDataModule
 
 TRAIN, VALIDATION = [9, 4, 17, 6, 30, 5, 11, 8, 3, 14, 7], [5, 12, 3]
 PAD = 99
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def module(folder: Path, **changes: Any) -> "ChatDataModule":
     """Return the data module in a run of 6 steps of 4 rows, unless changed."""
-    from nemo_reasoning.data.module import ChatDataModule
+    from nemo_reasoning.training.datamodule import ChatDataModule
 
     arguments = {"micro_batch_size": 2, "global_batch_size": 4, "data_parallel_size": 1, "seq_length": 32, "seed": 3}
     arguments |= {"max_steps": 6, "epochs": 1.0, "pad_id": PAD, "fixed_length": False, "packing": False}
@@ -193,7 +193,7 @@ def test_nemo_leaves_the_loader_as_it_is(folder: Path) -> None:
 
 
 def test_packed_rows_lie_end_to_end(folder: Path) -> None:
-    from nemo_reasoning.data.module import collate_packed
+    from nemo_reasoning.training.datamodule import collate_packed
 
     rows = [TokenStore.open(folder / "train")[row] for row in (0, 1)]
     batch = collate_packed([(row.ids, row.loss_mask) for row in rows], pad_id=PAD, pad_to=16)
@@ -208,7 +208,7 @@ def test_packed_rows_lie_end_to_end(folder: Path) -> None:
 def test_packed_batches_look_like_those_of_nemos_own_dataset(folder: Path, tmp_path: Path) -> None:
     from nemo.collections.llm.gpt.data.core import GPTSFTPackedDataset
 
-    from nemo_reasoning.data.module import collate_packed
+    from nemo_reasoning.training.datamodule import collate_packed
 
     rows = [TokenStore.open(folder / "train")[row] for row in (0, 1)]
     bounds = np.cumsum([0, *(len(row.ids) for row in rows)]).tolist()

@@ -13,9 +13,9 @@ from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import ExportError, TemplateError, VerificationError
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.adapter import Adapter
-from nemo_reasoning.export.hf_peft import write_hf_peft
-from nemo_reasoning.export.merged import write_merged
+from nemo_reasoning.export.formats.hf_peft import write_hf_peft
+from nemo_reasoning.export.formats.merged import write_merged
+from nemo_reasoning.export.weights import Adapter
 from nemo_reasoning.models.hub import BaseModel
 
 

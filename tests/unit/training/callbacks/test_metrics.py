@@ -8,10 +8,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_run import At, fit
 
+from nemo_reasoning.training.callbacks.checkpointing import SigtermSave
 from nemo_reasoning.training.callbacks.memory import MemoryMonitor
+from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
 from nemo_reasoning.training.callbacks.order import attach
-from nemo_reasoning.training.callbacks.preemption import SigtermSave
-from nemo_reasoning.training.callbacks.recorder import MetricsRecorder
 from nemo_reasoning.training.loggers import METRICS_FILE, JsonlLogger, read_metrics
 
 

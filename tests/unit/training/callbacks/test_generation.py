@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from tiny_run import VOCAB, TinyModel, fit
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nemo_reasoning.training.callbacks.samples import (
+from nemo_reasoning.training.callbacks.generation import (
     SAMPLES_FILE,
     GenerationSamples,
     SamplePrompt,

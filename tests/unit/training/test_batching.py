@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
 from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.training.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
 
 
 @dataclass(frozen=True)

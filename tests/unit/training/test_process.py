@@ -9,8 +9,8 @@ from composing import sft_settings
 
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError
-from nemo_reasoning.training.run import _process_callbacks
-from nemo_reasoning.training.switches import prepare_process, switched, with_expandable_segments
+from nemo_reasoning.training.process import prepare_process, switched, with_expandable_segments
+from nemo_reasoning.training.train import _process_callbacks
 
 
 def settings(*overrides: str) -> SftSettings:
@@ -80,7 +80,7 @@ def test_the_bound_on_memory_is_the_settings(nemo_cpu: None) -> None:
     ],
 )
 def test_fp8_reaches_nemos_precision_plugin(nemo_cpu: None, chosen: str, expected: dict[str, Any]) -> None:
-    from nemo_reasoning.training.build import _build_precision
+    from nemo_reasoning.training.nemo_objects import _build_precision
 
     plugin = _build_precision(settings(f"trainer.fp8={chosen}").trainer)
     assert vars(plugin.dtype_config).items() >= expected.items()
@@ -88,7 +88,7 @@ def test_fp8_reaches_nemos_precision_plugin(nemo_cpu: None, chosen: str, expecte
 
 
 def test_offloading_reaches_megatrons_configuration(nemo_cpu: None) -> None:
-    from nemo_reasoning.training.build import build_model
+    from nemo_reasoning.training.nemo_objects import build_model
 
     config = build_model(settings("trainer.offload_layers=3"), base=None, tokenizer=None).config
     assert (config.cpu_offloading, config.cpu_offloading_num_layers) == (True, 3)

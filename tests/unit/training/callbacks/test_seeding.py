@@ -10,7 +10,7 @@ import torch
 from megatron.core import parallel_state
 from torch.utils.data import DataLoader
 
-from nemo_reasoning.training.determinism import StepSeed
+from nemo_reasoning.training.callbacks.seeding import StepSeed
 
 
 def draw(*, seed: int, step: int) -> list[float]:

@@ -15,18 +15,18 @@ from nemo_reasoning.config.model import PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.adapter import Adapter
-from nemo_reasoning.export.commands import model_card, serve_commands
 from nemo_reasoning.export.formats import check_formats
-from nemo_reasoning.export.full import FullWeights, read_trained
-from nemo_reasoning.export.hf_peft import base_reference, write_hf_peft
-from nemo_reasoning.export.merged import DTYPES, write_merged
-from nemo_reasoning.export.nemo_archive import write_nemo_archive
-from nemo_reasoning.export.nf4_base import Qlora
+from nemo_reasoning.export.formats.hf_peft import base_reference, write_hf_peft
+from nemo_reasoning.export.formats.merged import DTYPES, write_merged
+from nemo_reasoning.export.formats.nemo import write_nemo_archive
+from nemo_reasoning.export.quantised_base import Qlora
+from nemo_reasoning.export.serve_commands import model_card, serve_commands
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation, write_tokenizer
+from nemo_reasoning.export.weights import Adapter, FullWeights, read_trained
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import Nf4Base
+from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 
 NOT_VERIFIED = "not verified"
 
@@ -92,7 +92,7 @@ class _Job:
 
 def export(
     *,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     base: BaseModel,
     template: str,
     peft: PeftSettings,
@@ -111,7 +111,7 @@ def export(
     A format is written beside its place, verified there, and only then put in its place.
 
     Args:
-        checkpoint: NeMo 2 checkpoint of the adapter, or of the model where all of it was trained.
+        checkpoint: Of the adapter, or of the model where all of it was trained.
         base: The model it was trained on.
         template: Chat template of the training, with generation tags.
         peft: Configuration of the training.
@@ -136,7 +136,7 @@ def export(
     if require_verified:
         _require_checks(formats, reference_logits, tokenizer_python)
     formatter = ChatFormatter.load(base.path, template=template)
-    trained = read_trained(checkpoint, shape=architecture_from_hf(base.path), peft=peft)
+    trained = read_trained(checkpoint.path, shape=architecture_from_hf(base.path), peft=peft)
     batches = verify.probe_ids(formatter)
     reference = reference_logits(batches) if reference_logits else None
     job = _Job(trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference, qlora)
@@ -263,14 +263,17 @@ def _verify_tokenizer(folder: Path, job: _Job) -> Any:
     return verify.verify_tokenizer(folder, formatter=job.formatter, python=job.tokenizer_python)
 
 
-def _write_manifest(job: _Job, checkpoint: Path, result: ExportResult, out: Path) -> None:
-    weights = sorted((checkpoint / "weights").glob("*.distcp"))
+def _write_manifest(job: _Job, checkpoint: Checkpoint, result: ExportResult, out: Path) -> None:
+    weights = sorted((checkpoint.path / "weights").glob("*.distcp"))
     peft = job.trained.peft
     write_manifest(
         out,
         stage="export",
         inputs={
-            "checkpoint": str(checkpoint),
+            "checkpoint": checkpoint.path.name,
+            "content": content_id(checkpoint),
+            "step": checkpoint.step,
+            "validation_loss": checkpoint.loss,
             "weights": {path.name: file_sha256(path) for path in weights},
             "base": base_reference(job.base),
             "base_revision": job.base.revision,

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nemo_reasoning.reasoning.messages import Mode
-from nemo_reasoning.training.callbacks.samples import SamplePrompt, answer_prompts, can_generate
+from nemo_reasoning.training.callbacks.generation import SamplePrompt, answer_prompts, can_generate
 from nemo_reasoning.training.loggers import Record, drop_records_after
 
 QUIZ_FILE = "eval.jsonl"

@@ -1,0 +1,296 @@
+"""A run: its folder, opened once and handed on to whoever continues, exports, measures or serves it.
+
+A run is identified by content: the prepared rows, the text of the chat template, the tokenizer and the base weights,
+recorded in `run.json`, and by the settings in `config.yaml` that a checkpoint depends on.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from nemo_reasoning.artifacts import file_sha256, fingerprint, write_json, write_text
+from nemo_reasoning.config import CONF_DIR, load_settings, settings_to_dict
+from nemo_reasoning.config.model import Init, PeftScheme
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.errors import CheckpointError
+from nemo_reasoning.hardware import register_resolvers
+from nemo_reasoning.models.hub import BaseModel, fetch_base
+from nemo_reasoning.training.checkpoints import Checkpoint, History, list_checkpoints
+
+CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT = "config.yaml", "run.json", "data", "export"
+_LOCK, _HOLDER = ".lock", ".lock.json"
+# What a checkpoint depends on, beside the content in `Identity`. Everything else may change between starts.
+_FIXED = (
+    *("model.init", "model.dtype", "peft", "optim"),
+    *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
+)
+# How rows are prepared, but not which rows come out; where they lie is told by their content.
+_FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer", "packing_window"}
+_STORES = tuple(
+    f"{split}/{array}.npy" for split in ("train", "validation") for array in ("tokens", "loss_mask", "offsets")
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is made of, by content; None where it is not known, as of runs of version 0.1.
+
+    Attributes:
+        rows: Fingerprint of the prepared token ids and loss masks.
+        template: Text of the chat template the rows were rendered with.
+        tokenizer: Fingerprint of the tokenizer.
+        base: Fingerprint of the base weights; None of random weights.
+        source: What the user called the base model, and its revision; for people, not compared.
+        revision: As `source`.
+    """
+
+    rows: str | None = None
+    template: str | None = None
+    tokenizer: str | None = None
+    base: str | None = None
+    source: str | None = None
+    revision: str | None = None
+
+    def differences(self, other: "Identity") -> list[str]:
+        """Return the names of what differs between two identities, where both are known."""
+        names = {"rows": "the prepared rows", "template": "the chat template", "tokenizer": "the tokenizer"}
+        names["base"] = "the base weights"
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return [names[name] for name, (one, two) in pairs.items() if None not in (one, two) and one != two]
+
+
+def rows_fingerprint(data: Path) -> str | None:
+    """Return the fingerprint of prepared rows, from the bytes of their token stores; None if there are none."""
+    files = [data / name for name in _STORES]
+    if not all(file.is_file() for file in files):
+        return None
+    with ThreadPoolExecutor() as pool:
+        return fingerprint(list(pool.map(file_sha256, files)))
+
+
+class Run:
+    """The folder of a run and what it says about itself.
+
+    Attributes:
+        path: The folder.
+        settings: The resolved settings of its latest start.
+    """
+
+    def __init__(self, path: Path, settings: SftSettings) -> None:
+        """Hold a folder and its settings; `open` and `start` make runs."""
+        self.path, self.settings = path, settings
+        self._lock = FileLock(path / _LOCK)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open the folder of an earlier training.
+
+        Raises:
+            CheckpointError: The folder is not one of a run.
+        """
+        config = path / CONFIG_FILE
+        if not config.is_file():
+            raise CheckpointError(f"{path} has no {CONFIG_FILE}: point at the folder that recipes/sft_lora.py wrote")
+        return cls(path, _read_settings(config))
+
+    @classmethod
+    def start(cls, settings: SftSettings) -> "Run":
+        """Open a run to train it: a new one, or one that goes on. Its settings are written to the folder.
+
+        Raises:
+            CheckpointError: The folder holds checkpoints of a run with other settings.
+        """
+        run = cls(Path(settings.output_dir), settings)
+        if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints:
+            before = settings_to_dict(cls.open(run.path).settings)
+            run._refuse(_changed(before, settings_to_dict(settings), settings))
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(settings_to_dict(settings))))
+        return run
+
+    def claim(self, identity: Identity) -> None:
+        """Record what the run is made of, or compare it with what its checkpoints were made from.
+
+        Raises:
+            CheckpointError: The folder holds checkpoints of another run; says what differs.
+        """
+        if self.checkpoints:
+            self._refuse([f"{name} changed" for name in self.identity.differences(identity)])
+        write_json(self.path / IDENTITY_FILE, asdict(identity))
+
+    def _refuse(self, differences: list[str]) -> None:
+        if differences:
+            raise CheckpointError(
+                f"{self.path} holds the checkpoints of another run: {'; '.join(differences)}. "
+                "Undo that, choose another name=, or delete the folder to start anew"
+            )
+
+    @property
+    def identity(self) -> Identity:
+        """What the run was made from, as far as it is recorded."""
+        path = self.path / IDENTITY_FILE
+        if not path.is_file():
+            return Identity(rows=rows_fingerprint(self.data))
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        return Identity(**{name: recorded.get(name) for name in Identity.__dataclass_fields__})
+
+    @property
+    def data(self) -> Path:
+        """Folder of the prepared rows."""
+        return self.path / DATA
+
+    @property
+    def export_dir(self) -> Path:
+        """Folder of exports."""
+        return self.path / EXPORT
+
+    @property
+    def history(self) -> History:
+        """Validations and saves so far."""
+        return History(self.path)
+
+    @property
+    def template(self) -> str:
+        """Text of the chat template the run was trained with."""
+        from nemo_reasoning.data.chat import load_template
+
+        return self.identity.template or load_template(self.settings.model.template)
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The base model.
+
+        Raises:
+            CheckpointError: The run trained random weights.
+            ModelSourceError: The base is not where the run found it.
+        """
+        model = self.settings.model
+        if model.init is Init.random:
+            raise CheckpointError(f"{self.path} trained random weights, which only measure speed; nothing to use")
+        return fetch_base(model.source, revision=model.revision, cache_dir=Path(self.settings.cache_dir).expanduser())
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Finished checkpoints, by step."""
+        return list_checkpoints(self.path)
+
+    @property
+    def last(self) -> Checkpoint | None:
+        """The checkpoint with most steps; None if there is none."""
+        return max(self.checkpoints, key=lambda checkpoint: checkpoint.step, default=None)
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The checkpoint with the lowest measured validation loss, of equals the later; None if none was measured."""
+        measured = [(checkpoint.loss, -checkpoint.step, checkpoint) for checkpoint in self.checkpoints]
+        return min((entry for entry in measured if entry[0] is not None), default=(None, 0, None))[2]
+
+    def selected(self) -> tuple[Checkpoint, str]:
+        """Return the checkpoint to use, and why: the best; the last where no saved step was validated.
+
+        Raises:
+            CheckpointError: The run has no finished checkpoint.
+        """
+        if best := self.best:
+            measured = sum(checkpoint.loss is not None for checkpoint in self.checkpoints)
+            return best, f"step {best.step}, validation loss {best.loss:.4f}, the lowest of {measured} kept"
+        if last := self.last:
+            return last, f"step {last.step}, the last: no checkpoint has a measured validation loss"
+        raise CheckpointError(f"{self.path} has no finished checkpoint; train first: recipes/sft_lora.py")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for writing; the operating system gives it free when this process ends, however it ends.
+
+        Raises:
+            CheckpointError: Another process writes to it; says which.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise CheckpointError(
+                f"{self.path} is in use by {self._holder()}; wait for it to end, or stop it"
+            ) from None
+        try:
+            if self._lock.lock_counter == 1:
+                self._sign()
+            yield
+        finally:
+            self._lock.release()
+
+    def _sign(self) -> None:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        (self.path / _HOLDER).write_text(json.dumps(holder), encoding="utf-8")
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads((self.path / _HOLDER).read_text(encoding="utf-8"))
+            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+
+def _read_settings(path: Path) -> SftSettings:
+    """Return recorded settings; those that an earlier version did not have get the defaults of conf/."""
+    recorded = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(recorded, dict):
+        raise CheckpointError(f"{path} holds no settings; restore it from a copy")
+    return load_settings(OmegaConf.create(_filled(recorded, _defaults(), SftSettings)), SftSettings)
+
+
+def _defaults() -> Any:
+    """Compose the settings of conf/sft_lora.yaml, also within a recipe, where Hydra is at work already."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_resolvers()
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+            return OmegaConf.to_container(compose("sft_lora", overrides=["hardware=cpu"]), resolve=True)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _filled(recorded: Mapping[Any, Any], defaults: Any, schema: Any) -> dict[str, Any]:
+    """Return the values of a settings class: as recorded, else the default; keys it no longer has are left out."""
+    hints, filled = get_type_hints(schema), {}
+    for field in fields(schema):
+        default = defaults.get(field.name) if isinstance(defaults, Mapping) else None
+        value = recorded.get(field.name, default)
+        inner = next((kind for kind in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(kind)), None)
+        filled[field.name] = _filled(value, default, inner) if inner and isinstance(value, Mapping) else value
+    return filled
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], settings: SftSettings) -> list[str]:
+    """Return the settings that a checkpoint depends on and that changed, each with both values."""
+    # each tensor-parallel rank quantizes its own shard of the base
+    quantised = ["trainer.tensor_model_parallel_size"] if settings.peft.scheme is PeftScheme.qlora else []
+    rows = [f"data.{name}" for name in now["data"] if name not in _FREE_DATA]
+    keys = [*_FIXED, *quantised, *rows]
+    return [
+        f"{key} was {_value(before, key)}, is {_value(now, key)}"
+        for key in keys
+        if _value(before, key) != _value(now, key)
+    ]
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value
