@@ -1,18 +1,174 @@
-"""What all recipes share between Hydra and the library."""
+"""The command `nemo-reasoning`, and what the doors in recipes/ open: a command each, with Hydra's overrides."""
 
+import os
 import sys
+import tempfile
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from nemo_reasoning.config import RECIPES
 from nemo_reasoning.errors import NemoReasoningError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from nemo_reasoning.config.data import PrepareSettings
+    from nemo_reasoning.config.doctor import DoctorSettings
+    from nemo_reasoning.config.evaluate import EvaluateSettings
+    from nemo_reasoning.config.export import ExportSettings
+    from nemo_reasoning.config.inference import GenerateSettings, ServeSettings
+    from nemo_reasoning.config.train import SftSettings
+
+
+def sft(settings: "SftSettings") -> None:
+    """Prepare what is missing, train, and measure; or print the plan."""
+    from nemo_reasoning.training.memory.planner import fit_to_memory
+
+    fitted = fit_to_memory(settings)
+    if settings.dry_run:
+        from nemo_reasoning.training.dry_run import print_plan
+
+        print_plan(fitted, asked=settings)
+    else:
+        from nemo_reasoning.pipeline import fine_tune
+
+        fine_tune(fitted)
+
+
+def prepare(settings: "PrepareSettings") -> None:
+    """Turn rows of chats into tokenized splits."""
+    from rich.console import Console
+
+    from nemo_reasoning.preparation import run_command
+
+    run_command(settings, Console(highlight=False))
+
+
+def export(settings: "ExportSettings") -> None:
+    """Write what was trained for transformers, vLLM and NIM, and verify it."""
+    from nemo_reasoning.export.from_run import export_and_show
+    from nemo_reasoning.training.run_dir import Run
+
+    export_and_show(
+        Run.open(Path(settings.checkpoint)),
+        formats=settings.formats,
+        out=Path(settings.output_dir) if settings.output_dir else None,
+        dtype=settings.dtype,
+        merge_onto=settings.merge_onto,
+        verified=settings.verify,
+        tokenizer_python=Path(settings.tokenizer_python) if settings.tokenizer_python else None,
+    )
+
+
+def evaluate(settings: "EvaluateSettings") -> None:
+    """Measure a model on benchmarks, with thinking on and off; or compare two reports."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if settings.compare:
+        from nemo_reasoning.evaluation.compare import compare
+
+        compare([Path(folder) for folder in settings.compare], seed=settings.seed, console=console)
+    else:
+        from nemo_reasoning.evaluation.evaluate import evaluate_models
+
+        evaluate_models(settings, console)
+
+
+def generate(settings: "GenerateSettings") -> None:
+    """Ask a model: one prompt, a file of them, or a chat in the terminal."""
+    from nemo_reasoning.inference.generate import generate as answer
+
+    answer(settings)
+
+
+def serve(settings: "ServeSettings") -> None:
+    """Serve a model to clients of OpenAI's protocol, and a chat page."""
+    from nemo_reasoning.serving.server import serve as start
+
+    start(settings)
+
+
+def doctor(settings: "DoctorSettings") -> None:
+    """Tell whether this machine can do a training; exit with 1 if it cannot."""
+    from nemo_reasoning.doctor.run import examine
+
+    sys.exit(0 if examine(settings) else 1)
+
+
+COMMANDS: dict[str, Callable[[Any], None]] = {
+    "sft": sft,
+    "prepare": prepare,
+    "export": export,
+    "evaluate": evaluate,
+    "generate": generate,
+    "serve": serve,
+    "doctor": doctor,
+}
+
+
+def main() -> None:
+    """Run `nemo-reasoning COMMAND [override ...]`."""
+    from nemo_reasoning import __version__
+
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name == "--version":
+        print(f"nemo-reasoning {__version__}")
+    elif name in ("--help", "-h"):
+        print("Usage: nemo-reasoning COMMAND [group=choice] [key=value] ...\n")
+        print("\n".join(f"  {command:10}{(run.__doc__ or '').strip()}" for command, run in COMMANDS.items()))
+        print("\n`nemo-reasoning COMMAND --help` lists the groups and settings of a command.")
+    elif name not in COMMANDS:
+        sys.exit(f"nemo-reasoning {name}: there is no such command; choose one of {', '.join(COMMANDS)}")
+    else:
+        given = sys.argv[:]
+        del sys.argv[1]
+        run(name, argv=given)
+
+
+def run(name: str, *, argv: list[str] | None = None) -> None:
+    """Compose the settings of a command from conf/ and the overrides in `sys.argv`, check them, and run it.
+
+    Args:
+        name: Of the command.
+        argv: What starts this process anew, if not `sys.argv`: a launcher of further processes reads it from there.
+    """
+    import hydra
+
+    from nemo_reasoning.config import load_settings
+    from nemo_reasoning.hardware import register_resolvers
+
+    recipe = RECIPES[name]
+
+    def job(config: "DictConfig") -> None:
+        with one_line_errors():
+            sys.argv[:] = argv or sys.argv
+            settings = load_settings(config, recipe.settings)
+            recipe.validate(settings)
+            COMMANDS[name](settings)
+
+    register_resolvers()
+    hydra.main(version_base="1.3", config_path="pkg://nemo_reasoning.conf", config_name=recipe.root)(job)()
 
 
 @contextmanager
-def recipe() -> Iterator[None]:
-    """Turn an error of ours into one line and exit code 1; the other packages' import warnings are not shown."""
-    warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
+def one_line_errors() -> Iterator[None]:
+    """Turn an exception into its message and exit code 1; a traceback that is not ours to explain goes to a file.
+
+    HYDRA_FULL_ERROR=1 shows every traceback.
+    """
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated")  # while others are imported
     try:
         yield
     except NemoReasoningError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        with tempfile.NamedTemporaryFile("w", prefix="nemo-reasoning-", suffix=".log", delete=False) as log:
+            traceback.print_exc(file=log)
+        sys.exit(f"{type(error).__name__}: {error}\nThis was not foreseen; the traceback is in {log.name}")

@@ -17,7 +17,7 @@ from nemo_reasoning.config import data, doctor, evaluate, export, inference, tra
 from nemo_reasoning.config.trainer import AUTO_BATCH
 from nemo_reasoning.errors import ConfigError
 
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,30 @@ def load_settings(config: DictConfig, schema: type[Settings]) -> Settings:
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True)
-        for group in ("hardware", "trainer"):
-            if isinstance(plain, dict) and plain.get(group, {}).get("micro_batch_size") == "auto":
-                plain[group]["micro_batch_size"] = AUTO_BATCH
+        _stand_in_for_auto(plain)
         merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
         return cast(Settings, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]  # the other lines describe OmegaConf's own types
         place = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(f"{place}{reason}; `--help` lists the groups and keys") from error
+
+
+def _stand_in_for_auto(plain: Any) -> None:
+    """Put the number that stands for a micro-batch of `auto` in its place.
+
+    Raises:
+        ConfigError: The trainer has that number of its own; conf/hardware of a recorded run may.
+    """
+    for group in ("hardware", "trainer"):
+        values = plain.get(group) if isinstance(plain, dict) else None
+        if not isinstance(values, dict):
+            continue  # named as missing, or as of the wrong type
+        value = values.get("micro_batch_size")
+        if group == "trainer" and value == AUTO_BATCH:
+            raise ConfigError(f"trainer.micro_batch_size={value}: must be above 0, or auto")
+        if value == "auto":
+            values["micro_batch_size"] = AUTO_BATCH
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:

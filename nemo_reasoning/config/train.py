@@ -85,7 +85,7 @@ class SftSettings:
 
 
 def validate(settings: SftSettings) -> None:
-    """Refuse settings that cannot train.
+    """Refuse settings that cannot train, whatever is chosen where they say `auto`.
 
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
@@ -184,7 +184,7 @@ def _check_offload(settings: SftSettings) -> list[str]:
     problems = []
     if shape is not None and trainer.offload_layers >= shape.num_layers:
         problems.append(f"{named}: {settings.model.name} has {shape.num_layers} layers; at least one has to stay")
-    if trainer.recompute is not Recompute.none:
+    if trainer.recompute not in (Recompute.none, Recompute.auto):
         problems.append(
             f"{named} with trainer.recompute={trainer.recompute.value}: Megatron does one or the other; set "
             "trainer.recompute=none"

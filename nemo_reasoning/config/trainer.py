@@ -1,12 +1,12 @@
 """Settings of conf/hardware, conf/trainer and conf/optim: what computes, in which steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 
 from nemo_reasoning.config import checks
 
-AUTO_BATCH = 0  # what `micro_batch_size: auto` is until training/memory has chosen
+AUTO_BATCH = 0  # what `micro_batch_size: auto` is until training/memory has chosen; nobody may write 0 for it
 PRECISIONS = ("bf16-mixed", "32")
 _PARALLEL = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
 
@@ -121,7 +121,12 @@ class TrainerSettings:
         )
 
     def problems(self) -> list[str]:
-        """Return what cannot work whatever the model and the machine, each with its remedy."""
+        """Return what cannot work whatever the model and the machine, each with its remedy.
+
+        A micro-batch that is still to be chosen counts as 1, with which most else works.
+        """
+        if self.micro_batch_size == AUTO_BATCH:
+            return replace(self, micro_batch_size=1).problems()
         found = self._outside_ranges()
         if self.precision not in PRECISIONS:
             found.append(f"trainer.precision={self.precision}: choose one of {', '.join(PRECISIONS)}")

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from launch import ROOT
 
 from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.config.data import PrepareSettings, validate
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import ConfigError
 
-RECIPE = CONF_DIR.parent / "recipes" / "prepare_data.py"
+RECIPE = ROOT / "recipes" / "prepare_data.py"
 
 
 def _settings(*overrides: str) -> PrepareSettings:

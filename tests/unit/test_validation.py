@@ -9,7 +9,7 @@ from composing import asked_settings, change, sft_settings
 from nemo_reasoning.config.data import DataSource
 from nemo_reasoning.config.model import LORA_TARGETS, Init
 from nemo_reasoning.config.train import validate
-from nemo_reasoning.config.trainer import Fp8, Recompute
+from nemo_reasoning.config.trainer import AUTO_BATCH, Fp8, Recompute
 from nemo_reasoning.errors import ConfigError
 
 NAN, INF = math.nan, math.inf
@@ -37,6 +37,7 @@ CHOICES = [
     ("trainer.precision", "fp8", "choose one of bf16-mixed, 32"),
     ("model.dtype", "float16", "choose one of float32, bfloat16"),
 ]
+AUTO = ("trainer.micro_batch_size", AUTO_BATCH)  # an open choice; written as 0 it is refused when loaded
 ABOVE_ZERO = (
     *("peft.dim", "peft.alpha", "optim.lr", "data.rows", "trainer.epochs", "trainer.max_steps"),
     *("trainer.seq_length", "trainer.micro_batch_size", "trainer.global_batch_size", "trainer.eval_interval"),
@@ -50,7 +51,7 @@ ZERO_OR_ABOVE = (
 SHARES = ("optim.min_lr_ratio", "data.thinking_off_share", "data.max_quarantined_share")
 BELOW_ONE = ("peft.dropout", "optim.warmup_ratio", "optim.beta1", "optim.beta2")
 RANGES = [
-    *((key, value, "must be above 0") for key in ABOVE_ZERO for value in (0, -1)),
+    *((key, value, "must be above 0") for key in ABOVE_ZERO for value in (0, -1) if (key, value) != AUTO),
     *((key, -1, "must be 0 or above") for key in ZERO_OR_ABOVE),
     *((key, value, "must lie between 0 and 1") for key in SHARES for value in (-0.1, 1.1)),
     *((key, value, "must be 0 or above, and below 1") for key in BELOW_ONE for value in (-0.1, 1.0)),
