@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def write_rows(path: Path, *, count: int) -> None:
-    """Write rows in the schema of the Nemotron dataset: log-normal lengths as in packing.py, but shorter."""
+    """Write rows in the schema of the Nemotron dataset, of log-normal lengths."""
     numbers = random.Random(SEED)
     with path.open("w", encoding="utf-8") as lines:
         for number in range(count):

@@ -10,7 +10,7 @@ from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.evaluation.report.tables import report_table
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, write_report
 from nemo_reasoning.evaluation.runner import evaluate_problems

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.config.data import Engine, PrepareSettings
-from nemo_reasoning.data.prepare.engines import WITHOUT_TORCH, start_server
+from nemo_reasoning.data.prepare.executors import WITHOUT_TORCH, start_server
 from nemo_reasoning.models.hub import fetch_tokenizer
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def run_command(settings: PrepareSettings, console: Console) -> None:
 
 
 def _preview(settings: PrepareSettings, formatter: "ChatFormatter", console: Console) -> None:
+    from nemo_reasoning.data.prepare.pipeline import preview_data
     from nemo_reasoning.data.prepare.preview import show, write_page
-    from nemo_reasoning.data.prepare.run import preview_data
 
     out = Path(settings.output_dir)
     samples = preview_data(settings.data, formatter=formatter, seq_length=settings.seq_length, count=settings.preview)
@@ -49,7 +49,7 @@ def _preview(settings: PrepareSettings, formatter: "ChatFormatter", console: Con
 
 
 def _prepare(settings: PrepareSettings, formatter: "ChatFormatter", console: Console) -> None:
-    from nemo_reasoning.data.prepare.run import prepare_data
+    from nemo_reasoning.data.prepare.pipeline import prepare_data
 
     out = Path(settings.output_dir)
     manifest = prepare_data(

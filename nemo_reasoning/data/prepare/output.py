@@ -9,14 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import write_manifest
-from nemo_reasoning.config.data import Order
-from nemo_reasoning.data.packing import PackingPlan, pack, pack_in_order
-from nemo_reasoning.data.prepare.merge import Rows
-from nemo_reasoning.data.prepare.order import final_order
 from nemo_reasoning.data.prepare.plan import Preparation
-from nemo_reasoning.data.prepare.report import write_report
+from nemo_reasoning.data.prepare.report import Statistics, write_report
+from nemo_reasoning.data.prepare.rows import Rows, final_order
 from nemo_reasoning.data.prepare.select import Selection
-from nemo_reasoning.data.prepare.statistics import Statistics
 from nemo_reasoning.errors import DataError
 
 SPLITS = {"train": "training.jsonl", "validation": "validation.jsonl"}
@@ -57,8 +53,6 @@ def write_output(
             ]
     for job in written:
         job.result()
-    for name, split in splits.items():
-        split.plan.save(folder / name)
     write_report(folder, statistics, seq_length=preparation.seq_length)
     return write_manifest(
         folder,
@@ -73,21 +67,19 @@ def write_output(
 
 @dataclass(frozen=True)
 class _Split:
-    """Rows of a split in their final order, with a plan how to pack them.
+    """Rows of a split in their final order.
 
     Attributes:
         numbers: Of the rows.
-        plan: How to pack them.
         sizes: What the manifest says.
     """
 
     numbers: NDArray[np.int64]
-    plan: PackingPlan
     sizes: dict[str, Any]
 
     @classmethod
     def of(cls, rows: Rows, split: str, preparation: Preparation) -> "_Split":
-        """Choose, order and pack the rows of a split.
+        """Choose and order the rows of a split.
 
         Raises:
             DataError: There is none.
@@ -101,20 +93,10 @@ class _Split:
             )
         facts = rows.facts[numbers]
         numbers = numbers[final_order(facts, data.order)]
-        lengths = rows.lengths[numbers] - 1  # a row of n tokens has n - 1 positions to predict from
-        plan = _pack(lengths, preparation)
         sizes = {
             "rows": len(numbers),
             "thinking_on": int(facts["thinking"].sum()),
             "tokens": int(rows.lengths[numbers].sum()),
             "supervised_tokens": int(facts["completion"].sum()),
-            "bins": len(plan),
-            "efficiency": round(plan.efficiency(lengths), 6),
         }
-        return cls(numbers, plan, sizes)
-
-
-def _pack(lengths: NDArray[np.int64], preparation: Preparation) -> PackingPlan:
-    if preparation.data.order is Order.curriculum:
-        return pack_in_order(lengths, preparation.seq_length, window=preparation.data.packing_window)
-    return pack(lengths, preparation.seq_length)
+        return cls(numbers, sizes)

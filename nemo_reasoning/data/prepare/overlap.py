@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.data.schema import Row
+from nemo_reasoning.data.schemas.dialogue import Row
 from nemo_reasoning.errors import DataError
 
 _WORD = re.compile(r"\w+")

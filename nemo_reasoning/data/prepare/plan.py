@@ -9,14 +9,14 @@ from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
 from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare import engines
+from nemo_reasoning.data.prepare import executors
 from nemo_reasoning.data.prepare.files import Span, file_size, owned_lines
 from nemo_reasoning.data.prepare.inputs import Subset, describe_inputs, write_builtin
 from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
 from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
 from nemo_reasoning.data.prepare.unpack import PACKED, Unpack
 from nemo_reasoning.data.prepare.worker import MakeShard
-from nemo_reasoning.data.sources import decode_row, parse_row
+from nemo_reasoning.data.schemas.layouts import decode_row, parse_row
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message
 
@@ -33,7 +33,7 @@ class Preparation:
     Attributes:
         data: Settings of conf/data.
         formatter: Tokenizer and chat template.
-        seq_length: Most tokens of a row, and the size of a packed bin.
+        seq_length: Most tokens of a row.
         out: Folder to write.
         tell: Called with a line of text at each stage.
     """
@@ -62,7 +62,7 @@ class Preparation:
 
     def each(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
         """Yield a function's results, computed by the workers."""
-        return engines.run(function, inputs, engine=self.data.engine, workers=self.data.workers)
+        return executors.run(function, inputs, engine=self.data.engine, workers=self.data.workers)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,134 @@
 """The report of a prepared folder: a picture of the lengths, and one page that needs nothing else."""
 
 from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import write_text
-from nemo_reasoning.data.prepare.shards import KEPT
-from nemo_reasoning.data.prepare.statistics import Statistics
+from nemo_reasoning.data.prepare.rows import Rows
+from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED
 
 _PICTURE = "lengths.png"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one subset and mode.
+
+    Attributes:
+        subset: The subset.
+        mode: "on" or "off".
+        rows: How many.
+        turned_off: How many of them had a trace that was taken out.
+        tokens: All their tokens.
+        completion_tokens: Those that are supervised.
+        longest: Tokens of the longest.
+    """
+
+    subset: str
+    mode: str
+    rows: int
+    turned_off: int
+    tokens: int
+    completion_tokens: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Numbers of a prepared folder.
+
+    Attributes:
+        outcomes: For each subset, how many rows met which end; their sum is the rows read.
+        groups: Kept rows by subset and mode.
+        licenses: Kept rows of each subset by licence.
+        splits: For each split its rows, tokens and supervised tokens.
+        histogram: Kept rows by length for each subset: the n-th number counts rows of 2**n to 2**(n + 1) - 1 tokens.
+    """
+
+    outcomes: Mapping[str, Mapping[str, int]]
+    groups: list[Group]
+    licenses: Mapping[str, Mapping[str, int]]
+    splits: Mapping[str, Mapping[str, Any]]
+    histogram: Mapping[str, list[int]]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        *,
+        outcomes: Mapping[str, Mapping[str, int]],
+        licenses: Mapping[str, Mapping[str, int]],
+        splits: Mapping[str, Mapping[str, Any]],
+    ) -> "Statistics":
+        """Count."""
+        by_subset = {name: rows.subset == number for number, name in enumerate(rows.subsets)}
+        groups = [
+            _group(name, mode, rows, chosen & (rows.facts["thinking"] == (mode == "on")))
+            for name, chosen in by_subset.items()
+            for mode in ("on", "off")
+        ]
+        named = {
+            name: {license or "unknown": found[license] for license in sorted(found)}
+            for name, found in sorted(licenses.items())
+        }
+        octaves = {name: _octaves(rows.lengths[chosen]) for name, chosen in by_subset.items()}
+        return cls(outcomes, [group for group in groups if group.rows], named, splits, octaves)
+
+    @property
+    def read(self) -> int:
+        """Rows read, whatever became of them."""
+        return sum(sum(outcomes.values()) for outcomes in self.outcomes.values())
+
+    @property
+    def kept(self) -> int:
+        """Rows written."""
+        return sum(outcomes.get(KEPT, 0) for outcomes in self.outcomes.values())
+
+    @property
+    def quarantined(self) -> int:
+        """Unusable rows."""
+        found = (item for outcomes in self.outcomes.values() for item in outcomes.items())
+        return sum(count for name, count in found if name.startswith(QUARANTINED))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as the manifest records it; for training, the splits come first."""
+        return {
+            **self.splits,
+            "read": self.read,
+            "kept": self.kept,
+            "quarantined": self.quarantined,
+            "outcomes": self.outcomes,
+            "groups": [vars(group) for group in self.groups],
+            "licenses": self.licenses,
+            "rows_by_length_octave": self.histogram,
+        }
+
+
+def _group(subset: str, mode: str, rows: Rows, chosen: NDArray[np.bool_]) -> Group:
+    facts, lengths = rows.facts[chosen], rows.lengths[chosen]
+    return Group(
+        subset=subset,
+        mode=mode,
+        rows=len(facts),
+        turned_off=int(facts["turned_off"].sum()),
+        tokens=int(lengths.sum()),
+        completion_tokens=int(facts["completion"].sum()),
+        longest=int(lengths.max(initial=0)),
+    )
+
+
+def _octaves(lengths: NDArray[np.int64]) -> list[int]:
+    counts: list[int] = np.bincount(np.log2(lengths).astype(np.int64)).tolist()
+    return counts
 
 
 def page_environment() -> Environment:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.config.data import DataSettings
-from nemo_reasoning.data.prepare.duplicates import NearlySeen, Seen
+from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen
 from nemo_reasoning.data.prepare.inputs import Subset
 from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED, Shard
 from nemo_reasoning.data.prepare.units import Unit

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.data.disk import disk_errors, save_array
-from nemo_reasoning.data.store import Encoded
+from nemo_reasoning.data.store import Encoded, disk_errors, save_array
 from nemo_reasoning.reasoning.messages import Message
 
 KEPT, QUARANTINED = "kept", "quarantined: "

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import atomic_path
 from nemo_reasoning.config.data import DataSettings, Sampling
-from nemo_reasoning.data.disk import disk_errors, save_array
-from nemo_reasoning.data.dual_mode import fraction
 from nemo_reasoning.data.prepare.files import Span, file_size, is_remote, owned_lines
 from nemo_reasoning.data.prepare.inputs import Subset
+from nemo_reasoning.data.schemas.dialogue import fraction
+from nemo_reasoning.data.store import disk_errors, save_array
 from nemo_reasoning.errors import DataError
 
 _TYPICAL_ROW = 4096  # bytes; only sizes the units

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from nemo_reasoning.artifacts import atomic_path, fingerprint
-from nemo_reasoning.data.disk import disk_errors
+from nemo_reasoning.data.store import disk_errors
 
 DAMAGED = b"\0damaged archive: "  # begins a line that stands for what could not be unpacked
 PACKED = (".gz", ".zst", ".parquet")

@@ -11,16 +11,15 @@ from typing import Any
 
 from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.dual_mode import fraction, turned_off
-from nemo_reasoning.data.prepare.duplicates import signature
+from nemo_reasoning.data.prepare.dedup import signature
 from nemo_reasoning.data.prepare.files import Line, Span, owned_lines
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.prepare.shards import Shard, ShardBuilder
 from nemo_reasoning.data.prepare.tokenise import Encoder, FastEncoder
 from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.prepare.unpack import DAMAGED
-from nemo_reasoning.data.schema import Row
-from nemo_reasoning.data.sources import decode_row
+from nemo_reasoning.data.schemas.dialogue import Row, fraction, turned_off
+from nemo_reasoning.data.schemas.layouts import decode_row
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError
 

@@ -13,7 +13,7 @@ from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.config.data import DataSettings, PrepareSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.data.prepare.pipeline import prepare_data
 
 SEQ_LENGTH = 2048
 _PROSE = ("We", "add", "both", "numbers", "and", "check", "the", "sum.", "Then", "\\frac{a}{b}", "=", "$x^2$,", "so")

@@ -6,8 +6,7 @@ from chats import dialogue
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.dual_mode import fraction, settle, turned_off, without_thinking
-from nemo_reasoning.data.schema import Row
+from nemo_reasoning.data.schemas.dialogue import Row, fraction, settle, turned_off, without_thinking
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.tags import with_thinking

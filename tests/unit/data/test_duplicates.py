@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import lines_of, nemotron_row, prepared, write_lines
 
-from nemo_reasoning.data.prepare.duplicates import NearlySeen, Seen, signature
+from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen, signature
 
 CHOSEN = ("data=jsonl", "data.fast_tokenizer=false", "data.thinking_off_share=0", "data.validation_share=0.5")
 WORDS = [f"word{number}" for number in range(300)]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from prepared_rows import SEQ_LENGTH, corpus, data_settings, digests
 
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove, same
 from nemo_reasoning.data.store import Encoded, TokenStore
 from nemo_reasoning.errors import RowError

@@ -4,7 +4,6 @@ import pytest
 from prepared_rows import corpus, digests, lines_of, nemotron_row, prepared, write_lines
 
 from nemo_reasoning.artifacts import read_manifest
-from nemo_reasoning.data.packing import PackingPlan
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import DataError
 
@@ -25,14 +24,12 @@ def test_every_row_is_accounted_for_and_every_file_is_in_the_manifest(tmp_path: 
     assert {name: facts["sha256"] for name, facts in manifest["files"].items()} == on_disk
 
 
-def test_stores_messages_and_packing_describe_the_same_rows(tmp_path: Path) -> None:
+def test_stores_and_messages_describe_the_same_rows(tmp_path: Path) -> None:
     path = corpus(tmp_path / "rows.jsonl", 200)
     manifest = prepared(tmp_path / "out", *SMALL_UNITS, f"data.paths=[{path}]")
     for split, name in (("train", "training.jsonl"), ("validation", "validation.jsonl")):
         store, lines = TokenStore.open(tmp_path / "out" / split), lines_of(tmp_path / "out" / name)
-        plan = PackingPlan.open(tmp_path / "out" / split, capacity=2048)
         assert len(store) == len(lines) == manifest["counts"][split]["rows"]
-        assert sorted(plan.rows) == list(range(len(store)))
         for row, line in zip(store, lines, strict=True):
             said = line["messages"][-1]["content"].encode()
             assert row.loss_mask.sum() == len(said) + 1  # one token a byte, and the end of the turn

@@ -4,8 +4,8 @@ from pathlib import Path
 from prepared_rows import corpus, data_settings, formatter, nemotron_row, prepared, write_lines
 from rich.console import Console
 
+from nemo_reasoning.data.prepare.pipeline import preview_data
 from nemo_reasoning.data.prepare.preview import show, write_page
-from nemo_reasoning.data.prepare.run import preview_data
 
 
 def test_preview_marks_what_is_trained_on_in_terminal_and_page(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemo_reasoning.data.chat import TEMPLATES, ChatFormatter, load_template
-from nemo_reasoning.data.prepare.rendering import Renderer
+from nemo_reasoning.data.prepare.tokenise import Renderer
 from nemo_reasoning.reasoning.messages import Message
 
 SAID = st.text(st.sampled_from(list(" \n\t\u2003ab{}%'<>|\\0")), max_size=12)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import data_settings, formatter
 
-from nemo_reasoning.data.dual_mode import turned_off
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
+from nemo_reasoning.data.schemas.dialogue import turned_off
 from nemo_reasoning.errors import DataError, RowError
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.schema import Row
-from nemo_reasoning.data.sources import parse_row
+from nemo_reasoning.data.schemas.dialogue import Row
+from nemo_reasoning.data.schemas.layouts import parse_row
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.tags import with_thinking

@@ -9,7 +9,7 @@ from tiny import save_tiny_llama
 
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.run_dir import Run

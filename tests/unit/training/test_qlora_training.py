@@ -21,7 +21,7 @@ from nemo_reasoning.config.model import LORA_TARGETS
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import CheckpointError, ExportError
 from nemo_reasoning.export.from_run import export_run

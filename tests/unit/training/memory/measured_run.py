@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.run import prepare_data
+from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.training import train as training_run
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs

@@ -8,8 +8,7 @@ list of turns with `output` and `reasoning`, or as one Llama-3-templated string)
 import json
 from typing import Any, cast
 
-from nemo_reasoning.data.dual_mode import settle
-from nemo_reasoning.data.schema import Row
+from nemo_reasoning.data.schemas.dialogue import Row, settle
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message, Mode, Role
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN, with_thinking

@@ -2,15 +2,38 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from nemo_reasoning.data.schema import Row
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.switch import find_switch, system_prompt, take_switches
 from nemo_reasoning.reasoning.tags import split_trace, with_thinking
 
 _EXCERPT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A dialogue to learn from.
+
+    Attributes:
+        messages: Turns in order: the system turn with the switch, then user and assistant in turn.
+        mode: Whether the last assistant turn thinks.
+        category: Subset the row belongs to, such as "math"; empty if unknown.
+        license: Licence of the row; empty if unknown.
+        origin: "file:line", for messages to people.
+    """
+
+    messages: tuple[Message, ...]
+    mode: Mode
+    category: str
+    license: str
+    origin: str
+
+    @property
+    def question(self) -> str:
+        """What the user says first."""
+        return self.messages[1].content
 
 
 def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[Message, ...], Mode]:

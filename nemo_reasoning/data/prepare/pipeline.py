@@ -13,13 +13,13 @@ from filelock import FileLock
 from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest
 from nemo_reasoning.config.data import DataSettings, Engine, Sampling
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.disk import disk_errors
 from nemo_reasoning.data.prepare.inputs import find_subsets
 from nemo_reasoning.data.prepare.output import write_output
 from nemo_reasoning.data.prepare.plan import Plan, Preparation, make_plan
 from nemo_reasoning.data.prepare.preview import Sample, in_turn, samples_of
 from nemo_reasoning.data.prepare.report import get_ready
 from nemo_reasoning.data.prepare.select import Selection
+from nemo_reasoning.data.store import disk_errors
 from nemo_reasoning.errors import DataError
 
 QUARANTINE = "quarantine.jsonl"
@@ -35,7 +35,7 @@ def prepare_data(
 ) -> dict[str, Any]:
     """Prepare a folder, or find that it holds the same rows already.
 
-    It gets the token stores `train` and `validation` with their packing plans, both splits as messages,
+    It gets the token stores `train` and `validation`, both splits as messages,
     `quarantine.jsonl`, `report.html`, `lengths.png` and `manifest.json`. It appears complete or not at
     all; what is finished of a killed run lies in ".<name>.work-*" beside it and is used by the next one.
     The bytes written depend neither on the engine, nor on the number of workers, nor on interruptions.
@@ -43,7 +43,7 @@ def prepare_data(
     Args:
         data: Settings of conf/data.
         formatter: Tokenizer and chat template.
-        seq_length: Most tokens of a row, and the size of a packed bin.
+        seq_length: Most tokens of a row.
         out: Folder to write.
         tell: Called with a line of text at each stage.
 
