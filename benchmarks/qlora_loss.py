@@ -14,24 +14,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors import safe_open
 
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
-from nemo_reasoning.peft import nf4
+from nemo_reasoning.models.sizes import architecture_from_hf, linear_shapes, nf4_bytes
 from nemo_reasoning.training.loggers import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path("~/.cache/nemo_reasoning").expanduser()
 STEPS, ROWS, TAIL = 50, 4, 10
-LINEARS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
 
 
 def main() -> None:
@@ -101,17 +93,10 @@ def _train(scheme: str, precision: str, steps: int, rows: list[str], folder: Pat
 
 
 def _bits() -> float:
-    """Return the bits a weight of the quantised linears, all that is stored counted."""
-    base = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path
-    stored = counted = 0
-    with safe_open(base / "model.safetensors", framework="pt") as source:
-        names = set(source.keys())
-        for layer in range(sum(name.endswith("mlp.down_proj.weight") for name in names)):
-            for parts in LINEARS:
-                weight = torch.cat([source.get_tensor(f"model.layers.{layer}.{part}.weight") for part in parts])
-                stored += nf4.stored_bytes(*nf4.quantise(weight.bfloat16()))
-                counted += weight.numel()
-    return 8 * stored / counted
+    """Return the bits a weight of the quantized linears takes, scales included."""
+    shape = architecture_from_hf(fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path)
+    weights = [inputs * outputs for inputs, outputs in linear_shapes(shape).values()]
+    return 8 * sum(map(nf4_bytes, weights)) / sum(weights)
 
 
 if __name__ == "__main__":

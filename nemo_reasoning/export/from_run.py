@@ -1,6 +1,7 @@
 """Export the best checkpoint of a run's folder, from what the folder itself says about the run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from nemo_reasoning.export import verify
 from nemo_reasoning.export.export import ExportResult, export
 from nemo_reasoning.export.formats import formats_of
 from nemo_reasoning.export.quantised_base import MERGE_BASES, Qlora
-from nemo_reasoning.peft.nf4 import nf4_base
+from nemo_reasoning.models.loading import held_dtype
+from nemo_reasoning.peft.nf4 import nf4_base, read_digests
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 from nemo_reasoning.training.run_dir import Run
@@ -45,14 +47,16 @@ def export_run(
         ExportError: The base was not quantised, and `merge_onto` says it was.
     """
     settings, (checkpoint, _) = run.settings, run.selected()
-    nf4 = nf4_base(settings)
+    nf4, held = nf4_base(settings), held_dtype(settings)
+    if nf4 is not None:
+        nf4 = replace(nf4, digests=read_digests(run.path))
     if merge_onto not in (None, *MERGE_BASES) or (nf4 is None and merge_onto == "dequantised"):
         raise ExportError(
             f"merge_onto={merge_onto}: choose {' or '.join(MERGE_BASES)} for a run with peft=qlora, original "
             f"otherwise; {run.path} was trained with peft={settings.peft.scheme.value}"
         )
     reference = verify.nemo_reference_logits
-    original = reference(checkpoint.path) if verified else None
+    original = reference(checkpoint.path, dtype=held) if verified else None
     return export(
         checkpoint=checkpoint,
         base=run.base,
@@ -61,9 +65,9 @@ def export_run(
         formats=formats_of(settings.peft.scheme) if formats is None else formats,
         out=run.export_dir if out is None else out,
         name=settings.name,
-        base_dtype=settings.model.dtype,
+        base_dtype=held,
         dtype=dtype,
-        reference_logits=reference(checkpoint.path, nf4=nf4) if verified else None,
+        reference_logits=reference(checkpoint.path, dtype=held, nf4=nf4) if verified else None,
         tokenizer_python=tokenizer_python,
         require_verified=verified and tokenizer_python is not None,
         qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", original),

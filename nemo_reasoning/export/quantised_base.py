@@ -1,5 +1,6 @@
 """The base weights a QLoRA run computed with, under Hugging Face's names."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.export.weights import HF_MODULES, unfuse
 from nemo_reasoning.peft.nf4 import Nf4Base, as_trained
@@ -35,7 +37,9 @@ class Qlora:
 
     def recorded(self) -> dict[str, Any]:
         """Return what the manifest says."""
-        return {"base_in_training": {"format": "nf4", **asdict(self.base)}, "merge_onto": self.merge_onto}
+        base = asdict(self.base)
+        base["digests"] = None if self.base.digests is None else fingerprint(base["digests"])
+        return {"base_in_training": {"format": "nf4", **base}, "merge_onto": self.merge_onto}
 
 
 class TrainedBase:
@@ -60,7 +64,9 @@ class TrainedBase:
 
     def _dequantised(self, layer: str, target: str) -> dict[str, torch.Tensor]:
         parts = {part: self._read(f"{layer}{part}.weight") for part in HF_MODULES[target]}
-        trained = as_trained(_fuse(target, parts, self._shape), target=target, base=self._base)
+        number = int(layer.split(".")[2])  # of model.layers.N.
+        fused = _fuse(target, parts, self._shape)
+        trained = as_trained(fused, target=target, base=self._base, layer=number)
         return unfuse(target, trained, self._shape)
 
 
@@ -86,8 +92,13 @@ def hold_as_trained(model: Any, *, base: Nf4Base, shape: Architecture) -> None:
 
 @torch.no_grad()
 def hold_nemo_as_trained(model: Any, *, base: Nf4Base) -> None:
-    """Replace the linears' weights of a NeMo model on one rank, in place, by those a QLoRA run computed with."""
+    """Replace the linears' weights of a NeMo model on one rank, in place, by those a QLoRA run computed with.
+
+    For runs on several tensor-parallel ranks, each of which quantized its own shard; one rank cannot load those as
+    training did, which `verify.nemo_reference_logits` does where it can.
+    """
     for name, module in model.named_modules():
         target = name.removesuffix(".to_wrap").rpartition(".")[2]
         if name.endswith(".to_wrap") and target in base.targets:
-            module.weight.copy_(as_trained(module.weight, target=target, base=base))
+            layer = int(re.search(r"layers\.(\d+)\.", name)[1])  # type: ignore[index]
+            module.weight.copy_(as_trained(module.weight, target=target, base=base, layer=layer))

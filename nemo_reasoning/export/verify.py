@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,12 @@ def probe_ids(formatter: ChatFormatter) -> list[torch.Tensor]:
     return [torch.from_numpy(formatter.encode(turns).ids).long()[None] for turns in DIALOGUES]
 
 
-def nemo_reference_logits(checkpoint: Path, *, nf4: Nf4Base | None = None) -> ReferenceLogits:
-    """Return a function that holds the NeMo model of a checkpoint only while it computes logits.
+def nemo_reference_logits(checkpoint: Path, *, dtype: str, nf4: Nf4Base | None = None) -> ReferenceLogits:
+    """Return a function that holds the NeMo model of a checkpoint only while it computes logits, in float32.
 
-    With `nf4` its base weights are those a QLoRA run computed with, otherwise the original ones.
+    Its weights are rounded to `dtype`, as the training's were. With `nf4` those of the linears are what a QLoRA run
+    computed with: built, loaded and quantized as training did it, without what the export uses. Only where several
+    ranks quantized their shards are both the same code, and the run's recorded bits the proof.
 
     It computes on the CPU even where there is a GPU: Transformer Engine multiplies float32 as TF32,
     whose ten bits would hide what the comparison looks for.
@@ -67,9 +70,15 @@ def nemo_reference_logits(checkpoint: Path, *, nf4: Nf4Base | None = None) -> Re
     def logits(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         from nemo_reasoning.backend.runtime import backend
         from nemo_reasoning.models.loading import load_nemo_model
+        from nemo_reasoning.peft.qlora import nf4_linears
 
-        prepare = None if nf4 is None else partial(hold_nemo_as_trained, base=nf4)
-        with backend(cuda=False), load_nemo_model(checkpoint, prepare=prepare) as model:
+        quantized: AbstractContextManager[None] = nullcontext()
+        prepare, held = None, DTYPES[dtype]
+        if nf4 is not None and nf4.shards == 1:
+            quantized, held = nf4_linears(targets=nf4.targets, from_checkpoint=True), DTYPES[nf4.dtype]
+        elif nf4 is not None:
+            prepare = partial(hold_nemo_as_trained, base=nf4)
+        with backend(cuda=False), quantized, load_nemo_model(checkpoint, dtype=held, prepare=prepare) as model:
             return [model(ids).cpu() for ids in batches]
 
     return logits

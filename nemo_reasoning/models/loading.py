@@ -8,11 +8,18 @@ from typing import Any
 import torch
 
 from nemo_reasoning.backend.runtime import without_leftovers
+from nemo_reasoning.config.train import SftSettings
+
+
+def held_dtype(settings: SftSettings) -> str:
+    """Return the name of the dtype to which a run rounded its base weights: the lower of the stored and its own."""
+    rounded = settings.trainer.precision == "bf16-mixed" or settings.model.dtype == "bfloat16"
+    return "bfloat16" if rounded else settings.model.dtype
 
 
 @contextmanager
-def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
-    """Hold NeMo's model of a checkpoint, float32 and in evaluation mode, for the length of the block.
+def open_nemo_model(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Iterator[Any]:
+    """Hold NeMo's model of a checkpoint in evaluation mode for the length of the block; it computes in float32.
 
     Arguments and place are those of `load_nemo_model`.
     """
@@ -22,7 +29,7 @@ def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
     from nemo.lightning.ckpt_utils import ckpt_to_context_subdir
 
     model = io.load_context(path=ckpt_to_context_subdir(checkpoint), subpath="model")
-    model.config.params_dtype, model.config.bf16 = torch.float32, False
+    model.config.params_dtype, model.config.bf16 = dtype, False
     model.config.fp8 = None  # a run with FP8 records it
     trainer = nl.Trainer(
         accelerator="auto",
@@ -34,26 +41,27 @@ def open_nemo_model(checkpoint: Path) -> Iterator[Any]:
     with without_leftovers():
         _setup_trainer_and_restore_model(path=checkpoint, trainer=trainer, model=model)
         try:
-            yield model.eval()
+            yield model.float().eval()
         finally:
             teardown(trainer, model)
 
 
 @contextmanager
 def load_nemo_model(
-    checkpoint: Path, *, prepare: Callable[[Any], None] | None = None
+    checkpoint: Path, *, dtype: torch.dtype = torch.float32, prepare: Callable[[Any], None] | None = None
 ) -> Iterator[Callable[..., torch.Tensor]]:
     """Load a NeMo checkpoint, or an adapter with its base, for the length of the block; call inside `backend`.
 
     Args:
         checkpoint: Folder of a full checkpoint, or of an adapter checkpoint that names its base.
+        dtype: To which the loaded weights are rounded.
         prepare: Changes the loaded model in place.
 
     Yields:
         A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
         float32. Keyword arguments go to NeMo's model.
     """
-    with open_nemo_model(checkpoint) as model:
+    with open_nemo_model(checkpoint, dtype=dtype) as model:
         if prepare is not None:
             prepare(model)
 

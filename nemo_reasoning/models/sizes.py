@@ -6,6 +6,9 @@ from typing import Any
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, RopeScaling
 from nemo_reasoning.models.hub import read_hf_config, require_llama
 
+NF4_BLOCK = 64  # weights that share a scale
+NF4_SCALE_BLOCK = 256  # scales, one byte each, that share a float32
+
 
 def architecture_from_hf(path: Path) -> Architecture:
     """Return the shape a Hugging Face directory describes in its config.json.
@@ -94,3 +97,30 @@ def flops_adapter_weights(shape: Architecture, peft: PeftSettings) -> int | None
     adapted weight, worked out anew in every forward pass, is work of the machine, not of the model.
     """
     return None if peft.scheme is PeftScheme.none else count_lora_parameters(shape, peft)
+
+
+def nf4_bytes(weights: int) -> int:
+    """Return the bytes of a matrix of `weights` entries in NF4 with double quantization.
+
+    Half a byte a weight, a byte for each 64 weights and four for each 256 of those (arXiv 2305.14314,
+    section 3): 4.127 bits a weight.
+    """
+    scales = -(-weights // NF4_BLOCK)
+    return -(-weights // 2) + scales + 4 * -(-scales // NF4_SCALE_BLOCK)
+
+
+def base_bytes(shape: Architecture, peft: PeftSettings, *, parameters: int, bytes_per_parameter: int) -> int:
+    """Return the bytes of the frozen base weights over all devices.
+
+    Args:
+        shape: The base model.
+        peft: How it is adapted; QLoRA quantizes `peft.target_modules`.
+        parameters: Of the base model.
+        bytes_per_parameter: Of weights that are not quantized.
+    """
+    if peft.scheme is not PeftScheme.qlora:
+        return parameters * bytes_per_parameter
+    linears = linear_shapes(shape)
+    matrices = [linears[target][0] * linears[target][1] for target in peft.target_modules]
+    rest = parameters - shape.num_layers * sum(matrices)
+    return rest * bytes_per_parameter + shape.num_layers * sum(nf4_bytes(weights) for weights in matrices)

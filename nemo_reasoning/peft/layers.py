@@ -5,6 +5,7 @@ packed, uint8, and in no state dict: a checkpoint holds the adapter alone.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -20,11 +21,11 @@ from nemo_reasoning.peft import nf4
 
 
 class Nf4Matmul(torch.autograd.Function):
-    """x @ W.T with W in NF4, which both passes dequantise and neither keeps."""
+    """x @ W.T with W in NF4, which both passes dequantize and neither keeps."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: Callable[[torch.dtype], torch.Tensor]) -> torch.Tensor:
-        """Return [..., outputs] in the dtype of x [..., inputs]; `weight` dequantises."""
+        """Return [..., outputs] in the dtype of x [..., inputs]; `weight` dequantizes."""
         ctx.weight = weight
         return F.linear(x, weight(x.dtype))
 
@@ -33,6 +34,17 @@ class Nf4Matmul(torch.autograd.Function):
         """Return the gradient of x; the weight is frozen."""
         (gradient,) = gradients
         return gradient @ ctx.weight(gradient.dtype), None
+
+
+_buffers: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+
+
+def _buffer(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor of this shape, of the memory that all of its device and dtype share."""
+    size = math.prod(shape)
+    if (device, dtype) not in _buffers or _buffers[device, dtype].numel() < size:
+        _buffers[device, dtype] = torch.empty(size, dtype=dtype, device=device)
+    return _buffers[device, dtype][:size].view(shape)
 
 
 class PendingWeight(torch.nn.Parameter):
@@ -71,20 +83,26 @@ class _Nf4Linear(torch.nn.Module):
         self.config = config
         self.quant_state: Any = None
         if pending:
-            self.weight = PendingWeight(self.weight, self.quantise)
+            self.weight = PendingWeight(self.weight, self.quantize)
         else:
-            self.quantise(self.weight)
+            self.quantize(self.weight)
 
-    def quantise(self, weight: torch.Tensor) -> None:
+    def quantize(self, weight: torch.Tensor) -> None:
         """Hold a weight [outputs, inputs] in NF4, on the device on which Megatron makes its weights."""
         device = "cpu" if self.config.use_cpu_initialization else torch.cuda.current_device()
-        packed, self.quant_state = nf4.quantise(weight.to(device))
+        packed, self.quant_state = nf4.quantize(weight.to(device, dtype=self.config.params_dtype))
         del self.weight
         self.register_buffer("weight", packed, persistent=False)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the weight [outputs, inputs], dequantised."""
-        return nf4.dequantise(self.weight, self.quant_state).to(dtype)
+        """Return the weight [outputs, inputs], dequantized; on a GPU it is gone when the next one is asked for.
+
+        There all linears of a dtype share one buffer, as large as the largest of them. Kernels of a stream run in
+        order, so a product has read it before another weight is written into it.
+        """
+        stored: torch.dtype = self.quant_state.dtype
+        out = _buffer(self.weight.device, stored, tuple(self.quant_state.shape)) if self.weight.is_cuda else None
+        return nf4.dequantize(self.weight, self.quant_state, out=out).to(dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "_Nf4Linear":
         """Move what there is; a pending weight stays, and no scale is ever cast."""
@@ -128,8 +146,8 @@ def nf4_layer_spec(config: Any, *, targets: Sequence[str], pending: bool) -> Mod
 
     Args:
         config: Megatron's configuration of the model.
-        targets: Megatron's names of the linears to quantise.
-        pending: Whether the weights come from a checkpoint; otherwise they are initialised, then quantised.
+        targets: Megatron's names of the linears to quantize.
+        pending: Whether the weights come from a checkpoint; otherwise they are initialised, then quantized.
     """
     spec = torch_layer_spec(config)
     for part in (spec.submodules.self_attention, spec.submodules.mlp):

@@ -18,11 +18,11 @@ from nemo_reasoning.peft.nf4 import require_bitsandbytes
 def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool) -> Iterator[None]:
     """Give models that NeMo builds in the block linears in NF4; call inside `backend` without Transformer Engine.
 
-    A loaded weight exists in full precision only between its reading and its quantisation, one at a time
+    A loaded weight exists in full precision only between its reading and its quantization, one at a time
     on each rank.
 
     Args:
-        targets: Megatron's names of the linears to quantise.
+        targets: Megatron's names of the linears to quantize.
         from_checkpoint: Whether the weights will be loaded; otherwise they are initialised.
 
     Raises:

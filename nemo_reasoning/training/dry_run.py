@@ -10,8 +10,7 @@ from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.sizes import architecture_from_hf, count_parameters, count_trainable_parameters
-from nemo_reasoning.peft.sizes import base_bytes
+from nemo_reasoning.models.sizes import architecture_from_hf, base_bytes, count_parameters, count_trainable_parameters
 from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of
 from nemo_reasoning.training.memory.tables import choice_table, parts_table
 from nemo_reasoning.training.memory.workload import workload_of

@@ -156,7 +156,9 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int)
 def _build_precision(trainer: TrainerSettings) -> nl.MegatronMixedPrecision | None:
     """Return NeMo's plugin; FP8 as NeMo's recipes have it, but with weights that stay in bfloat16.
 
-    Adapters are added to those weights, and checkpoints with and without FP8 are then the same.
+    `params_dtype` overrides the model's own: without it NeMo builds the base in float32, twice the memory of the
+    training, and converts it once it is loaded. Adapters are added to those weights, and checkpoints with and
+    without FP8 are then the same.
     """
     if trainer.precision != "bf16-mixed":
         return None
@@ -168,7 +170,7 @@ def _build_precision(trainer: TrainerSettings) -> nl.MegatronMixedPrecision | No
             **{"num_layers_at_start_in_bf16": 1, "num_layers_at_end_in_bf16": 1},
         },
     }
-    return nl.MegatronMixedPrecision(precision="bf16-mixed", **scaling[trainer.fp8])
+    return nl.MegatronMixedPrecision(precision="bf16-mixed", params_dtype=torch.bfloat16, **scaling[trainer.fp8])
 
 
 def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:

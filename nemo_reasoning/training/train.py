@@ -167,6 +167,7 @@ def _build_callbacks(
     from nemo_reasoning.training.callbacks.losses import SupervisedLoss
     from nemo_reasoning.training.callbacks.memory import MemoryMonitor
     from nemo_reasoning.training.callbacks.metrics import MetricSource, MetricsRecorder
+    from nemo_reasoning.training.callbacks.nf4_digests import Nf4Digests
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
     from nemo_reasoning.training.callbacks.recompute import InputGradients
     from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
@@ -183,6 +184,7 @@ def _build_callbacks(
     display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
     callbacks = [
         *_process_callbacks(settings.trainer),
+        *([Nf4Digests(out)] if nf4_base(settings) else []),
         StepSeed(settings.trainer.seed),
         RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
         SupervisedLoss(),

@@ -8,8 +8,7 @@ parameter costs its value alone. Moments of 8 bits take a quarter; paged ones co
 from dataclasses import dataclass
 
 from nemo_reasoning.config.model import PeftScheme
-from nemo_reasoning.models.sizes import linear_shapes
-from nemo_reasoning.peft.sizes import nf4_bytes
+from nemo_reasoning.models.sizes import linear_shapes, nf4_bytes
 from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4

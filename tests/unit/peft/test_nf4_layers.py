@@ -125,11 +125,11 @@ def test_only_packed_weights_are_held(alone: None) -> None:
 
 def test_casting_a_model_leaves_the_scales_alone(alone: None) -> None:
     first, _ = build()
-    before = nf4.dequantise(first.weight, first.quant_state)
+    before = nf4.dequantize(first.weight, first.quant_state)
     first.bfloat16()
 
     assert first.layer_norm_weight.dtype == torch.bfloat16
-    assert torch.equal(nf4.dequantise(first.weight, first.quant_state), before)
+    assert torch.equal(nf4.dequantize(first.weight, first.quant_state), before)
     assert first(torch.randn(3, 1, HIDDEN).bfloat16())[0].dtype == torch.bfloat16
 
 

@@ -15,7 +15,7 @@ from composing import sft_settings
 from tiny import save_tiny_llama
 from transformers import LlamaForCausalLM
 
-from nemo_reasoning.artifacts import read_manifest
+from nemo_reasoning.artifacts import fingerprint, read_manifest
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.model import LORA_TARGETS
 from nemo_reasoning.config.train import SftSettings
@@ -23,7 +23,7 @@ from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
-from nemo_reasoning.errors import CheckpointError, ExportError
+from nemo_reasoning.errors import CheckpointError, ExportError, VerificationError
 from nemo_reasoning.export.from_run import export_run
 from nemo_reasoning.models.hub import fetch_base
 from nemo_reasoning.models.importer import import_base
@@ -48,7 +48,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def settings_of(room: Path, name: str) -> SftSettings:
+def settings_of(room: Path, name: str, *overrides: str) -> SftSettings:
     """Return the settings of a run of the tiny model."""
     return sft_settings(
         *("model=hf_local", f"model.source={room / 'tiny'}", "model.template=chatml", "model.dtype=float32"),
@@ -57,6 +57,7 @@ def settings_of(room: Path, name: str) -> SftSettings:
         *("trainer.global_batch_size=8", f"trainer.max_steps={STEPS}", "trainer.eval_interval=3", "optim.lr=1e-2"),
         *("logger=none", "callbacks.samples_interval=0", "callbacks.progress_interval=1"),
         *(f"output_dir={room / name}", f"cache_dir={room / 'cache'}"),
+        *overrides,
     )
 
 
@@ -145,9 +146,50 @@ def test_merged_onto_the_dequantised_base_it_is_what_was_trained(room: Path, tra
     assert settings["merge_onto"] == "dequantised"
     assert settings["base_in_training"] == {
         "format": "nf4", "targets": list(LORA_TARGETS), "shards": 1, "dtype": "float32",
+        "digests": fingerprint(nf4.read_digests(trained)),
     }  # fmt: skip
     assert "merged onto the dequantised base" in (result.folders["merged"] / "README.md").read_text()
     assert result.checks["hf_peft"]["logits"]["relative_rms"] < 1e-4
+
+
+def test_a_bfloat16_run_on_a_float32_base_exports_the_weights_it_computed_with(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is merged onto is compared with what the linears of the training itself dequantized to."""
+    from nemo_reasoning.peft import layers
+
+    used: dict[tuple[int, ...], list[torch.Tensor]] = {}
+    dense_weight = layers._Nf4Linear.dense_weight
+
+    def recorded(self: Any, dtype: torch.dtype) -> torch.Tensor:
+        weight = dense_weight(self, dtype)
+        used.setdefault(tuple(weight.shape), []).append(weight.clone())
+        return weight
+
+    monkeypatch.setattr(layers._Nf4Linear, "dense_weight", recorded)
+    overrides = ("trainer.precision=bf16-mixed", "trainer.max_steps=1", "trainer.eval_interval=1", "optim.lr=1e-8")
+    run = fit(settings_of(room, "bf16", *overrides), room)
+    monkeypatch.undo()
+    result = export_run(Run.open(run), formats=["merged"], dtype="float32", out=tmp_path)
+    exported = LlamaForCausalLM.from_pretrained(result.folders["merged"]).state_dict()
+
+    [held] = {weight.dtype for weights in used.values() for weight in weights}
+    assert held == torch.bfloat16
+    for layer in range(2):
+        found = exported[f"model.layers.{layer}.mlp.down_proj.weight"]
+        differences = [float((found - weight.float()).abs().max()) for weight in used[tuple(found.shape)]]
+        assert min(differences) < 1e-6  # what one step at this learning rate adds
+    head, original = exported["lm_head.weight"], LlamaForCausalLM.from_pretrained(room / "tiny").lm_head.weight
+    assert torch.equal(head, original.bfloat16().float())
+    assert result.checks["merged"]["logits"]["relative_rms"] < 1e-4
+
+    digests = nf4.read_digests(run)
+    assert digests is not None
+    (run / nf4.DIGESTS_FILE).write_text(json.dumps({**digests, "1.linear_fc2": ["0-bfloat16"]}))
+    with pytest.raises(VerificationError, match="linear_fc2 of layer 1"):
+        export_run(Run.open(run), formats=["merged"], dtype="float32", out=tmp_path)
+    with pytest.raises(CheckpointError, match="1.linear_fc2"):
+        fit(settings_of(room, "bf16", *overrides, "trainer.max_steps=2"), room)
 
 
 def test_merged_onto_the_original_base(room: Path, trained: Path, tmp_path: Path) -> None:
@@ -185,13 +227,13 @@ def test_one_weight_at_a_time_is_held_in_full(room: Path, monkeypatch: pytest.Mo
         tensors = [found for found in gc.get_objects() if type(found) is torch.Tensor and not found.is_meta]
         return {found.untyped_storage().data_ptr() for found in tensors if tuple(found.shape) in shapes}
 
-    quantise, seen, others = nf4.quantise, [], alive()
+    quantise, seen, others = nf4.quantize, [], alive()
 
     def counted(weight: torch.Tensor) -> Any:
         seen.append(alive() - others)
         return quantise(weight)
 
-    monkeypatch.setattr(nf4, "quantise", counted)
+    monkeypatch.setattr(nf4, "quantize", counted)
     with nf4_linears(targets=LORA_TARGETS, from_checkpoint=True), load_nemo_model(room / "nemo") as logits:
         found = logits(torch.arange(40)[None])
     assert [len(storages) for storages in seen] == [1] * 8

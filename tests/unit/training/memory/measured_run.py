@@ -36,6 +36,7 @@ class Measured:
         optimizer: Tensors of the optimiser's state, and float32 copies.
         saved: Most bytes of tensors that autograd kept at a time, parameters excepted.
         positions: Of each row of the batch.
+        built: Parameters as Megatron builds the model, before anything is loaded or converted.
         gradient: All gradients in one vector.
     """
 
@@ -45,6 +46,7 @@ class Measured:
     optimizer: int = 0
     saved: int = 0
     positions: int = 0
+    built: int = 0
     gradient: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
@@ -145,6 +147,15 @@ def measure(settings: SftSettings, *, tokenizer: Path, folder: Path, monkeypatch
     prepare_data(settings.data, formatter=formatter, seq_length=settings.trainer.seq_length, out=data)
     probe, build = Probe(), training_run._build_callbacks
     monkeypatch.setattr(training_run, "_build_callbacks", lambda *args, **kwargs: [*build(*args, **kwargs), probe])
+    from megatron.core.models.gpt.gpt_model import GPTModel
+
+    make = GPTModel.__init__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        probe.measured.built = sum(size(parameter) for parameter in self.parameters())
+
+    monkeypatch.setattr(GPTModel, "__init__", counted)
     inputs = TrainingInputs(base=None, tokenizer=tokenizer, formatter=formatter, data=data)
     training_run.train(Run.start(settings), inputs, stream=io.StringIO())
     return probe.measured

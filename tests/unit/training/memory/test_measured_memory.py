@@ -57,6 +57,13 @@ def test_weights_adapter_gradients_and_optimiser_are_exact(run, name: str) -> No
     assert_static_bytes(*run(name))
 
 
+@pytest.mark.parametrize("name", ["bf16", "float32"])
+def test_the_base_is_built_in_the_dtype_it_is_held_in(run, name: str) -> None:  # type: ignore[no-untyped-def]
+    work, found = run(name)
+
+    assert found.built == static_bytes(work).weights == found.frozen
+
+
 def test_they_are_for_the_real_135m_model(tmp_path: Path, smollm2_hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from architectures import listed
 

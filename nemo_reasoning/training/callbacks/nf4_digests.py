@@ -1,0 +1,65 @@
+"""What a QLoRA run's quantized base is, bit by bit, so that an export and a continued run can prove they have it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from nemo_reasoning.artifacts import write_json
+from nemo_reasoning.errors import CheckpointError
+from nemo_reasoning.peft.nf4 import DIGESTS_FILE, digest, read_digests
+
+
+class Nf4Digests(Callback):
+    """Writes checksums of the quantized weights to the run's folder, or compares them with those of its first start."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the run's folder."""
+        self.folder = folder
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the checksums of all ranks.
+
+        Raises:
+            CheckpointError: The run began on a base with other bits.
+        """
+        found = _of_all_ranks(dict(_digests(pl_module)))
+        known = read_digests(self.folder)
+        if known is not None and known != found:
+            changed = sorted(key for key in found.keys() | known.keys() if found.get(key) != known.get(key))
+            raise CheckpointError(
+                f"{self.folder}: quantizing the base gives other bits than at the run's first start, in "
+                f"{len(changed)} of {len(found)} linears such as {changed[0]}; its base model or precision has "
+                "changed. Restore them, or choose another name"
+            )
+        if trainer.is_global_zero:
+            write_json(self.folder / DIGESTS_FILE, found)
+
+
+def _digests(model: Any) -> Any:
+    """Yield ("layer.target", digest) of this rank's quantized linears; layers count from 0 over all stages."""
+    from megatron.core.transformer.transformer_layer import TransformerLayer
+
+    for layer in model.modules():
+        if isinstance(layer, TransformerLayer):
+            for name, module in layer.named_modules():
+                if getattr(module, "quant_state", None) is not None:
+                    target = name.removesuffix(".to_wrap").rpartition(".")[2]
+                    yield f"{layer.layer_number - 1}.{target}", digest(module.weight, module.quant_state)
+
+
+def _of_all_ranks(own: dict[str, str]) -> dict[str, list[str]]:
+    """Return the digests of each linear in the order of the tensor-parallel ranks that hold it."""
+    from megatron.core import parallel_state
+
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    gathered: list[Any] = [(rank, own)]
+    if dist.get_world_size() > 1:
+        gathered = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, (rank, own))
+    by_rank: dict[str, dict[int, str]] = {}
+    for number, digests in gathered:
+        for key, value in digests.items():
+            by_rank.setdefault(key, {})[number] = value
+    return {key: [ranks[number] for number in sorted(ranks)] for key, ranks in sorted(by_rank.items())}
