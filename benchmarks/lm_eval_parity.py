@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, ProtocolName, ProtocolSettings, Sampling
+from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, ProtocolName, ProtocolSettings
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import collect_samples, sample_requests
@@ -21,6 +21,7 @@ from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.reasoning.sampling import Sampling
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "benchmarks" / "mmlu"
 SUBJECTS = ("elementary_mathematics", "high_school_biology", "high_school_geography")
@@ -110,7 +111,7 @@ def ours(model: Path, folder: Path, *, subjects: tuple[str, ...], shots: int) ->
         count=None,
         prompt=PROMPT,
     )
-    greedy = Sampling(temperature=0.0, top_p=1.0)
+    greedy = Sampling()
     protocol = ProtocolSettings(name=ProtocolName.ours, max_tokens=TOKENS, thinking_on=greedy, thinking_off=greedy)
     benchmark = load_benchmark("mmlu", settings, seed=0, limit=None)
     requests = sample_requests(

@@ -29,8 +29,8 @@ from rich.table import Table
 
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 from nemo_reasoning.reasoning.messages import Message
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from nemo_reasoning.config import checks
+from nemo_reasoning.reasoning.sampling import Sampling
 
 
 class BenchmarkLayout(Enum):
@@ -47,14 +48,6 @@ class BenchmarkSettings:
     subjects: list[str] | None
     count: int | None
     prompt: str
-
-
-@dataclass
-class Sampling:
-    """How tokens are drawn."""
-
-    temperature: float
-    top_p: float
 
 
 @dataclass

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from nemo_reasoning.config import checks
+from nemo_reasoning.reasoning.sampling import Sampling
 
 
 class EngineKind(Enum):
@@ -11,6 +12,14 @@ class EngineKind(Enum):
 
     hf = "hf"
     vllm = "vllm"
+
+
+class Precision(Enum):
+    """Of weights and arithmetic; "auto" is bfloat16 where the processor computes with it."""
+
+    auto = "auto"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
 
 
 class Reasoning(Enum):
@@ -25,7 +34,7 @@ class EngineSettings:
     """conf/engine."""
 
     kind: EngineKind
-    dtype: str
+    dtype: Precision
     device: str
     batch_size: int
     context: int | None
@@ -36,15 +45,10 @@ class EngineSettings:
     def problems(self) -> list[str]:
         """Return the values outside their ranges."""
         names = ("batch_size", "context", "cache_gb")
-        return checks.positive({f"engine.{name}": getattr(self, name) for name in names})
-
-
-@dataclass
-class SamplingSettings:
-    """How tokens are drawn: temperature 0 takes the likeliest."""
-
-    temperature: float
-    top_p: float
+        problems = checks.positive({f"engine.{name}": getattr(self, name) for name in names})
+        if self.kind is EngineKind.vllm and self.vllm_python is None:
+            problems.append("engine.vllm_python=null: name the interpreter of the environment that holds vLLM")
+        return problems
 
 
 @dataclass
@@ -60,13 +64,22 @@ class EffortSettings:
 class ThinkingSettings:
     """conf/thinking."""
 
-    sampling_on: SamplingSettings
-    sampling_off: SamplingSettings
+    sampling_on: Sampling
+    sampling_off: Sampling
     efforts: EffortSettings
+
+    def sampling(self, mode: str) -> Sampling:
+        """Return how tokens are drawn in a mode."""
+        return self.sampling_on if mode == "on" else self.sampling_off
 
     def problems(self) -> list[str]:
         """Return the values outside their ranges."""
-        return checks.not_negative({f"thinking.efforts.{name}": value for name, value in vars(self.efforts).items()})
+        samplings = {"sampling_on": self.sampling_on, "sampling_off": self.sampling_off}
+        efforts = {f"thinking.efforts.{name}": value for name, value in vars(self.efforts).items()}
+        return [
+            *(f"thinking.{name}.{problem}" for name, sampling in samplings.items() for problem in sampling.problems()),
+            *checks.not_negative(efforts),
+        ]
 
 
 @dataclass

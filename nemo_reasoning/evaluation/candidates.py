@@ -73,18 +73,18 @@ def _of_weights(source: str, settings: EvaluateSettings) -> list[Candidate]:
     from nemo_reasoning.inference.checkpoints import resolve_checkpoint
 
     found = resolve_checkpoint(source, cache_dir=Path(settings.cache_dir).expanduser())
-    template, identity = settings.template, f"{found.model.name} {settings.template}"
+    template, identity = settings.template, f"{found.base.name} {settings.template}"
     if found.adapter is None:
-        return [Candidate(name="model", identity=identity, load=lambda: _hf_engine(found.model, None, template))]
+        return [Candidate(name="model", identity=identity, load=lambda: _hf_engine(found.base, None, template))]
     own = found.adapter / "chat_template.jinja"  # the base is asked in the adapter's format
     shown = template or (str(own) if own.is_file() else None)
     weights = file_sha256(found.adapter / "adapter_model.safetensors")
     trained = Candidate(
         name="trained",
         identity=f"{weights} {template}",
-        load=lambda: _hf_engine(found.model, found.adapter, template),
+        load=lambda: _hf_engine(found.base, found.adapter, template),
     )
-    untrained = Candidate(name="base", identity=identity, load=lambda: _hf_engine(found.model, None, shown))
+    untrained = Candidate(name="base", identity=identity, load=lambda: _hf_engine(found.base, None, shown))
     return [untrained, trained] if settings.base else [trained]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nemo_reasoning.artifacts import installed_versions, write_json, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config.evaluate import BenchmarkLayout, EvaluateSettings, ProtocolName, Sampling, validate
+from nemo_reasoning.config.evaluate import BenchmarkLayout, EvaluateSettings, ProtocolName, validate
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
 from nemo_reasoning.evaluation.candidates import Candidate, candidates, is_run
@@ -21,6 +21,7 @@ from nemo_reasoning.evaluation.runner import claim, collect_samples, sample_requ
 from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.sampling import Sampling
 
 STARTED, REPORT = "started.txt", "report.json"
 _DATE = "%Y-%m-%dT%H-%M-%S.%f"  # as lm-eval names its files

@@ -12,7 +12,8 @@ from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.evaluation.statistics import standard_error
-from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
 
 _METRIC, _FILTER = "exact_match", "none"
@@ -99,8 +100,7 @@ def _request(prompt: str, mode: Mode, budget: int | None, protocol: ProtocolSett
         mode=mode,
         max_new_tokens=protocol.max_tokens,
         thinking_budget=budget,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
+        sampling=sampling,
         seed=seed,
     )
 

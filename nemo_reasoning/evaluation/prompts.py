@@ -8,7 +8,7 @@ from nemo_reasoning.config.evaluate import ProtocolName
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.samples import Sample
-from nemo_reasoning.inference.engine import Completion
+from nemo_reasoning.inference.request import Completion
 from nemo_reasoning.reasoning.messages import Mode
 
 # Word for word, white space included: tutorials/llm/reasoning/evaluation/deploy_and_get_responses.py in NVIDIA/NeMo.

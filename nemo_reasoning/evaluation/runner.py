@@ -11,22 +11,24 @@ from queue import SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
 from nemo_reasoning.artifacts import write_json
-from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings, Sampling
+from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings
 from nemo_reasoning.data.builtin import Problem
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.prompts import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
-from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.sampling import Sampling
 
 
 @runtime_checkable
 class Bounded(Protocol):
     """An engine that knows how long a completion may be."""
 
-    def room(self, request: GenerationRequest) -> int:
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
         """Return how many tokens may follow a request's prompt."""
         ...
 
@@ -240,12 +242,11 @@ def _request(engine: object, one: SampleRequest, protocol: ProtocolSettings, see
         mode=one.mode,
         max_new_tokens=protocol.max_tokens,
         thinking_budget=one.budget,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
+        sampling=sampling,
         seed=one.seed(seed),
     )
     if isinstance(engine, Bounded):
-        return replace(request, max_new_tokens=min(protocol.max_tokens, engine.room(request)))
+        return replace(request, max_new_tokens=min(protocol.max_tokens, engine.max_new_tokens_for(request)))
     return request
 
 
@@ -270,7 +271,7 @@ def evaluate_problems(
     """
     if not problems:
         raise DataError("there are no problems to evaluate; raise their count")
-    greedy = Sampling(temperature=0.0, top_p=1.0)
+    greedy = Sampling()
     protocol = ProtocolSettings(
         name=ProtocolName.ours, max_tokens=max_new_tokens, thinking_on=greedy, thinking_off=greedy
     )

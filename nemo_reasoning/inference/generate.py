@@ -14,9 +14,10 @@ from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.config.inference import EffortSettings, GenerateSettings, Scaling
 from nemo_reasoning.errors import DataError, EngineError
 from nemo_reasoning.inference.chat_cli import Chat, show_stream
-from nemo_reasoning.inference.checkpoints import resolve_checkpoint, serve_together
-from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest, StreamingEngine
+from nemo_reasoning.inference.checkpoints import resolve_checkpoint
+from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.load import load_engine
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.inference.scaling import Scaled, best_of, extend, vote
 from nemo_reasoning.reasoning.messages import Message, Role
 
@@ -32,8 +33,8 @@ def generate(settings: GenerateSettings) -> None:
     """
     request = request_of(settings)
     rows = read_rows(Path(settings.input)) if settings.input else []
-    weights = resolve_checkpoint(settings.checkpoint, cache_dir=Path(settings.cache_dir).expanduser())
-    engine = load_engine(settings.engine, serve_together(weights, {}), template=settings.template)
+    files = resolve_checkpoint(settings.checkpoint, cache_dir=Path(settings.cache_dir).expanduser())
+    engine = load_engine(settings.engine, files.with_template(settings.template))
     console = Console(highlight=False, soft_wrap=True)
     try:
         if settings.input:
@@ -56,15 +57,15 @@ def request_of(settings: GenerateSettings) -> GenerationRequest:
         EngineError: They ask for thinking, and turn it off.
     """
     mode = settings.reasoning.value
-    sampling = settings.thinking.sampling_on if mode == "on" else settings.thinking.sampling_off
+    sampling = settings.thinking.sampling(mode)
+    given = {name: value for name in ("temperature", "top_p") if (value := getattr(settings, name)) is not None}
     return GenerationRequest(
         messages=(Message("user", ""),),
         mode="on" if mode == "on" else "off",
         max_new_tokens=settings.max_new_tokens,
         thinking_budget=_budget(settings, settings.thinking.efforts),
         min_thinking=settings.min_thinking,
-        temperature=sampling.temperature if settings.temperature is None else settings.temperature,
-        top_p=sampling.top_p if settings.top_p is None else settings.top_p,
+        sampling=replace(sampling, **given),
         seed=settings.seed,
     )
 
@@ -140,7 +141,7 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def answer_file(
-    engine: StreamingEngine,
+    engine: Engine,
     request: GenerationRequest,
     rows: list[dict[str, Any]],
     *,
@@ -167,9 +168,9 @@ def answer_file(
     console.print(f"{len(rows)} answers in {out}", markup=False)
 
 
-def _check_room(engine: StreamingEngine, request: GenerationRequest, *, place: str) -> None:
+def _check_room(engine: Engine, request: GenerationRequest, *, place: str) -> None:
     try:
-        room = engine.room(request)
+        room = engine.max_new_tokens_for(request)
     except EngineError as error:
         raise DataError(f"{place}: {error}") from error
     if room < request.max_new_tokens:

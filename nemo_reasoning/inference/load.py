@@ -1,45 +1,45 @@
-"""From settings to a running engine."""
+"""From settings and files to a running engine."""
 
 from pathlib import Path
-from typing import Any
 
 from nemo_reasoning.config.inference import EngineKind, EngineSettings
-from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.errors import EngineError
-from nemo_reasoning.export.tokenizer import strip_generation
-from nemo_reasoning.inference.checkpoints import ServedModels
+from nemo_reasoning.inference.checkpoints import ModelFiles
+from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.inference.vllm.engine import VllmEngine
 
-DTYPES = ("auto", "bfloat16", "float32")
 
-
-def load_engine(settings: EngineSettings, lineup: ServedModels, *, template: str | None) -> HFEngine | VllmEngine:
-    """Load the models.
+def load_engine(settings: EngineSettings, files: ModelFiles) -> Engine:
+    """Load a model: the one place where engines are made.
 
     Args:
-        settings: Of conf/engine.
-        lineup: What to load.
-        template: Name or file of a chat template in place of the tokenizer's own.
+        settings: Of conf/engine, validated.
+        files: From `resolve_checkpoint`.
 
     Raises:
-        EngineError: A model cannot be loaded, or a setting is out of range.
-        TemplateError: There is no such template.
+        EngineError: The model cannot be loaded.
     """
-    if settings.dtype not in DTYPES:
-        raise EngineError(f"engine.dtype={settings.dtype}; choose from {', '.join(DTYPES)}")
-    text = None if template is None else strip_generation(load_template(template))
-    shared: dict[str, Any] = {
-        "adapters": lineup.adapters,
-        "dtype": settings.dtype,
-        "batch_size": settings.batch_size,
-        "context": settings.context,
-        "cache_gb": settings.cache_gb,
-        "chat_template": text,
-    }
     if settings.kind is EngineKind.hf:
-        return HFEngine(lineup.model, lineup.merged, device=settings.device, **shared)
-    if settings.vllm_python is None:
-        raise EngineError("engine.vllm_python is null; name the interpreter of the environment that holds vLLM")
-    python = Path(settings.vllm_python)
-    return VllmEngine(lineup.model, lineup.merged, python=python, args=settings.vllm_args, **shared)
+        return HFEngine(
+            files.base,
+            files.adapter,
+            adapters=files.adapters,
+            dtype=settings.dtype.value,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            context=settings.context,
+            cache_gb=settings.cache_gb,
+            chat_template=files.template,
+        )
+    return VllmEngine(
+        files.base,
+        files.adapter,
+        python=Path(settings.vllm_python or ""),
+        adapters=files.adapters,
+        dtype=settings.dtype.value,
+        batch_size=settings.batch_size,
+        context=settings.context,
+        cache_gb=settings.cache_gb,
+        args=settings.vllm_args,
+        chat_template=files.template,
+    )

@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 
-from nemo_reasoning.errors import EngineError, SwitchError
-from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.errors import EngineError, GenerationError, SwitchError
+from nemo_reasoning.inference.engine import Engine, Generation, Report
+from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.switch import with_switch
 from nemo_reasoning.reasoning.tags import split_thinking, with_thinking
 
@@ -18,7 +18,7 @@ _ATTEMPTS = 5
 _TIMEOUT = httpx.Timeout(connect=10, read=3600, write=60, pool=None)
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """Asks a chat completions endpoint, several requests at a time.
 
     Thinking may come inside the content, between its tags, or in a field of its own, `reasoning` or
@@ -47,26 +47,29 @@ class OpenAIEngine:
         self._threads = ThreadPoolExecutor(concurrency)
         self._model, self._pause = model, pause
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return one completion per request, in their order.
+    def submit(self, request: GenerationRequest, report: Report) -> Generation:
+        """As `Engine.submit`; the whole answer is reported at once, when it is there."""
+        generation = Generation()
+        self._threads.submit(self._serve, request, report, generation)
+        return generation
 
-        Raises:
-            EngineError: The server refuses a request, stays out of reach, or answers with something else.
-        """
-        return list(self._threads.map(self._complete, requests))
+    def _serve(self, request: GenerationRequest, report: Report, generation: Generation) -> None:
+        if generation.cancelled:
+            return
+        end: Completion | EngineError
+        try:
+            end = self._complete(request)
+        except EngineError as error:
+            end = error
+        except Exception as error:  # whatever it is, whoever waits must hear of it
+            end = GenerationError(f"{self._client.base_url}: {type(error).__name__}: {error}")
+        if isinstance(end, Completion) and (end.reasoning or end.answer):
+            report(Delta(end.reasoning, end.answer))
+        report(end)
 
-    def submit(
-        self, request: GenerationRequest, report: Callable[[Completion | BaseException], None]
-    ) -> "Future[Completion]":
-        """Start a request and return at once; its end is reported on a thread of the engine."""
-
-        def tell(future: "Future[Completion]") -> None:
-            if not future.cancelled():
-                report(future.exception() or future.result())
-
-        future = self._threads.submit(self._complete, request)
-        future.add_done_callback(tell)
-        return future
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
+        """Return what the request asks for: only the server knows its context."""
+        return request.max_new_tokens
 
     def close(self) -> None:
         """Send no further request, and close the connections."""
@@ -115,8 +118,8 @@ def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
         "model": model,
         "messages": [message.to_dict() for message in messages],
         "max_tokens": request.max_new_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        "temperature": request.sampling.temperature,
+        "top_p": request.sampling.top_p,
         "seed": request.seed,
     }
     if request.thinking_budget is not None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from nemo_reasoning.answers import answers_equal
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import Completion, Engine, GenerationRequest
+from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 
 Extract = Callable[[str], str | None]
 
@@ -139,7 +140,7 @@ def extend(engine: Engine, request: GenerationRequest, *, thinking: Sequence[int
 def _draws(request: GenerationRequest, n: int) -> list[GenerationRequest]:
     if n < 1:
         raise EngineError(f"n={n}; give 1 or more")
-    if n > 1 and request.temperature == 0:
+    if n > 1 and request.sampling.temperature == 0:
         raise EngineError(f"n={n} completions at temperature 0 are all the same; raise the temperature")
     return request.choices(n)
 

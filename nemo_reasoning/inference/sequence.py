@@ -7,7 +7,8 @@ import torch
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.detokenizer import StopFinder
-from nemo_reasoning.inference.engine import (
+from nemo_reasoning.inference.hf.sampling import Sampler, logprobs_of
+from nemo_reasoning.inference.request import (
     Alternative,
     Completion,
     Delta,
@@ -16,7 +17,6 @@ from nemo_reasoning.inference.engine import (
     GenerationRequest,
     TokenLogprob,
 )
-from nemo_reasoning.inference.hf.sampling import Sampler, logprobs_of
 from nemo_reasoning.inference.thinking_budget import ThinkingBudget, TokenDecision
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, Prompt
 from nemo_reasoning.inference.transcript import Transcript
@@ -48,10 +48,7 @@ class TokenSequence:
         self._request, self._tokenizer, self._report = request, tokenizer, report
         self._thinking = prompt.thinking
         self._transcript = Transcript(tokenizer.decode, thinking=prompt.thinking, raw=request.prompt is not None)
-        greedy = request.temperature == 0
-        self._sampler = (
-            None if greedy else Sampler(temperature=request.temperature, top_p=request.top_p, seed=request.seed)
-        )
+        self._sampler = Sampler(request.sampling, seed=request.seed, prompt=prompt.ids)
         self._budget = (
             ThinkingBudget(request, forced_tokens=tokenizer.forced_tokens, transcript=self._transcript)
             if request.limits_thinking
@@ -83,8 +80,11 @@ class TokenSequence:
             likeliest: The first token with the highest of them.
         """
         given = logits
+        if self._sampler.changes_logits:
+            logits = self._sampler.penalize(logits, self.tokens)
+            likeliest = int(logits.argmax())
         while not self.forced:
-            token = self._choose(logits, likeliest)
+            token = self._sampler.draw(logits, likeliest)
             decision = self._judge(token)
             if decision is TokenDecision.accept:
                 return self._write(token, self._measure(given, token))
@@ -147,9 +147,6 @@ class TokenSequence:
         if not self.done:
             self.done = True
             self._report(error)
-
-    def _choose(self, logits: torch.Tensor, likeliest: int) -> int:
-        return likeliest if self._sampler is None else self._sampler.draw(logits)
 
     def _measure(self, logits: torch.Tensor, token: int) -> Record | None:
         if self._request.logprobs is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from nemo_reasoning.inference.engine import GenerationRequest
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.transcript import Transcript
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from nemo_reasoning.errors import EngineError, SwitchError
-from nemo_reasoning.inference.engine import GenerationRequest
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.thinking_budget import forced_tokens
 from nemo_reasoning.reasoning.switch import with_switch
 from nemo_reasoning.reasoning.tags import THINK_OPEN
@@ -65,7 +65,7 @@ class ChatTokenizer:
             )
         return Prompt(ids, thinking)
 
-    def room(self, request: GenerationRequest) -> int:
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
         """Return how many tokens may follow a request's prompt.
 
         Raises:

@@ -8,28 +8,14 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 from nemo_reasoning.errors import EngineError, RequestError
-from nemo_reasoning.inference.engine import Completion, Event, Generation, GenerationRequest, StreamingEngine
+from nemo_reasoning.inference.engine import Engine, Generation
+from nemo_reasoning.inference.request import Completion, Event, GenerationRequest
 from nemo_reasoning.serving.metrics import Metrics
 
 Numbered = tuple[int, Event]
 Inbox = asyncio.Queue[Numbered]
-
-
-class ServedEngine(StreamingEngine, Protocol):
-    """What the service needs of an engine beyond streams."""
-
-    @property
-    def load(self) -> tuple[int, int]:
-        """How many requests run, and how many wait."""
-        ...
-
-    @property
-    def closed(self) -> bool:
-        """Whether it takes no more requests."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +47,7 @@ class Admission:
         draining: Whether no more requests are taken.
     """
 
-    def __init__(self, engine: ServedEngine, *, models: Mapping[str, str | None], limits: Limits) -> None:
+    def __init__(self, engine: Engine, *, models: Mapping[str, str | None], limits: Limits) -> None:
         """Take the engine, the names clients know its models by, and the limits."""
         self._engine, self.models, self.limits = engine, dict(models), limits
         self.metrics = Metrics(running=lambda: engine.load[0], waiting=lambda: engine.load[1])
@@ -121,8 +107,8 @@ class Admission:
         Raises:
             EngineError: The prompt leaves no room.
         """
-        room = await asyncio.to_thread(self._engine.room, choices[0])
-        return [replace(choice, max_new_tokens=min(self.limits.max_new_tokens, room)) for choice in choices]
+        limit = await asyncio.to_thread(self._engine.max_new_tokens_for, choices[0])
+        return [replace(choice, max_new_tokens=min(self.limits.max_new_tokens, limit)) for choice in choices]
 
     async def events(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Numbered | None, None]:
         """Yield (number of the request, event) as they come; None after each silence of a heartbeat.
@@ -168,7 +154,7 @@ class _Batch:
     """The completions of one request; they may be cancelled while they are being started."""
 
     def __init__(
-        self, engine: ServedEngine, requests: Sequence[GenerationRequest], report: Callable[[int, Event], None]
+        self, engine: Engine, requests: Sequence[GenerationRequest], report: Callable[[int, Event], None]
     ) -> None:
         self._engine, self._requests, self._report = engine, requests, report
         self._lock = threading.Lock()

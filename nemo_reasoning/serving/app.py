@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from nemo_reasoning import __version__
 from nemo_reasoning.errors import NemoReasoningError
-from nemo_reasoning.inference.engine import GenerationRequest
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.serving.admission import Admission
 from nemo_reasoning.serving.handlers import ChatFormat, Defaults, TextFormat, answer, chat_generation, text_generations
 from nemo_reasoning.serving.middleware import ErrorReply, RequestMiddleware, error_reply, reply, request_log

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from nemo_reasoning.inference.engine import Completion, Delta, GenerationRequest
+from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.serving import responses
 from nemo_reasoning.serving.admission import Admission, Numbered
 from nemo_reasoning.serving.middleware import RequestLog, request_log
@@ -18,14 +19,6 @@ from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest, Samp
 from nemo_reasoning.serving.responses import stamp, usage
 from nemo_reasoning.serving.sse import HEARTBEAT, EventStream, event, unless_gone
 from nemo_reasoning.serving.thinking_options import plain_messages, thinking_of
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn when a request does not say."""
-
-    temperature: float
-    top_p: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +45,13 @@ def chat_generation(body: ChatRequest, *, adapter: str | None, defaults: Default
     """
     thinking = thinking_of(body, efforts=defaults.efforts)
     mode = thinking.mode or defaults.mode
-    sampling = defaults.sampling[mode]
     return GenerationRequest(
         messages=plain_messages(body),
         mode=mode,
         max_new_tokens=body.limit or 1,
         thinking_budget=None if mode == "off" else thinking.budget,
         min_thinking=thinking.least,
-        temperature=sampling.temperature if body.temperature is None else body.temperature,
-        top_p=sampling.top_p if body.top_p is None else body.top_p,
+        sampling=body.sampling(defaults.sampling[mode]),
         seed=seed_of(body.seed),
         stop=body.stops,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -116,8 +107,7 @@ def text_generations(body: CompletionRequest, *, adapter: str | None) -> list[Ge
             prompt=prompt,
             mode="off",
             max_new_tokens=body.max_tokens,
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
+            sampling=body.sampling(Sampling(temperature=1.0)),
             seed=seed + number,
             stop=body.stops,
             logprobs=body.logprobs,

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError, NemoReasoningError, RequestError
-from nemo_reasoning.inference.engine import Completion, Delta, Event
+from nemo_reasoning.inference.request import Completion, Delta, Event
 from nemo_reasoning.serving.metrics import Metrics
 from nemo_reasoning.serving.responses import error_body
 

@@ -1,10 +1,12 @@
 """What clients may ask: OpenAI's requests, and every vendor's way to switch and bound the thinking."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from nemo_reasoning.inference.engine import MOST_LOGPROBS
+from nemo_reasoning.inference.request import MOST_LOGPROBS
+from nemo_reasoning.reasoning.sampling import Sampling
 
 Text = Annotated[str, StringConstraints(max_length=2_000_000)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -109,6 +111,11 @@ class Sampled(Neutral):
         if isinstance(value, list) and "" in value:
             raise ValueError("an empty string stops nowhere; remove it")
         return value
+
+    def sampling(self, default: Sampling) -> Sampling:
+        """Return how tokens are drawn: as the request says, and by default where it does not."""
+        given = {name: value for name in ("temperature", "top_p") if (value := getattr(self, name)) is not None}
+        return replace(default, **given)
 
     @property
     def stops(self) -> tuple[str, ...]:

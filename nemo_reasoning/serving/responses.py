@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nemo_reasoning.inference.engine import Alternative, Completion, TokenLogprob
+from nemo_reasoning.inference.request import Alternative, Completion, TokenLogprob
 
 
 def stamp(prefix: str, *, kind: str, model: str) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from fastapi import FastAPI
 from nemo_reasoning.config.inference import ServeSettings, ThinkingSettings
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.checkpoints import resolve_checkpoint, serve_together
-from nemo_reasoning.inference.engine import StreamingEngine
+from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.load import load_engine
 from nemo_reasoning.serving.admission import Admission, Limits
 from nemo_reasoning.serving.app import create_app
-from nemo_reasoning.serving.handlers import Defaults, Sampling
+from nemo_reasoning.serving.handlers import Defaults
 from nemo_reasoning.serving.middleware import LOGGER
 
 
@@ -35,11 +35,10 @@ def serve(settings: ServeSettings) -> None:
     check_port(settings.host, settings.port)
     cache_dir = Path(settings.cache_dir).expanduser()
     main = resolve_checkpoint(settings.checkpoint, cache_dir=cache_dir)
-    main = main._replace(name=settings.name or main.name)
     others = {name: resolve_checkpoint(source, cache_dir=cache_dir) for name, source in settings.adapters.items()}
-    lineup = serve_together(main, others)
-    engine = load_engine(settings.engine, lineup, template=settings.template)
-    admission = Admission(engine, models=lineup.names, limits=limits_of(settings))
+    files = serve_together(main.named(settings.name), others).with_template(settings.template)
+    engine = load_engine(settings.engine, files)
+    admission = Admission(engine, models=files.models, limits=limits_of(settings))
     app = create_app(
         admission,
         defaults=defaults_of(settings.thinking, mode=settings.reasoning.value),
@@ -95,10 +94,10 @@ def limits_of(settings: ServeSettings) -> Limits:
 
 def defaults_of(thinking: ThinkingSettings, *, mode: str) -> Defaults:
     """Return what holds when a request does not say."""
-    on, off, efforts = thinking.sampling_on, thinking.sampling_off, thinking.efforts
+    efforts = thinking.efforts
     return Defaults(
         mode="on" if mode == "on" else "off",
-        sampling={"on": Sampling(on.temperature, on.top_p), "off": Sampling(off.temperature, off.top_p)},
+        sampling={"on": thinking.sampling_on, "off": thinking.sampling_off},
         efforts={"low": efforts.low, "medium": efforts.medium, "high": efforts.high},
     )
 
@@ -133,7 +132,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: FastAPI, *, admission: Admission, engine: StreamingEngine, host: str, port: int, grace_seconds: float
+        self, app: FastAPI, *, admission: Admission, engine: Engine, host: str, port: int, grace_seconds: float
     ) -> None:
         """Take the application, what it serves, where to listen, and how long to wait for running requests."""
         seconds = int(grace_seconds) + _CLOSING_SECONDS

@@ -1,30 +1,29 @@
 """Inference with Hugging Face transformers, on CPU or GPU: requests join a running batch and leave it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
+from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.hf import attention
 from nemo_reasoning.inference.hf.batch import RunningBatch
 from nemo_reasoning.inference.hf.multi_lora import MultiLora, read_adapter_config
-from nemo_reasoning.inference.hf.scheduler import QueuedRequest, Scheduler
+from nemo_reasoning.inference.hf.scheduler import Scheduler
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.sequence import TokenSequence
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
-from nemo_reasoning.inference.waiting import generate_all, stream_one
 
-Precision = Literal["auto", "bfloat16", "float32"]
 _PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
 _MEMORY_SHARE = 0.5
 
 
-class HFEngine:
+class HFEngine(Engine):
     """Generates with a Hugging Face model, with or without LoRA adapters.
 
     The tokenizer is the adapter's where the adapter's directory has one, and the model's otherwise; its
@@ -43,7 +42,7 @@ class HFEngine:
         adapter: Path | None = None,
         *,
         adapters: Mapping[str, Path] | None = None,
-        dtype: Precision = "auto",
+        dtype: str = "auto",
         device: str = "auto",
         batch_size: int = 64,
         context: int | None = None,
@@ -89,22 +88,27 @@ class HFEngine:
         )
         self.scheduler = Scheduler(batch)
 
-    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> QueuedRequest:
-        """Start a request and return at once; `report` is called on the engine's thread and must not block.
+    def submit(self, request: GenerationRequest, report: Report) -> Generation:
+        """As `Engine.submit`; the engine's thread computes from now on.
 
         Raises:
-            EngineError: The prompt and `max_new_tokens` exceed the model's context or memory, there is no
-                such adapter, or the engine is closed.
+            EngineError: Prompt and `max_new_tokens` exceed the model's context or memory, there is no such
+                adapter, or the engine is closed.
         """
-        queued = self._queue(request, report)
+        generation = self._queue(request, report)
         self.scheduler.start()
-        return queued
+        return generation
 
-    def _queue(self, request: GenerationRequest, report: Callable[[Event], None]) -> QueuedRequest:
+    def _queue(self, request: GenerationRequest, report: Report) -> Generation:
         tokenizer = self.tokenizer(request.adapter)
         sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)
         number = -1 if self._lora is None or request.adapter is None else self._lora.numbers[request.adapter]
         return self.scheduler.submit(sequence, adapter=number)
+
+    def _drive(self) -> bool:
+        if not self.scheduler.started:
+            self.scheduler.turn()
+        return not self.scheduler.started
 
     def tokenizer(self, adapter: str | None) -> ChatTokenizer:
         """Return tokenizer and template of an adapter, or of the model.
@@ -113,6 +117,10 @@ class HFEngine:
             EngineError: There is no such adapter.
         """
         return tokenizer_of(self.tokenizers, adapter)
+
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
+        """As `Engine.max_new_tokens_for`: what the context leaves behind the prompt."""
+        return self.tokenizer(request.adapter).max_new_tokens_for(request)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -123,35 +131,6 @@ class HFEngine:
     def closed(self) -> bool:
         """Whether it takes no more requests."""
         return self.scheduler.closed
-
-    def room(self, request: GenerationRequest) -> int:
-        """Return how many tokens may follow a request's prompt.
-
-        Raises:
-            EngineError: The prompt leaves no room, or there is no such adapter.
-        """
-        return self.tokenizer(request.adapter).room(request)
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return one completion per request, in their order.
-
-        Raises:
-            EngineError: A request cannot be served; the others are cancelled.
-        """
-        return generate_all(self._queue, requests, drive=self._drive)
-
-    def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
-        """Yield what the model writes as it does, the whole completion last; leaving the loop cancels it.
-
-        Raises:
-            EngineError: The request cannot be served.
-        """
-        return stream_one(self._queue, request, drive=self._drive)
-
-    def _drive(self) -> bool:
-        if not self.scheduler.started:
-            self.scheduler.turn()
-        return not self.scheduler.started
 
     def close(self) -> None:
         """Fail what is running or waiting, and take no more requests."""

@@ -1,46 +1,80 @@
 """Pick tokens from logits."""
 
 import math
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import torch
+
+from nemo_reasoning.reasoning.sampling import Sampling
 
 _LIKELIEST = 256  # a nucleus has rarely more tokens, and finding them is much cheaper than sorting all
 
 
 class Sampler:
-    """Draws tokens with a random generator of its own.
+    """Picks tokens, with a random generator of its own.
 
-    Nucleus sampling after Holtzman et al. 2020 (arXiv 1904.09751): the smallest set of likeliest tokens
-    whose probabilities sum to at least `top_p`. Random numbers come from the CPU, so that a seed draws the
-    same on every device that computes the same logits, whatever else is in the batch.
+    Penalties come first, then the temperature, then `top_k`, `top_p` and `min_p`, each among the tokens that the
+    one before it leaves. Random numbers come from the CPU, so that a seed draws the same on every device that
+    computes the same logits, whatever else is in the batch.
     """
 
-    def __init__(self, *, temperature: float, top_p: float, seed: int) -> None:
-        """Take a temperature above 0, a share from 0 to 1, and any integer."""
-        self._temperature, self._top_p = temperature, top_p
+    def __init__(self, sampling: Sampling, *, seed: int, prompt: Collection[int] = ()) -> None:
+        """Take how to draw, any integer as seed, and the tokens of the prompt, which a repetition penalty counts."""
+        self._sampling = sampling
         self._generator = torch.Generator().manual_seed(seed % 2**63)
+        self._prompt = frozenset(prompt) if sampling.repetition_penalty != 1 else frozenset()
 
-    def draw(self, logits: torch.Tensor) -> int:
-        """Return a token, given the logits [vocabulary] of one position."""
-        scaled = logits.float() / self._temperature
-        probabilities, tokens = self._nucleus(scaled)
+    @property
+    def changes_logits(self) -> bool:
+        """Whether what was written before changes the logits."""
+        return self._sampling.penalizes
+
+    def penalize(self, logits: torch.Tensor, written: Sequence[int]) -> torch.Tensor:
+        """Return the logits [vocabulary] with the penalties for the tokens written so far."""
+        sampling, scores = self._sampling, logits.float().clone()
+        counts = Counter(written)
+        if seen := sorted(self._prompt | counts.keys() if sampling.repetition_penalty != 1 else ()):
+            places = torch.tensor(seen, device=scores.device)
+            old, penalty = scores[places], sampling.repetition_penalty
+            scores[places] = torch.where(old > 0, old / penalty, old * penalty)
+        if counts:
+            places = torch.tensor(list(counts), device=scores.device)
+            times = torch.tensor(list(counts.values()), device=scores.device)
+            scores[places] -= sampling.presence_penalty + sampling.frequency_penalty * times
+        return scores
+
+    def draw(self, logits: torch.Tensor, likeliest: int) -> int:
+        """Return a token, given the logits [vocabulary] of one position and the first token with the highest."""
+        if self._sampling.temperature == 0:
+            return likeliest
+        scaled = logits.float() / self._sampling.temperature
+        probabilities, tokens = self._candidates(scaled)
         sums = probabilities.double().cumsum(-1)
         point = torch.rand(1, generator=self._generator, dtype=torch.float64) * sums[-1]
         place = int(torch.searchsorted(sums, point, right=True))
         place = min(place, len(sums) - 1)
         return place if tokens is None else int(tokens[place])
 
-    def _nucleus(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _candidates(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return probabilities, on the CPU, and their tokens; None for all of them in their own order."""
-        if self._top_p == 1:
+        sampling, size = self._sampling, len(scaled)
+        if sampling.top_p == 1 and not sampling.top_k and not sampling.min_p:
             return scaled.softmax(-1).cpu(), None
-        top, tokens = scaled.topk(min(_LIKELIEST, len(scaled)))
-        likeliest = (top - scaled.logsumexp(-1)).exp().cpu()
-        if likeliest.double().sum() < self._top_p and len(scaled) > _LIKELIEST:
+        top, tokens = scaled.topk(min(sampling.top_k or _LIKELIEST, size))
+        norm = top if sampling.top_k else scaled
+        likeliest = (top - norm.logsumexp(-1)).exp().cpu()
+        if not sampling.top_k and size > _LIKELIEST and not self._enough(likeliest):
             top, tokens = scaled.sort(descending=True, stable=True)
-            likeliest = (top - scaled.logsumexp(-1)).exp().cpu()
+            likeliest = (top - norm.logsumexp(-1)).exp().cpu()
         before = likeliest.double().cumsum(-1) - likeliest
-        return likeliest * (before < self._top_p), tokens
+        kept = (before < sampling.top_p) & (likeliest >= sampling.min_p * likeliest[0])
+        return likeliest * kept, tokens
+
+    def _enough(self, likeliest: torch.Tensor) -> bool:
+        """Say whether no token beyond the likeliest ones, in descending order, could be drawn."""
+        rare = bool(likeliest[-1] < self._sampling.min_p * likeliest[0])
+        return rare or (self._sampling.top_p < 1 and float(likeliest.double().sum()) >= self._sampling.top_p)
 
 
 def logprobs_of(logits: torch.Tensor, token: int, *, top: int) -> tuple[float, list[tuple[int, float]]]:

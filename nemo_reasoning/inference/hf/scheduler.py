@@ -3,27 +3,13 @@
 import atexit
 import threading
 from collections import deque
-from collections.abc import Callable
 
 import torch
 
 from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
+from nemo_reasoning.inference.engine import Generation
 from nemo_reasoning.inference.hf.batch import Row, RunningBatch
 from nemo_reasoning.inference.sequence import TokenSequence
-
-
-class QueuedRequest:
-    """A request on its way; `cancel` gives its place to others at the next token."""
-
-    def __init__(self, on_cancel: Callable[[], None]) -> None:
-        """Take what to call when the request is cancelled."""
-        self._on_cancel = on_cancel
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Stop the request; nothing more is reported. After its end it does nothing."""
-        self.cancelled = True
-        self._on_cancel()
 
 
 class Scheduler:
@@ -39,8 +25,8 @@ class Scheduler:
         self._batch = batch
         self._changed = threading.Condition()
         self._driving = threading.Lock()
-        self._waiting: deque[tuple[Row, QueuedRequest]] = deque()
-        self._running: dict[Row, QueuedRequest] = {}
+        self._waiting: deque[tuple[Row, Generation]] = deque()
+        self._running: dict[Row, Generation] = {}
         self._closed = self._cancelled = False
         self._thread: threading.Thread | None = None
 
@@ -59,13 +45,13 @@ class Scheduler:
         """Whether no more requests are taken."""
         return self._closed
 
-    def submit(self, sequence: TokenSequence, *, adapter: int) -> QueuedRequest:
+    def submit(self, sequence: TokenSequence, *, adapter: int) -> Generation:
         """Queue a request.
 
         Raises:
             EngineError: The engine is closed, or the request does not fit into the cache's memory.
         """
-        row, queued = Row(sequence, adapter), QueuedRequest(self._note_cancel)
+        row, generation = Row(sequence, adapter), Generation(self._note_cancel)
         if not self._batch.fits_alone(row.most):
             raise EngineError(
                 f"{row.most} tokens of prompt and completion do not fit into the engine's memory; "
@@ -74,9 +60,9 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise EngineClosedError("the engine is closed; start another one")
-            self._waiting.append((row, queued))
+            self._waiting.append((row, generation))
             self._changed.notify()
-        return queued
+        return generation
 
     @property
     def started(self) -> bool:
@@ -132,12 +118,12 @@ class Scheduler:
                 self._waiting = deque(pair for pair in self._waiting if not pair[1].cancelled)
                 self._cancelled = False
             while self._waiting and self._batch.fits(self._waiting[0][0]):
-                row, queued = self._waiting.popleft()
-                self._running[row] = queued
+                row, generation = self._waiting.popleft()
+                self._running[row] = generation
                 self._batch.join(row)
 
     def _let_go(self) -> None:
-        for row in [row for row, queued in self._running.items() if queued.cancelled]:
+        for row in [row for row, generation in self._running.items() if generation.cancelled]:
             self._batch.leave(row)
             del self._running[row]
 

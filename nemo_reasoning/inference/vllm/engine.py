@@ -1,35 +1,24 @@
 """Inference with vLLM, which lives in an environment of its own: LoRA adapters on the base."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
-from nemo_reasoning.inference.engine import Alternative, Completion, Delta, Event, GenerationRequest
+from nemo_reasoning.inference.engine import Engine, Generation, Report
+from nemo_reasoning.inference.request import Alternative, GenerationRequest
 from nemo_reasoning.inference.sequence import Record, TokenSequence
 from nemo_reasoning.inference.thinking_budget import TokenDecision
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
 from nemo_reasoning.inference.vllm.server import BASE, VllmServer
-from nemo_reasoning.inference.waiting import generate_all, stream_one
 
 _NEVER = -100.0  # the bias that excludes a token
 
 
-class VllmRequest:
-    """A request that vLLM serves."""
-
-    def __init__(self) -> None:
-        """Start without a cancellation."""
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """End it at the next token; nothing more is reported."""
-        self.cancelled = True
-
-
-class VllmEngine:
+class VllmEngine(Engine):
     """Generates with a vLLM server that it starts and stops.
 
     Prompts, answers and limits on thinking are those of the transformers engine: the server continues
@@ -93,7 +82,7 @@ class VllmEngine:
         self._running = self._waiting = 0
         self._closed = False
 
-    def submit(self, request: GenerationRequest, report: Callable[[Event], None]) -> VllmRequest:
+    def submit(self, request: GenerationRequest, report: Report) -> Generation:
         """Start a request and return at once; `report` is called on another thread and must not block.
 
         Raises:
@@ -103,11 +92,11 @@ class VllmEngine:
         if self._closed:
             raise EngineClosedError("the engine is closed; start another one")
         tokenizer = tokenizer_of(self.tokenizers, request.adapter)
-        queued = VllmRequest()
+        generation = Generation()
         sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)
         self._count(waiting=1)
-        self._pool.submit(self._serve, request, sequence, tokenizer, queued)
-        return queued
+        self._pool.submit(self._serve, request, sequence, tokenizer, generation)
+        return generation
 
     @property
     def load(self) -> tuple[int, int]:
@@ -119,29 +108,9 @@ class VllmEngine:
         """Whether it takes no more requests, or its server has ended."""
         return self._closed or not self._server.alive
 
-    def room(self, request: GenerationRequest) -> int:
-        """Return how many tokens may follow a request's prompt.
-
-        Raises:
-            EngineError: The prompt leaves no room, or there is no such adapter.
-        """
-        return tokenizer_of(self.tokenizers, request.adapter).room(request)
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return one completion per request, in their order.
-
-        Raises:
-            EngineError: A request cannot be served; the others are cancelled.
-        """
-        return generate_all(self.submit, requests)
-
-    def stream(self, request: GenerationRequest) -> Iterator[Delta | Completion]:
-        """Yield what the model writes as it does, the whole completion last; leaving the loop cancels it.
-
-        Raises:
-            EngineError: The request cannot be served.
-        """
-        return stream_one(self.submit, request)
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
+        """As `Engine.max_new_tokens_for`: what the context leaves behind the prompt."""
+        return tokenizer_of(self.tokenizers, request.adapter).max_new_tokens_for(request)
 
     def close(self) -> None:
         """Fail what is running or waiting, and stop vLLM."""
@@ -155,16 +124,16 @@ class VllmEngine:
             self._running += running
 
     def _serve(
-        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer, queued: VllmRequest
+        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer, generation: Generation
     ) -> None:
         self._count(waiting=-1, running=1)
         try:
             banned: list[int] = []
-            while not (sequence.done or queued.cancelled or self._closed):
+            while not (sequence.done or generation.cancelled or self._closed):
                 if sequence.forced:
                     sequence.write_forced()
                 else:
-                    banned = self._listen(request, sequence, tokenizer, queued, banned)
+                    banned = self._listen(request, sequence, tokenizer, generation, banned)
             if self._closed:
                 sequence.fail(EngineClosedError("the engine was closed before the end; ask again"))
         except EngineError as error:
@@ -179,12 +148,12 @@ class VllmEngine:
         request: GenerationRequest,
         sequence: TokenSequence,
         tokenizer: ChatTokenizer,
-        queued: VllmRequest,
+        generation: Generation,
         banned: list[int],
     ) -> list[int]:
         """Let the sequence take the server's tokens until it wants another; return those it must not get next."""
         for token, record in self._tokens(request, sequence, tokenizer, banned):
-            if queued.cancelled or self._closed:
+            if generation.cancelled or self._closed:
                 return []
             decision = sequence.offer(token, record)
             if decision is TokenDecision.refuse:
@@ -203,8 +172,7 @@ class VllmEngine:
             "model": self._names[request.adapter],
             "prompt": [*sequence.prompt, *written],
             "max_tokens": sequence.limit - len(written),
-            "temperature": request.temperature,
-            "top_p": request.top_p,
+            **asdict(request.sampling),
             "seed": (request.seed + len(written)) % 2**63,
             "logprobs": request.logprobs,
             "logit_bias": {str(token): _NEVER for token in banned} or None,

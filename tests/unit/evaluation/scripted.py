@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import split_thinking
 

@@ -17,8 +17,8 @@ from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation import evaluate
 from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.compare import compare
-from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.openai_client import OpenAIEngine
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.tags import with_thinking
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from scripted import ScriptedEngine
 
-from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings, Sampling
+from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.evaluation.lm_eval import run_task
 from nemo_reasoning.evaluation.samples import Sample
 from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.reasoning.tags import with_thinking
 
-GREEDY = Sampling(temperature=0.0, top_p=1.0)
+GREEDY = Sampling()
 PROTOCOL = ProtocolSettings(name=ProtocolName.ours, max_tokens=200, thinking_on=GREEDY, thinking_off=GREEDY)
 ROWS = [{"question": f"What is {number} plus 1?", "answer": str(number + 1)} for number in range(4)]
 TASK = """

@@ -13,7 +13,7 @@ from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import SampleRequest, collect_samples, sample_requests
 from nemo_reasoning.evaluation.samples import Evaluation
-from nemo_reasoning.inference.engine import Completion, GenerationRequest
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import with_thinking
 
@@ -22,14 +22,14 @@ class Killed(Exception):
     """What a kill looks like from inside."""
 
 
-class StreamingEngine(ScriptedEngine):
+class Engine(ScriptedEngine):
     """Reports pieces, then the completions, the last one first; dies after some of them."""
 
     def __init__(self, script: Any, *, lives: int) -> None:
         super().__init__(script)
         self.lives, self.reports, self.cancelled = lives, [], 0  # type: ignore[var-annotated]
 
-    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> "StreamingEngine":
+    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> "Engine":
         self.reports.append((request, report))
         report("a piece")
         if len(self.reports) == 48:
@@ -40,7 +40,7 @@ class StreamingEngine(ScriptedEngine):
     def cancel(self) -> None:
         self.cancelled += 1
 
-    def room(self, request: GenerationRequest) -> int:
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
         return 99
 
 
@@ -143,7 +143,7 @@ def test_modes_budgets_and_samples_are_all_asked(tmp_path: Path) -> None:
     settings = evaluate_settings(["mmlu"], "budget=[0,7]", "samples=2", "limit=3")
     engine = ScriptedEngine(scripted(settings))
     evaluation = run(engine, settings, tmp_path / "mmlu.jsonl")
-    asked = {(request.mode, request.thinking_budget, request.temperature) for request in engine.asked}
+    asked = {(request.mode, request.thinking_budget, request.sampling.temperature) for request in engine.asked}
     assert asked == {("on", 0, 0.6), ("on", 7, 0.6), ("off", None, 0.0)}
     assert len(evaluation.samples) == len(engine.asked) == 3 * 3 * 2
     assert len({request.seed for request in engine.asked}) == 18
@@ -173,7 +173,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, lives: int) ->
 def test_an_engine_that_streams_keeps_every_answer_it_gave(tmp_path: Path) -> None:
     settings = evaluate_settings(["mmlu"])
     script = scripted(settings)
-    engine = StreamingEngine(script, lives=29)
+    engine = Engine(script, lives=29)
     log = tmp_path / "mmlu.jsonl"
     with pytest.raises(EngineError, match="died"):
         run(engine, settings, log)

@@ -60,7 +60,7 @@ def test_every_problem_is_asked_greedily_in_every_mode() -> None:
     evaluation = evaluate_problems(engine, problems, max_new_tokens=50)
     asked = [(request.mode, request.messages[-1].content) for request in engine.asked]
     assert asked == [(mode, problem.prompt) for mode in ("on", "off") for problem in problems]
-    assert {(request.temperature, request.max_new_tokens) for request in engine.asked} == {(0.0, 50)}
+    assert {(request.sampling.temperature, request.max_new_tokens) for request in engine.asked} == {(0.0, 50)}
     assert [(sample.mode, sample.prompt) for sample in evaluation.samples] == asked
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
+from nemo_reasoning.inference.request import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.inference.sequence import TokenSequence
 from nemo_reasoning.inference.thinking_budget import TokenDecision, forced_tokens
 from nemo_reasoning.inference.tokenizer import Prompt

@@ -7,7 +7,7 @@ import pytest
 from tiny import save_tiny_llama
 
 from nemo_reasoning.errors import EngineError, ModelSourceError
-from nemo_reasoning.inference.checkpoints import ModelFiles, ServedModels, resolve_checkpoint, serve_together
+from nemo_reasoning.inference.checkpoints import ModelFiles, resolve_checkpoint, serve_together
 
 
 def adapter_of(base: str, folder: Path) -> Path:
@@ -38,20 +38,31 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_lone_adapter_is_merged(tmp_path: Path) -> None:
-    base, adapter = tmp_path / "base", tmp_path / "a"
-    assert serve_together(ModelFiles("m", base, None), {}) == ServedModels(base, None, {}, {"m": None})
-    assert serve_together(ModelFiles("a", base, adapter), {}) == ServedModels(base, adapter, {}, {"a": None})
+    for files in (ModelFiles("m", tmp_path), ModelFiles("m", tmp_path, tmp_path / "a")):
+        assert serve_together(files, {}) == files
+        assert files.models == {"m": None}
 
 
 def test_several_adapters_share_their_base(tmp_path: Path) -> None:
     base, one, two = tmp_path / "base", tmp_path / "1", tmp_path / "2"
     others = {"two": ModelFiles("x", base, two)}
-    assert serve_together(ModelFiles("m", base, None), others) == ServedModels(
-        base, None, {"two": two}, {"m": None, "two": "two"}
-    )
-    assert serve_together(ModelFiles("one", base, one), others) == ServedModels(
-        base, None, {"two": two, "one": one}, {"one": "one", "two": "two"}
-    )
+    alone = serve_together(ModelFiles("m", base), others)
+    assert (alone.adapter, alone.adapters, alone.models) == (None, {"two": two}, {"m": None, "two": "two"})
+    both = serve_together(ModelFiles("one", base, one), others)
+    assert (both.adapter, both.adapters) == (None, {"one": one, "two": two})
+    assert both.models == {"one": "one", "two": "two"}
+
+
+def test_the_base_is_asked_in_the_adapters_format(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("the adapter's")
+    files = ModelFiles("m", tmp_path / "base", tmp_path)
+    assert files.without_adapter() == ModelFiles("m", tmp_path / "base", None, "the adapter's")
+    given = tmp_path / "mine.jinja"
+    given.write_text("mine {% generation %}x{% endgeneration %}")
+    chosen = files.with_template(str(given)).without_adapter().template
+    assert chosen is not None
+    assert chosen.startswith("mine")
+    assert "generation" not in chosen
 
 
 @pytest.mark.parametrize("adapter", ["a", None])

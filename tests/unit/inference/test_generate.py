@@ -16,6 +16,7 @@ from nemo_reasoning.errors import DataError
 from nemo_reasoning.inference.chat_cli import Chat
 from nemo_reasoning.inference.generate import generate, read_rows, request_of
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.reasoning.sampling import Sampling
 
 QUESTION = "What is 2 times 21?"
 SMALL = ["engine.dtype=float32", "engine.device=cpu", "max_new_tokens=80", "temperature=0"]
@@ -79,8 +80,8 @@ def test_a_file_without_questions_is_refused(tmp_path: Path, text: str, message:
 def test_settings_become_a_request() -> None:
     on = request_of(load_settings(composed("checkpoint=x", "effort=low", root="generate"), GenerateSettings))
     off = request_of(load_settings(composed("checkpoint=x", "reasoning=off", root="generate"), GenerateSettings))
-    assert (on.mode, on.thinking_budget, on.temperature, on.top_p) == ("on", 512, 0.6, 0.95)
-    assert (off.mode, off.thinking_budget, off.temperature, off.top_p) == ("off", None, 0.0, 1.0)
+    assert (on.mode, on.thinking_budget, on.sampling) == ("on", 512, Sampling(0.6, 0.95))
+    assert (off.mode, off.thinking_budget, off.sampling) == ("off", None, Sampling())
 
 
 @pytest.mark.parametrize("question", ["x" * 600, "x" * 400])  # too long by itself, and with its answer

@@ -11,9 +11,10 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.sampling import Sampling
 
 QUESTION = "What is 2 times 21?"
 ON_TOKENS = len("<think>\n2 * 20 = 40\n</think>\n\nThe answer is 42.") + 1  # bytes, and the end of the turn
@@ -33,7 +34,7 @@ def ask(
         messages=(Message("user", question),),
         mode=mode,
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
+        sampling=Sampling(temperature=temperature),
         seed=seed,
     )
 
@@ -183,9 +184,15 @@ def test_an_engine_that_cannot_start_says_why(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("messages", ()), ("max_new_tokens", 0), ("temperature", -0.1), ("top_p", 0.0)]
+    ("field", "value"),
+    [
+        ("messages", ()),
+        ("max_new_tokens", 0),
+        ("sampling", Sampling(temperature=-0.1)),
+        ("sampling", Sampling(top_p=0.0)),
+    ],
 )
 def test_a_request_out_of_range_is_refused(field: str, value: object) -> None:
     fields = {"messages": (Message("user", "x"),), "mode": "on", "max_new_tokens": 1, field: value}
-    with pytest.raises(EngineError, match=field):
+    with pytest.raises(EngineError, match="temperature|top_p" if field == "sampling" else field):
         GenerationRequest(**fields)

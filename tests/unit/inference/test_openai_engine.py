@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import GenerationRequest
 from nemo_reasoning.inference.openai_client import OpenAIEngine
+from nemo_reasoning.inference.request import Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.sampling import Sampling
 
 Answer = tuple[int, dict[str, str], Any]
 
@@ -92,6 +93,7 @@ def test_ends_are_reported_as_they_come() -> None:
         remote = engine(server, concurrency=1)
         for text in ("good", "bad"):
             remote.submit(request(text, mode="off"), ends.put)
+        assert ends.get() == Delta("", "x")
         assert ends.get().answer == "x"
         assert isinstance(ends.get(), EngineError)
         remote.close()
@@ -99,7 +101,7 @@ def test_ends_are_reported_as_they_come() -> None:
 
 def test_a_request_carries_switch_sampling_and_budget() -> None:
     with serving(lambda body: said("x")) as server:
-        engine(server).generate([request(thinking_budget=5, temperature=0.6, top_p=0.9, seed=3)])
+        engine(server).generate([request(thinking_budget=5, sampling=Sampling(0.6, 0.9), seed=3)])
         engine(server).generate([request()])
     assert server.asked[0] == {
         "model": "m",

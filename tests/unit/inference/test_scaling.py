@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import Completion, GenerationRequest, TokenLogprob
+from nemo_reasoning.inference.request import Completion, GenerationRequest, TokenLogprob
 from nemo_reasoning.inference.scaling import best_of, extend, mean_logprob, vote
 from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.sampling import Sampling
 
 extract = partial(extract_final_answer, last_number=True)
-QUESTION = GenerationRequest(messages=(Message("user", "?"),), mode="on", max_new_tokens=99, temperature=1.0, seed=5)
+QUESTION = GenerationRequest(
+    messages=(Message("user", "?"),), mode="on", max_new_tokens=99, sampling=Sampling(temperature=1.0), seed=5
+)
 
 
 class Scripted:

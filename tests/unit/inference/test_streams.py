@@ -13,9 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.engine import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.request import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.sampling import Sampling
 
 QUESTION = "What is 2 times 21?"
 CPU: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -52,7 +53,7 @@ def test_a_stream_says_what_the_completion_holds(engine: HFEngine) -> None:
 
 
 def test_what_a_seed_draws_does_not_depend_on_the_batch(engine: HFEngine) -> None:
-    requests = [ask("x" * seed, temperature=1.5, top_p=0.9, seed=seed, max_new_tokens=20) for seed in range(12)]
+    requests = [ask("x" * seed, sampling=Sampling(1.5, 0.9), seed=seed, max_new_tokens=20) for seed in range(12)]
     together = engine.generate(requests)
     assert together == [engine.generate([request])[0] for request in requests]
     assert len({completion.text for completion in together}) > 6
@@ -66,7 +67,9 @@ def test_a_cancelled_request_frees_its_place_and_is_silent(engine: HFEngine) -> 
         begun.set()
         events.put(event)
 
-    generations = [engine.submit(ask("z", max_new_tokens=400, temperature=1.0, seed=n), report) for n in range(8)]
+    generations = [
+        engine.submit(ask("z", max_new_tokens=400, sampling=Sampling(1.0), seed=n), report) for n in range(8)
+    ]
     assert begun.wait(60)
     for generation in generations:
         generation.cancel()
@@ -117,7 +120,7 @@ def test_a_thousand_samples_keep_their_budget_and_answer(taught_llama: Path, bud
         ask(
             thinking_budget=budget,
             max_new_tokens=2 * budget + 60,
-            temperature=3.0 if budget > 16 else 1.2,  # hotter: longer, but begins less often
+            sampling=Sampling(3.0 if budget > 16 else 1.2),  # hotter: longer, but begins less often
             seed=seed,
             min_thinking=min(budget, 1),
         )

@@ -16,10 +16,11 @@ from transformers import LlamaForCausalLM
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.tokenizer import strip_generation
-from nemo_reasoning.inference.engine import Completion, GenerationRequest
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.inference.vllm.engine import VllmEngine
 from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.sampling import Sampling
 
 PYTHON = Path(os.environ.get("NEMO_REASONING_VLLM_PYTHON", Path(__file__).parents[3] / ".venv-vllm/bin/python"))
 QUESTIONS = ["What is the capital of France?", "What is 12 times 7?", "Name three colours.", "Say hello."]
@@ -72,7 +73,7 @@ def test_budgets_are_exact(engine: VllmEngine, budget: int) -> None:
             thinking_budget=budget,
             min_thinking=min(budget, 1),
             max_new_tokens=120,
-            temperature=1.0,
+            sampling=Sampling(temperature=1.0),
             seed=seed,
         )
         for seed in range(20)

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.serving.admission import Admission, Limits
 from nemo_reasoning.serving.app import create_app
-from nemo_reasoning.serving.handlers import Defaults, Sampling
+from nemo_reasoning.serving.handlers import Defaults
 from nemo_reasoning.serving.server import Server
 
 MODEL, QUESTION, TRACE, ANSWER = "tiny", "What is 2 times 21?", "2 * 20 = 40", "The answer is 42."
 DEFAULTS = Defaults(
     mode="on",
-    sampling={"on": Sampling(0.0, 1.0), "off": Sampling(0.0, 1.0)},
+    sampling={"on": Sampling(), "off": Sampling()},
     efforts={"low": 4, "medium": 16, "high": 64},
 )
 LIMITS = Limits(capacity=40, max_new_tokens=120, max_choices=8, timeout=60.0, heartbeat=5.0, retry_after=7)

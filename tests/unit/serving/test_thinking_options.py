@@ -6,6 +6,7 @@ import pytest
 from live import DEFAULTS
 
 from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.serving.handlers import chat_generation
 from nemo_reasoning.serving.protocol import ChatRequest
 from nemo_reasoning.serving.thinking_options import Thinking, plain_messages, thinking_of
@@ -95,6 +96,6 @@ def test_turns_are_read_as_they_were_said() -> None:
 def test_what_is_not_said_follows_the_mode() -> None:
     on = chat_generation(request(), adapter=None, defaults=DEFAULTS)
     off = chat_generation(request("x /no_think", temperature=0.5, seed=3), adapter="a", defaults=DEFAULTS)
-    assert (on.mode, on.temperature, on.top_p) == ("on", 0.0, 1.0)
-    assert (off.mode, off.temperature, off.seed, off.adapter) == ("off", 0.5, 3, "a")
+    assert (on.mode, on.sampling) == ("on", Sampling())
+    assert (off.mode, off.sampling.temperature, off.seed, off.adapter) == ("off", 0.5, 3, "a")
     assert on.seed != chat_generation(request(), adapter=None, defaults=DEFAULTS).seed
