@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_reasoning.config import RECIPES
-from nemo_reasoning.errors import NemoReasoningError
+from nemo_reasoning.config import CONF_PACKAGE, RECIPES, load_settings
+from nemo_reasoning.config.checks import as_list
+from nemo_reasoning.errors import ConfigError, NemoReasoningError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from nemo_reasoning.config.export import ExportSettings
     from nemo_reasoning.config.inference import GenerateSettings, ServeSettings
     from nemo_reasoning.config.train import SftSettings
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def sft(settings: "SftSettings") -> None:
@@ -138,21 +141,47 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
         argv: What starts this process anew, if not `sys.argv`: a launcher of further processes reads it from there.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from nemo_reasoning.config import load_settings
+    from nemo_reasoning.config.overrides import problems_of, problems_of_command_line, register_help
     from nemo_reasoning.hardware import register_resolvers
 
-    recipe = RECIPES[name]
+    recipe, full_errors = RECIPES[name], os.environ.get(_FULL_ERROR)
 
     def job(config: "DictConfig") -> None:
+        _restore(full_errors)
         with one_line_errors():
             sys.argv[:] = argv or sys.argv
-            settings = load_settings(config, recipe.settings)
-            recipe.validate(settings)
+            try:
+                settings = load_settings(config, recipe.settings)
+                recipe.validate(settings)
+            except ConfigError as error:
+                problems = problems_of(recipe, list(HydraConfig.get().overrides.task))
+                raise ConfigError(as_list(problems) or str(error)) from None
             COMMANDS[name](settings)
 
     register_resolvers()
-    hydra.main(version_base="1.3", config_path="pkg://nemo_reasoning.conf", config_name=recipe.root)(job)()
+    register_help(recipe, f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else f"nemo-reasoning {name}")
+    os.environ[_FULL_ERROR] = "1"  # Hydra raises what it cannot compose, for us to explain
+    try:
+        hydra.main(version_base="1.3", config_path=CONF_PACKAGE, config_name=recipe.root)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        with one_line_errors():
+            raise ConfigError(as_list(problems_of_command_line(recipe)) or str(error)) from error
+    except BrokenPipeError:  # `--help | head`: nobody reads on, and Python would say so once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    finally:
+        _restore(full_errors)
+
+
+def _restore(full_errors: str | None) -> None:
+    """Set Hydra's switch back to what the user has it at."""
+    os.environ.pop(_FULL_ERROR, None)
+    if full_errors is not None:
+        os.environ[_FULL_ERROR] = full_errors
 
 
 @contextmanager
@@ -165,9 +194,10 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except NemoReasoningError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        text = str(error)
+        sys.exit(f"{type(error).__name__}:{chr(10) if text.startswith('- ') else ' '}{text}")
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if os.environ.get(_FULL_ERROR) == "1":
             raise
         with tempfile.NamedTemporaryFile("w", prefix="nemo-reasoning-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)

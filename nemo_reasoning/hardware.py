@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.errors import BackendError
 
 
@@ -39,7 +39,7 @@ def matching_hardware(memory_gb: float | None) -> str:
     """
     if memory_gb is None:
         return "cpu"
-    sizes = sorted(int(path.stem[4:-2]) for path in (CONF_DIR / "hardware").glob("gpu_*gb.yaml"))
+    sizes = sorted(int(name[4:-2]) for name in group_names("hardware") if name.startswith("gpu_"))
     fitting = [size for size in sizes if memory_gb >= 0.91 * size]
     return f"gpu_{max(fitting, default=sizes[0])}gb"
 
@@ -47,7 +47,7 @@ def matching_hardware(memory_gb: float | None) -> str:
 @cache
 def _detected() -> Any:
     memory = gpu_memory_gb()
-    found = OmegaConf.load(CONF_DIR / "hardware" / f"{matching_hardware(memory)}.yaml")
+    found = read_group("hardware", matching_hardware(memory))
     if memory is not None:
         found.memory_gb = round(memory, 1)
     return found

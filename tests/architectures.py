@@ -2,15 +2,12 @@
 
 import torch
 from composing import sft_settings
-from omegaconf import OmegaConf
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.config.model import Architecture
 
-LISTED = sorted(
-    path.stem for path in (CONF_DIR / "model").glob("*.yaml") if OmegaConf.load(path).architecture is not None
-)
+LISTED = [name for name in group_names("model") if read_group("model", name).architecture is not None]
 SMALL = Architecture(
     num_layers=3,
     hidden_size=64,

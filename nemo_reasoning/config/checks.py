@@ -1,6 +1,6 @@
 """What the checks beside the settings share: ranges of numbers, and the one place that refuses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from nemo_reasoning.errors import ConfigError
@@ -15,7 +15,12 @@ def refuse(problems: Sequence[str]) -> None:
         ConfigError: Lists every problem.
     """
     if problems:
-        raise ConfigError("\n".join(f"- {problem}" for problem in problems))
+        raise ConfigError(as_list(problems))
+
+
+def as_list(problems: Iterable[str]) -> str:
+    """Return problems as the text of an error: a line each, so that all can be seen and mended together."""
+    return "\n".join(f"- {problem}" for problem in problems)
 
 
 def positive(values: Values) -> list[str]:

@@ -60,4 +60,5 @@ def test_settings_of_the_wrong_name_or_type_are_refused() -> None:
     )
 
     assert done.returncode == 1
-    assert "output: Invalid value 'xml'" in done.stderr
+    assert "output=xml" in done.stderr
+    assert "table, json" in done.stderr

@@ -9,9 +9,8 @@ from math import gcd
 from pathlib import Path
 
 import psutil
-from omegaconf import OmegaConf
 
-from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme
 from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.config.trainer import AUTO_BATCH, Accelerator, Recompute
@@ -108,8 +107,8 @@ def alternatives(request: Request, memory_gb: float) -> list[str]:
 
 def gpu_sizes() -> list[int]:
     """Return the memory of the GPUs in conf/hardware, in GiB."""
-    files = (OmegaConf.load(path) for path in (CONF_DIR / "hardware").glob("gpu_*.yaml"))
-    return sorted(file.memory_gb for file in files)
+    names = (name for name in group_names("hardware") if name.startswith("gpu_"))
+    return sorted(read_group("hardware", name).memory_gb for name in names)
 
 
 def _lighter_scheme(request: Request, scheme: PeftScheme, memory_gb: float) -> list[str]:

@@ -7,7 +7,7 @@ from functools import cache
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, Recommended
 from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.models.sizes import count_parameters
@@ -117,14 +117,14 @@ _MOST_ROWS = 64
 def listed_models() -> dict[str, tuple[Architecture, Recommended]]:
     """Return shape and recommended values of every model in conf/model that states its shape."""
     found = {}
-    for path in sorted((CONF_DIR / "model").glob("*.yaml")):
-        model = OmegaConf.load(path)
+    for name in group_names("model"):
+        model = read_group("model", name)
         if model.architecture is not None:
             shape = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Architecture), model.architecture))
             values = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recommended), model.recommended))
             assert isinstance(shape, Architecture)
             assert isinstance(values, Recommended)
-            found[path.stem] = shape, values
+            found[name] = shape, values
     return found
 
 
