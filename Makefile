@@ -7,7 +7,7 @@ VERIFY := .venv-verify
 PEERS := .venv-peers
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint setup peers kernels clean
+.PHONY: demo test lint setup peers clean
 
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
@@ -44,12 +44,5 @@ $(PEERS)/.ready: requirements/peers.txt
 	$(PEERS)/bin/pip install $(PIP_FLAGS) --requirement requirements/peers.txt
 	touch $@
 
-# Liger's Triton kernels, to be tested in Triton's interpreter; apart, as other packages behave otherwise beside Triton.
-kernels: .kernels/.ready
-
-.kernels/.ready: requirements/kernels.txt $(VENV)/.ready
-	$(RUN) -m pip install $(PIP_FLAGS) --no-deps --target .kernels --requirement requirements/kernels.txt
-	touch $@
-
 clean:
-	rm -rf .kernels $(VENV) $(VERIFY) $(PEERS) outputs
+	rm -rf $(VENV) $(VERIFY) $(PEERS) outputs

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nemo_reasoning.config.model import Init
-from nemo_reasoning.config.train import SftSettings, backend_in_use
+from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.pipeline import prepare_data
@@ -22,7 +22,7 @@ from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import prepare_process
 from nemo_reasoning.training.run_dir import Run
-from nemo_reasoning.training.train import TrainingInputs, train
+from nemo_reasoning.training.train import TrainingInputs, train, wanted_backend
 
 VERIFY_PYTHON = Path(".venv-verify/bin/python")
 
@@ -39,7 +39,7 @@ def fine_tune(settings: SftSettings) -> Path:
         The run's folder.
     """
     began = time.perf_counter()
-    prepare_process(settings, **vars(backend_in_use(settings)))
+    prepare_process(settings, **wanted_backend(settings))
     run = Run.start(settings)
     folder = run.path
     with quiet_output(folder / "log.txt") as terminal:

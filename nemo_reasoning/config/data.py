@@ -23,6 +23,13 @@ class Sampling(Enum):
     head = "head"
 
 
+class DamagedFiles(Enum):
+    """What a file that is cut or cannot be unpacked does."""
+
+    stop = "stop"
+    keep = "keep"
+
+
 class Order(Enum):
     """How the prepared rows follow each other."""
 
@@ -60,6 +67,20 @@ class FilterSettings:
 
 
 @dataclass
+class ColumnSettings:
+    """conf/data: columns. Names of the columns of your rows, and of the keys of their turns."""
+
+    question: str | None
+    answer: str | None
+    trace: str | None
+    system: str | None
+    turns: str | None
+    role: str | None
+    content: str | None
+    weight: str | None
+
+
+@dataclass
 class DataSettings:
     """conf/data."""
 
@@ -70,6 +91,7 @@ class DataSettings:
     revision: str | None
     layout: dict[str, list[str]]
     subsets: dict[str, int | None]
+    columns: ColumnSettings
     sampling: Sampling
     block_kb: int
     shard_mb: int
@@ -77,6 +99,7 @@ class DataSettings:
     thinking_off_share: float
     validation_share: float
     max_quarantined_share: float
+    damaged_files: DamagedFiles
     order: Order
     messages: bool
     fast_tokenizer: bool

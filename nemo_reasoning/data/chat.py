@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import cache, cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from nemo_reasoning.data.special_tokens import SpecialTokens, cut_at_breaks
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError, TemplateError
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.switch import THINK_SYSTEM
 from nemo_reasoning.reasoning.tags import with_thinking
+from nemo_reasoning.reasoning.trace import keeps_trace
 
 TEMPLATES = Path(__file__).parent / "templates"
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _CLOCK = re.compile(r"strftime_now|date_string")
+_TOOL = {"name": "probe_tool", "description": "probe_description", "parameters": {"type": "object", "properties": {}}}
 
 
 def load_template(name: str) -> str:
@@ -73,8 +77,8 @@ class ChatFormatter:
         """
         _check_template(template, origin="the chat template")
         self.tokenizer, self.template = tokenizer, template
-        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        self.special = SpecialTokens(tokenizer, template)
+        self._keeps_traces = template in packaged_templates()
 
     @classmethod
     def load(cls, folder: Path, *, template: str) -> "ChatFormatter":
@@ -83,7 +87,9 @@ class ChatFormatter:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Return the dialogue as text."""
-        text: str = self._apply(_turns(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+        text: str = self._apply(
+            _turns(messages), tools=_tools(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
         return text
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -105,11 +111,14 @@ class ChatFormatter:
     def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         """Return what `encode` returns or raises for each dialogue; several at once are much faster."""
         results: list[Encoded | RowError | None] = [self.unusable(messages) for messages in dialogues]
-        usable = [number for number, error in enumerate(results) if error is None]
-        encoded = self._tokenise([dialogues[number] for number in usable])
-        for number, result in zip(usable, encoded, strict=True):
+        plain = [number for number, error in enumerate(results) if error is None and _is_plain(dialogues[number], self)]
+        encoded = self._tokenise([dialogues[number] for number in plain])
+        for number, result in zip(plain, encoded, strict=True):
             results[number] = result
-        return [result for result in results if result is not None]
+        return [
+            self._tokenise_pieces(messages) if result is None else result
+            for messages, result in zip(dialogues, results, strict=True)
+        ]
 
     def check(self) -> None:
         """Prove on a sample that what the template renders can be trained on and prompted with.
@@ -170,9 +179,71 @@ class ChatFormatter:
         if not any(message.role == "assistant" and message.target for message in messages):
             return RowError("no supervised token: the dialogue has no assistant turn to learn")
         for message in messages:
-            if found := self._special.search(message.content):
-                return RowError(f"special token in the text: {found[0]} in the {message.role} turn")
+            if found := self.special.control_in(message.content):
+                return RowError(f"special token in the text: {found} in the {message.role} turn")
+            if (message.tool_calls or message.tools or message.role == "tool") and not self.renders_tools:
+                return RowError("tools: the chat template renders no tool definitions, calls and results")
         return None
+
+    @cached_property
+    def renders_tools(self) -> bool:
+        """Whether the template writes definitions, calls and results of tools."""
+        call = {"type": "function", "function": {"name": "probe_tool", "arguments": {"probe_key": "probe_value"}}}
+        turns = [
+            Message("user", "a"),
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "probe_result", name="probe_tool"),
+            Message("assistant", "b"),
+        ]
+        try:
+            plain = self._apply(_turns(turns), tokenize=False)
+            defined = self._apply(_turns(turns), tools=[{"type": "function", "function": _TOOL}], tokenize=False)
+        except (jinja2.TemplateError, TypeError, ValueError):  # whatever a template does not foresee
+            return False
+        return "probe_description" in defined and all(word in plain for word in ("probe_value", "probe_result"))
+
+    def cut(self, messages: Sequence[Message]) -> list[str] | None:
+        """Return the text of a dialogue in pieces, every second one an assistant's; None if the template refuses it.
+
+        Raises:
+            ImportError: transformers is too old.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            ((text,), (spans,)) = render_jinja_template(
+                [_turns(messages)],
+                tools=_tools(messages),
+                chat_template=self.template,
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+            )
+        except jinja2.TemplateError:
+            return None
+        return [text[start:end] for start, end in pairwise([0, *chain.from_iterable(spans), len(text)])]
+
+    def targets(self, messages: Sequence[Message], said: Sequence[str] | None = None) -> list[bool]:
+        """Return which assistant turns are trained on, given the text that the template made of each.
+
+        A thinking turn whose trace the template removes is context: its text is not what the mode asks for.
+        """
+        turns = [message for message in messages if message.role == "assistant"]
+        if said is None or self._keeps_traces:
+            return [turn.target for turn in turns]
+        return [turn.target and keeps_trace(turn.content, text) for turn, text in zip(turns, said, strict=True)]
+
+    def _tokenise_pieces(self, messages: Sequence[Message]) -> Encoded | RowError:
+        """Tokenise a dialogue with tools, or with special tokens that are text."""
+        pieces = self.cut(self.special.as_text(messages) or messages)
+        turns = sum(message.role == "assistant" for message in messages)
+        if pieces is None or len(pieces) != 2 * turns + 1:
+            return RowError("refused by the chat template, or assistant turns not marked")
+        texts, marks = cut_at_breaks(pieces, self.targets(messages, pieces[1::2]))
+        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32)
+        if self.tokenizer.decode(flat.tolist()) != "".join(texts):
+            return RowError("special token in the text: this tokenizer cannot write it as text")
+        return _supervised(flat, np.repeat(np.array(marks, dtype=np.bool_), [len(piece) for piece in ids]))
 
     def _tokenise(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         if not dialogues:
@@ -190,23 +261,39 @@ class ChatFormatter:
                 return [RowError(f"refused by the chat template: {error}")]
             return [result for messages in dialogues for result in self._tokenise([messages])]
         columns = zip(dialogues, tokens["input_ids"], tokens["assistant_masks"], strict=True)
-        return [_encoded(messages, ids, mask) for messages, ids, mask in columns]
+        return [self._encoded(messages, ids, mask) for messages, ids, mask in columns]
+
+    def _encoded(self, messages: Sequence[Message], ids: list[int], mask: list[int]) -> Encoded | RowError:
+        """Return a dialogue with the marked stretches of its target turns only."""
+        loss_mask: NDArray[np.bool_] = np.asarray(mask, dtype=np.bool_)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], loss_mask, [False]])))
+        turns = sum(message.role == "assistant" for message in messages)
+        if len(edges) != 2 * turns:
+            return RowError(f"assistant turns not marked: {len(edges) // 2} stretches of tokens for {turns} turns")
+        stretches = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+        said = None if self._keeps_traces else [self.tokenizer.decode(ids[start:end]) for start, end in stretches]
+        for target, (start, end) in zip(self.targets(messages, said), stretches, strict=True):
+            loss_mask[start:end] &= target
+        return _supervised(np.asarray(ids, dtype=np.int32), loss_mask)
 
     def _apply(self, turns: Any, **options: Any) -> Any:
         return self.tokenizer.apply_chat_template(turns, chat_template=self.template, **options)
 
 
-def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [message.to_dict() for message in messages]
 
 
-def _encoded(messages: Sequence[Message], ids: list[int], mask: list[int]) -> Encoded | RowError:
-    """Return a dialogue with the marked stretches of its target turns only."""
-    loss_mask: NDArray[np.bool_] = np.asarray(mask, dtype=np.bool_)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], loss_mask, [False]])))
-    targets = [message.target for message in messages if message.role == "assistant"]
-    if len(edges) != 2 * len(targets):
-        return RowError(f"assistant turns not marked: {len(edges) // 2} stretches of tokens for {len(targets)} turns")
-    for target, start, end in zip(targets, edges[::2], edges[1::2], strict=True):
-        loss_mask[start:end] &= target
-    return Encoded(np.asarray(ids, dtype=np.int32), loss_mask)
+def _tools(messages: Sequence[Message]) -> list[Any] | None:
+    return list(messages[0].tools) or None
+
+
+def _is_plain(messages: Sequence[Message], formatter: ChatFormatter) -> bool:
+    """Tell whether the tokenizer can render and tokenise a dialogue in one go with others."""
+    return not messages[0].tools and formatter.special.as_text(messages) is None
+
+
+def _supervised(ids: NDArray[np.int32], loss_mask: NDArray[np.bool_]) -> Encoded | RowError:
+    if not loss_mask.any():
+        return RowError("no supervised token: the chat template removes the thinking of every turn to learn")
+    return Encoded(ids, loss_mask)

@@ -1,44 +1,28 @@
 """Find the questions of a benchmark that a model was trained on."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nemo_reasoning.data.prepare.output import SPLITS
+from nemo_reasoning.data.prepare.overlap import Overlap
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.question import Question
-
-_WORDS = re.compile(r"\w+")
-_GRAM = 13  # words in a row, as in the analysis of GPT-3 (arXiv 2005.14165, appendix C)
 
 
 def contaminated(questions: Sequence[Question], turns: Iterable[str]) -> list[str]:
     """Return the ids of the questions that occur in training data, in their order.
 
-    A question occurs if it shares 13 words in a row with a turn; a shorter one, if it is the whole turn.
+    A question occurs if it shares 13 words in a row with a turn; a shorter one, if the turn has all its words in a
+    row, and one of fewer than four, if it is the whole turn.
 
     Args:
         questions: Of a benchmark.
         turns: What users say in the training data.
     """
-    grams: dict[tuple[str, ...], set[str]] = {}
-    for question in questions:
-        for gram in _grams(question.text):
-            grams.setdefault(gram, set()).add(question.id)
-    found: set[str] = set()
-    for turn in turns:
-        for gram in _grams(turn):
-            found |= grams.get(gram, set())
+    overlap = Overlap((question.id, question.text) for question in questions)
+    found = set[str]().union(*(overlap.found_in(turn) for turn in turns))
     return [question.id for question in questions if question.id in found]
-
-
-def _grams(text: str) -> Iterator[tuple[str, ...]]:
-    words = _WORDS.findall(text.casefold())
-    if len(words) < _GRAM:
-        yield tuple(words)
-    for start in range(len(words) - _GRAM + 1):
-        yield tuple(words[start : start + _GRAM])
 
 
 def training_turns(run: Path) -> Iterator[str]:

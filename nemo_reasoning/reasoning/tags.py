@@ -1,4 +1,4 @@
-"""The tags around a trace: written, split in whole texts, and read from text that comes in pieces."""
+"""The tags around a trace: written, and read from text that comes in pieces."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,6 @@ _TAG = re.compile(f"{re.escape(THINK_OPEN)}|{re.escape(THINK_CLOSE)}")
 def with_thinking(trace: str, answer: str) -> str:
     """Return an assistant turn that thinks: the format every part of the package relies on."""
     return f"{THINK_OPEN}\n{trace.strip()}\n{THINK_CLOSE}\n\n{answer.strip()}"
-
-
-def split_trace(text: str) -> tuple[str | None, str]:
-    """Split an assistant turn into trace and answer, whatever white space surrounds the tags.
-
-    Returns:
-        (trace, answer), with None for a turn without tags.
-
-    Raises:
-        ValueError: The tags are unclosed, repeated, or do not come first; the message names it.
-    """
-    opened, closed = text.count(THINK_OPEN), text.count(THINK_CLOSE)
-    if opened == closed == 0:
-        return None, text.strip()
-    if (opened, closed) != (1, 1) or not text.lstrip().startswith(THINK_OPEN):
-        raise ValueError(f"{opened} {THINK_OPEN} and {closed} {THINK_CLOSE} tags, or text before them")
-    before, _, answer = text.partition(THINK_CLOSE)
-    return before.replace(THINK_OPEN, "").strip(), answer.strip()
 
 
 class Parts(NamedTuple):

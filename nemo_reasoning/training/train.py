@@ -1,17 +1,17 @@
 """Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_reasoning.artifacts import fingerprint
-from nemo_reasoning.backend.runtime import Backend, backend, detect, without_leftovers
+from nemo_reasoning.backend.runtime import Backend, backend, without_leftovers
 from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.evaluate import QuizSettings
-from nemo_reasoning.config.train import CallbackSettings, SftSettings, backend_in_use
-from nemo_reasoning.config.trainer import TrainerSettings
+from nemo_reasoning.config.train import CallbackSettings, SftSettings
+from nemo_reasoning.config.trainer import Accelerator, TrainerSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.models.hub import weights_fingerprint
@@ -63,14 +63,27 @@ def train(run: Run, inputs: TrainingInputs, *, stream: TextIO, paper: "Paper | N
     """
     settings = run.settings
     run.claim(identity_of(inputs))
+    base = nf4_base(settings)
+    quantised = nf4_linears(targets=base.targets, from_checkpoint=inputs.base is not None) if base else nullcontext()
     with (
-        backend(**vars(backend_in_use(settings))) as active,
-        _quantized(settings, from_checkpoint=inputs.base is not None),
+        backend(**wanted_backend(settings)) as active,
+        quantised,
         switched(settings.trainer),
         optimizer_in_use(settings.optim.kind),
         without_leftovers(),
     ):
         _finetune(run, inputs, active=active, stream=stream, paper=paper)
+
+
+def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
+    """Return the switches of `backend` that a run's settings ask for."""
+    on_cpu = settings.hardware.accelerator is Accelerator.cpu
+    return {
+        "cuda": False if on_cpu else settings.backend.cuda,
+        "transformer_engine": (
+            False if nf4_base(settings) else settings.backend.transformer_engine  # its linears hold no NF4
+        ),
+    }
 
 
 def identity_of(inputs: TrainingInputs) -> Identity:
@@ -81,16 +94,6 @@ def identity_of(inputs: TrainingInputs) -> Identity:
         tokenizer=fingerprint(inputs.formatter.tokenizer.backend_tokenizer.to_str()),
         base=None if inputs.base is None else weights_fingerprint(inputs.tokenizer),
     )
-
-
-def _quantized(settings: SftSettings, *, from_checkpoint: bool) -> AbstractContextManager[None]:
-    """Return what makes NeMo build the base in NF4 where a run wants that, with the best attention there is."""
-    base, found = nf4_base(settings), detect()
-    if base is None:
-        return nullcontext()
-    on_gpu = found.cuda and backend_in_use(settings).cuda is not False
-    te_attention = on_gpu and found.transformer_engine and settings.backend.transformer_engine is not False
-    return nf4_linears(targets=base.targets, from_checkpoint=from_checkpoint, te_attention=te_attention)
 
 
 def _finetune(run: Run, inputs: TrainingInputs, *, active: Backend, stream: TextIO, paper: "Paper | None") -> None:

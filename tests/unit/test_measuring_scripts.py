@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_reasoning.data.schemas.layouts import parse_row
+from nemo_reasoning.data.schemas.rows import parse_row
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = [path.name for path in sorted(BENCHMARKS.glob("*.py")) if "argparse" in path.read_text(encoding="utf-8")]

@@ -1,10 +1,19 @@
-"""Find rows that were there before, exactly or nearly."""
+"""Find rows that were there before, exactly or nearly, whatever their spacing."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_reasoning.reasoning.trace import visible
+
+# Thai, Lao, Myanmar, Khmer, kana, Han, and Han of the supplementary planes.
+_SIGNS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_SIGN, _SIGN_OR_WORD = re.compile(f"[{_SIGNS}]"), re.compile(f"[{_SIGNS}]|[^{_SIGNS}]+")
 _PERMUTATIONS, _BANDS, _SHINGLE, _SEED = 128, 16, 5, 1
 
 
@@ -58,10 +67,29 @@ class NearlySeen:
 
 
 def signature(text: str) -> Any:
-    """Return the MinHash of a text's shingles of five words."""
+    """Return the MinHash of a text's shingles of five words; a sign of a script without blanks is a word."""
     from rensa import RMinHash
 
-    words = text.casefold().split()
+    said = words(text)
     hashed: Any = RMinHash(_PERMUTATIONS, _SEED)
-    hashed.update([" ".join(words[first : first + _SHINGLE]) for first in range(max(1, len(words) - _SHINGLE + 1))])
+    hashed.update([" ".join(said[first : first + _SHINGLE]) for first in range(max(1, len(said) - _SHINGLE + 1))])
     return hashed
+
+
+def normalised(text: str) -> str:
+    """Return a text without zero-width characters and with single blanks: what is equal then says the same."""
+    return " ".join(visible(text).split())
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text for n-grams, casefolded; each sign of a script without blanks is one."""
+    return _split_signs(visible(text).casefold().split())
+
+
+def signs(text: str) -> int:
+    """Return how many signs of scripts without blanks a text has."""
+    return 0 if text.isascii() else len(_SIGN.findall(text))
+
+
+def _split_signs(parts: Sequence[str]) -> list[str]:
+    return [piece for part in parts for piece in ([part] if part.isascii() else _SIGN_OR_WORD.findall(part))]

@@ -11,23 +11,24 @@ from importlib.resources import files
 from typing import Any
 
 from nemo_reasoning.config.data import FilterSettings
+from nemo_reasoning.data.prepare.dedup import signs
 from nemo_reasoning.data.prepare.overlap import Overlap
 from nemo_reasoning.data.schemas.dialogue import Row
-from nemo_reasoning.data.schemas.layouts import make_row, read_turns, stated_mode
+from nemo_reasoning.data.schemas.layouts import Layout
+from nemo_reasoning.data.schemas.rows import Draft, parse_row
 from nemo_reasoning.data.store import Encoded
-from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.switch import take_switches
-from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
+from nemo_reasoning.reasoning.trace import TraceError, is_blank, split_trace
 
 _BOX_ASKED = re.compile(r"\\f?boxed\b")
-_BOX_GIVEN = re.compile(r"\\f?boxed\s*\{")
-_EMPTY_THINK = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}")
+_BOX_GIVEN = re.compile(r"\\f?boxed\s*[{\\\w]")
 _USED = ("yes", "true")
-
 
 _EXCERPT = 600
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|\$[^$]*\$|\\[a-zA-Z]+|[\W\d_]+", re.DOTALL)
-_FEWEST_LETTERS = 20
+_FEWEST_LETTERS, _FEWEST_SIGNS = 20, 4  # fewer do not tell a language
+_LANGUAGES_OF_SIGNS = frozenset({"zh", "yue", "wuu", "ja", "th", "lo", "my", "km"})
 
 
 class Languages:
@@ -42,16 +43,27 @@ class Languages:
         self._model: Any = fasttext.load_model(str(model))
 
     def accept(self, row: Row) -> bool:
-        """Tell whether neither question nor answer is clearly in another language."""
-        answer = row.messages[-1].content.rpartition(THINK_CLOSE)[2]
-        return all(self._accepts(text) for text in (row.question, answer))
+        """Tell whether neither question, trace nor answer is clearly in another language."""
+        trace, answer = row.last
+        return all(self._accepts(text) for text in (row.question, answer, *_excerpts(trace or "")))
 
     def _accepts(self, text: str) -> bool:
         prose = _NO_PROSE.sub(" ", text[: 2 * _EXCERPT])[:_EXCERPT].strip()
+        count = signs(prose)
+        if count >= _FEWEST_SIGNS and 2 * count > len(prose) and self._accepted.isdisjoint(_LANGUAGES_OF_SIGNS):
+            return False
         if len(prose) < _FEWEST_LETTERS:
             return True
         ((label,), (probability,)) = self._model.predict(prose, k=1)
         return label.removeprefix("__label__") in self._accepted or float(probability) < self._confidence
+
+
+def _excerpts(text: str) -> list[str]:
+    """Return the beginning, the middle and the end of a long text, or a short one as it is."""
+    size = 2 * _EXCERPT
+    if len(text) <= 2 * size:
+        return [text]
+    return [text[start : start + size] for start in (0, (len(text) - size) // 2, len(text) - size)]
 
 
 class FilteredOut(Exception):
@@ -59,11 +71,16 @@ class FilteredOut(Exception):
 
 
 class Filters:
-    """Applies the filters that look at one row at a time."""
+    """Applies the filters that look at one row at a time.
 
-    def __init__(self, settings: FilterSettings, *, seq_length: int) -> None:
-        """Take the switches of conf/data: filters, and the most tokens a row may have."""
-        self.settings = settings
+    Attributes:
+        mode: Of the row being read, once its last answer is understood.
+    """
+
+    def __init__(self, settings: FilterSettings, *, seq_length: int, mapping: Layout | None = None) -> None:
+        """Take the switches of conf/data: filters, the most tokens a row may have, and a declared layout."""
+        self.settings, self.mapping = settings, mapping
+        self.mode: Mode | None = None
         self.longest = min(seq_length, settings.max_tokens or seq_length)
 
     @cached_property
@@ -72,7 +89,7 @@ class Filters:
 
     @cached_property
     def _overlap(self) -> Overlap:
-        return Overlap.read(self.settings.overlap_files, words=self.settings.overlap_words)
+        return Overlap.read(self.settings.overlap_files, length=self.settings.overlap_words)
 
     def read(self, value: dict[str, Any], *, origin: str) -> Row:
         """Return the row in a JSON object.
@@ -82,9 +99,7 @@ class Filters:
             RowError: "reason: detail" of why the row is unusable.
         """
         self._check_origin(value)
-        turns, stated = read_turns(value), stated_mode(value)
-        turns, stated = self._check_thinking(turns, stated)
-        row = make_row(value, turns, stated=stated, origin=origin)
+        row = parse_row(value, origin=origin, mapping=self.mapping, review=self._check_thinking)
         self._check_content(row)
         return row
 
@@ -103,28 +118,33 @@ class Filters:
         _drop_if(bool(chosen.licenses) and value.get("license") not in chosen.licenses, "licenses")
         _drop_if(bool(chosen.generators) and value.get("generator") not in chosen.generators, "generators")
 
-    def _check_thinking(self, turns: list[Message], stated: frozenset[Mode]) -> tuple[list[Message], frozenset[Mode]]:
-        """Return the turns and what they say about the mode; where a filter is off, the answer decides."""
-        answer = turns[-1].content
-        opened, closed = answer.count(THINK_OPEN), answer.count(THINK_CLOSE)
-        _drop_if(self.settings.unclosed_think and opened != closed, "unclosed_think")
-        if opened and _EMPTY_THINK.search(answer):
+    def _check_thinking(self, draft: Draft) -> Draft:
+        """Return a row in which nothing contradicts its last answer; where a filter is off, the answer decides."""
+        last = draft.turns[-1]
+        if last.role != "assistant":
+            return draft
+        plain, switches = take_switches(draft.turns)
+        stated = draft.stated | {switch.mode for switch in switches}
+        try:
+            trace, answer = split_trace(last.content, thinks=stated == {"on"})
+        except TraceError as error:
+            _drop_if(self.settings.unclosed_think and error.unclosed, "unclosed_think")
+            return draft  # the quarantine says what is wrong
+        self.mode = "off" if trace is None or is_blank(trace) else "on"
+        if trace is not None and is_blank(trace):
             _drop_if(self.settings.empty_think, "empty_think")
-            answer = _EMPTY_THINK.sub("", answer)
-            return [*turns[:-1], replace(turns[-1], content=answer)], frozenset()
-        plain, switches = take_switches(turns)
-        stated = stated | {switch.mode for switch in switches}
-        if opened and "off" in stated:
+            plain = (*plain[:-1], replace(last, content=answer))
+        elif trace is not None and "off" in stated:
             _drop_if(self.settings.think_in_off_row, "think_in_off_row")
-        elif not opened and "on" in stated:
+        elif trace is None and "on" in stated:
             _drop_if(self.settings.no_think_in_on_row, "no_think_in_on_row")
         else:
-            return turns, stated
-        return list(plain), frozenset()
+            return draft
+        return replace(draft, turns=list(plain), stated=frozenset())
 
     def _check_content(self, row: Row) -> None:
         if self.settings.missing_box and _BOX_ASKED.search(row.question):
-            _drop_if(not _BOX_GIVEN.search(row.messages[-1].content.rpartition(THINK_CLOSE)[2]), "missing_box")
+            _drop_if(not _BOX_GIVEN.search(row.last[1]), "missing_box")
         if self.settings.languages:
             _drop_if(not self._languages.accept(row), "languages")
         if self.settings.overlap_files:

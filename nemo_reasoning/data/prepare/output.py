@@ -59,7 +59,14 @@ def write_output(
         stage="prepare",
         inputs=inputs,
         settings=preparation.settings,
-        counts={**statistics.to_dict(), "tokenizer": backend, "encoded_again": selection.encoded_again},
+        counts={
+            **statistics.to_dict(),
+            "outcomes_by_mode": selection.outcomes_by_mode(),
+            "unknown_columns": selection.unknown_columns(),
+            "unused_answers": selection.unused_answers(),
+            "tokenizer": backend,
+            "encoded_again": selection.encoded_again,
+        },
         produced=sorted(path for path in folder.rglob("*") if path.is_file()),
         versions=_VERSIONS,
     )
@@ -87,10 +94,7 @@ class _Split:
         data = preparation.data
         numbers = np.flatnonzero(rows.facts["validation"] == (split == "validation"))
         if not len(numbers):
-            raise DataError(
-                f"the {split} split is empty: {len(rows.facts)} rows are kept; add rows, or change "
-                f"data.validation_share={data.validation_share}"
-            )
+            raise DataError(f"the {split} split is empty: {_why_empty(rows, data.validation_share)}")
         facts = rows.facts[numbers]
         numbers = numbers[final_order(facts, data.order)]
         sizes = {
@@ -100,3 +104,15 @@ class _Split:
             "supervised_tokens": int(facts["completion"].sum()),
         }
         return cls(numbers, sizes)
+
+
+def _why_empty(rows: Rows, share: float) -> str:
+    questions = len(np.unique(rows.facts["question"]))
+    if questions == 1 and len(rows.facts) > 1:
+        return (
+            f"all {len(rows.facts)} kept rows ask the same first question, and rows of one question stay in one split; "
+            "add others"
+        )
+    return (
+        f"{len(rows.facts)} rows of {questions} questions are kept; add rows, or change data.validation_share={share}"
+    )

@@ -11,12 +11,14 @@ from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare import executors
 from nemo_reasoning.data.prepare.files import Span, file_size, owned_lines
+from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.prepare.inputs import Subset, describe_inputs, write_builtin
 from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
 from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
 from nemo_reasoning.data.prepare.unpack import PACKED, Unpack
 from nemo_reasoning.data.prepare.worker import MakeShard
-from nemo_reasoning.data.schemas.layouts import decode_row, parse_row
+from nemo_reasoning.data.schemas.layouts import declared
+from nemo_reasoning.data.schemas.rows import decode_row
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message
 
@@ -132,19 +134,23 @@ def _choose_tokenizer(preparation: Preparation, subsets: list[Subset], work: Pat
         encoder = FastEncoder(formatter, tokenizer_json=path)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the fast path, the manifest says it
         return None, f"tokenizers; tokie cannot be used: {error}"
-    sample = _sample(subsets)
+    mapping = declared(vars(preparation.data.columns))
+    filters = Filters(preparation.data.filters, seq_length=preparation.seq_length, mapping=mapping)
+    sample = _sample(subsets, filters)
+    if not sample:
+        return None, "tokenizers; there is no usable row to compare tokie on"
     if (found := prove(encoder, sample)) is not None:
         preparation.tell(f"data: tokenising with tokenizers, because tokie {found}")
         return None, f"tokenizers; tokie {found}"
     return path, f"tokie, equal to tokenizers on {len(sample)} rows"
 
 
-def _sample(subsets: Sequence[Subset]) -> list[tuple[Message, ...]]:
+def _sample(subsets: Sequence[Subset], filters: Filters) -> list[tuple[Message, ...]]:
     """Return dialogues from a few places of every file, as many from each."""
     spans = [span for subset in subsets for file in subset.files for span in _places(file)]
     share, sample = -(-_PROVEN_ROWS // max(1, len(spans))), list[tuple[Message, ...]]()
     for span in spans:
-        usable = (messages for line in owned_lines(span) if (messages := _dialogue(line.content)) is not None)
+        usable = (messages for line in owned_lines(span) if (messages := _dialogue(line.content, filters)) is not None)
         sample += [messages for messages, _ in zip(usable, range(share), strict=False)]
     return sample[:_PROVEN_ROWS]
 
@@ -155,9 +161,9 @@ def _places(file: str) -> list[Span]:
     return [Span(file, size, start, min(size, start + _PROVEN_BYTES)) for start in starts if start < size]
 
 
-def _dialogue(line: bytes) -> tuple[Message, ...] | None:
-    """Return the dialogue in a line, None where the line is no usable row: the workers deal with those."""
+def _dialogue(line: bytes, filters: Filters) -> tuple[Message, ...] | None:
+    """Return the dialogue in a line, None where no row is kept: the workers deal with those."""
     try:
-        return parse_row(decode_row(line), origin="sample").messages
-    except RowError:
+        return filters.read(decode_row(line), origin="sample").messages
+    except (RowError, FilteredOut):
         return None

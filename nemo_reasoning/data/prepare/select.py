@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen
 from nemo_reasoning.data.prepare.inputs import Subset
-from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED, Shard
+from nemo_reasoning.data.prepare.shards import KEPT, MODES, QUARANTINED, Shard
 from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.prepare.worker import SIGNATURES
 from nemo_reasoning.errors import DataError
+from nemo_reasoning.reasoning.messages import Mode
 
 EXACT, NEAR = "exact_duplicates", "near_duplicates"
 _EARLIEST_COMPLAINT = 10_000  # rows
@@ -54,6 +55,9 @@ class _Progress:
     units: Iterator[Unit]
     lines: dict[str, int] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    by_mode: Counter[tuple[Mode | None, str]] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    unused_answers: int = 0
     units_taken: int = 0
     exhausted: bool = False
 
@@ -130,6 +134,23 @@ class Selection:
         """Return what became of the rows of each subset; the values of one add up to its rows read."""
         return {name: dict(sorted(progress.outcomes.items())) for name, progress in self._subsets.items()}
 
+    def outcomes_by_mode(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return the same by mode: "on", "off", or "unknown" where a row was not understood so far."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for subset, progress in self._subsets.items():
+            for (mode, name), count in sorted(progress.by_mode.items(), key=str):
+                found.setdefault(subset, {}).setdefault(mode or "unknown", {})[name] = count
+        return found
+
+    def unknown_columns(self) -> dict[str, dict[str, int]]:
+        """Return how many rows of each subset have each column that nobody knows."""
+        found = {name: dict(sorted(progress.unknown.items())) for name, progress in self._subsets.items()}
+        return {name: columns for name, columns in found.items() if columns}
+
+    def unused_answers(self) -> int:
+        """Return how many answers stood beside those that were chosen."""
+        return sum(progress.unused_answers for progress in self._subsets.values())
+
     def shortfalls(self) -> dict[str, int]:
         """Return how many rows each subset has too few."""
         missing = {name: progress.missing for name, progress in self._subsets.items()}
@@ -166,6 +187,9 @@ class Selection:
         progress.units_taken += 1
         self.encoded_again += shard.encoded_again
         progress.outcomes.update({name: int(total) for name, total in zip(names, totals, strict=True) if total})
+        progress.by_mode.update(_by_mode(names, outcomes[:last], shard.modes[:last]))
+        progress.unknown.update(shard.unknown)
+        progress.unused_answers += shard.unused_answers
         self._list_unusable(unit, shard, progress, last)
         self._keep(unit.subset, folder, shard, np.array(kept, dtype=np.int64))
 
@@ -212,3 +236,9 @@ class Selection:
                 f"{unusable.total()} of {read} rows are unusable ({reasons}), more than "
                 f"data.max_quarantined_share={share}; repair the rows or raise the share"
             )
+
+
+def _by_mode(names: list[str], outcomes: NDArray[Any], modes: NDArray[np.uint8]) -> dict[tuple[Mode | None, str], int]:
+    pairs, counts = np.unique(outcomes.astype(np.int64) * len(MODES) + modes, return_counts=True)
+    found = zip(pairs.tolist(), counts.tolist(), strict=True)
+    return {(MODES[pair % len(MODES)], names[pair // len(MODES)]): count for pair, count in found}

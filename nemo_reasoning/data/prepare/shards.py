@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.data.store import Encoded, disk_errors, save_array
-from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.messages import Message, Mode
 
 KEPT, QUARANTINED = "kept", "quarantined: "
 ROW = np.dtype(
     [
         ("place", "u4"),  # among the rows the shard read
-        ("content", "u8"),  # hash of what is said, before the switch is touched
+        ("content", "u8"),  # hash of what is said, before the switch is touched, whatever its spacing
+        ("question", "u8"),  # hash of the first question, whatever its spacing
         ("order", "u8"),  # random, from content and seed
         ("completion", "u4"),  # supervised tokens
         ("thinking", "?"),
@@ -28,7 +30,9 @@ ROW = np.dtype(
     ]
 )
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
-_ARRAYS = ("tokens", "loss_mask", "token_ends", "messages", "message_ends", "rows", "outcomes")
+_ARRAYS = ("tokens", "loss_mask", "token_ends", "messages", "message_ends", "rows", "outcomes", "modes")
+_FACTS = ("names", "licenses", "quarantine", "lines", "encoded_again", "unknown", "unused_answers")
+MODES: tuple[Mode | None, ...] = (None, "on", "off")
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,15 @@ class Shard:
         messages: Lines of messages JSONL, one behind the other, uint8; empty if not asked for.
         message_ends: Likewise for the lines.
         rows: Facts on each kept row, [rows], of dtype ROW.
-        outcomes: What became of each row read, as an index into `names`, [rows read], uint8.
+        outcomes: What became of each row read, as an index into `names`, [rows read], uint16.
+        modes: The mode of each row read, as an index into MODES, [rows read], uint8.
         names: Outcomes; the first is `KEPT`, others are filters or, with a colon, reasons for the quarantine.
         licenses: Licences that occur.
         quarantine: Unusable rows: place, file, line in the span, byte, reason and detail.
         lines: Lines read, empty ones included.
         encoded_again: Rows tokenised by the reference because an audit of the fast path failed.
+        unknown: Rows that have each column nobody knows.
+        unused_answers: Answers of kept rows beside the one that was chosen.
     """
 
     tokens: NDArray[np.int32]
@@ -56,12 +63,15 @@ class Shard:
     messages: NDArray[np.uint8]
     message_ends: NDArray[np.int64]
     rows: NDArray[np.void]
-    outcomes: NDArray[np.uint8]
+    outcomes: NDArray[np.uint16]
+    modes: NDArray[np.uint8]
     names: list[str]
     licenses: list[str]
     quarantine: list[dict[str, Any]]
     lines: int
     encoded_again: int
+    unknown: dict[str, int]
+    unused_answers: int
 
     @classmethod
     def open(cls, folder: Path) -> "Shard":
@@ -89,7 +99,7 @@ class Shard:
             save_array(folder / f"{name}.npy", getattr(self, name))
         for name, content in extra.items():
             (folder / name).write_bytes(content)
-        facts = {name: getattr(self, name) for name in ("names", "licenses", "quarantine", "lines", "encoded_again")}
+        facts = {name: getattr(self, name) for name in _FACTS}
         (folder / "shard.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
 
 
@@ -99,6 +109,9 @@ class ShardBuilder:
 
     lines: int = 0
     encoded_again: int = 0
+    unused_answers: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    _modes: list[int] = field(default_factory=list)
     _encoded: list[Encoded] = field(default_factory=list)
     _messages: list[bytes] = field(default_factory=list)
     _rows: list[tuple[Any, ...]] = field(default_factory=list)
@@ -112,25 +125,30 @@ class ShardBuilder:
         """Rows read so far."""
         return len(self._outcomes)
 
-    def keep(self, encoded: Encoded, messages: Sequence[Message] | None, *, license: str, **facts: Any) -> None:
+    def keep(
+        self, encoded: Encoded, messages: Sequence[Message] | None, *, license: str, mode: Mode, **facts: Any
+    ) -> None:
         """Add a kept row; `facts` are fields of ROW, `messages` its line, if lines are wanted."""
         facts |= {"place": self.places, "completion": int(encoded.loss_mask.sum())}
         facts["license"] = self._licenses.setdefault(license, len(self._licenses))
         self._rows.append(tuple(facts[name] for name in ROW.names or ()))
         self._encoded.append(encoded)
         if messages is not None:
-            line = {"messages": [message.to_dict() for message in messages]}
-            self._messages.append(_to_json(line).encode() + b"\n")
-        self._outcomes.append(0)
+            self._messages.append(_to_json(_line(messages)).encode() + b"\n")
+        self._count(0, mode)
 
-    def leave_out(self, name: str) -> None:
+    def leave_out(self, name: str, *, mode: Mode | None) -> None:
         """Count a row that a filter leaves out."""
-        self._outcomes.append(self._names.setdefault(name, len(self._names)))
+        self._count(self._names.setdefault(name, len(self._names)), mode)
 
-    def quarantine(self, reason: str, **facts: Any) -> None:
+    def quarantine(self, reason: str, detail: str, *, mode: Mode | None, **facts: Any) -> None:
         """Count and list an unusable row."""
-        self._quarantine.append({"place": self.places, "reason": reason, **facts})
-        self.leave_out(f"{QUARANTINED}{reason}")
+        self._quarantine.append({"place": self.places, "reason": reason, "detail": detail, **facts})
+        self.leave_out(f"{QUARANTINED}{reason}", mode=mode)
+
+    def _count(self, outcome: int, mode: Mode | None) -> None:
+        self._outcomes.append(outcome)
+        self._modes.append(MODES.index(mode))
 
     def finish(self) -> Shard:
         """Return the shard."""
@@ -142,13 +160,24 @@ class ShardBuilder:
             messages=np.frombuffer(b"".join(self._messages), np.uint8),
             message_ends=_ends([len(line) for line in self._messages]),
             rows=np.array(self._rows, dtype=ROW),
-            outcomes=np.array(self._outcomes, dtype=np.uint8),
+            outcomes=np.array(self._outcomes, dtype=np.uint16),
+            modes=np.array(self._modes, dtype=np.uint8),
             names=list(self._names),
             licenses=list(self._licenses),
             quarantine=self._quarantine,
             lines=self.lines,
             encoded_again=self.encoded_again,
+            unknown=dict(sorted(self.unknown.items())),
+            unused_answers=self.unused_answers,
         )
+
+
+def _line(messages: Sequence[Message]) -> dict[str, Any]:
+    """Return a dialogue as a line of messages JSONL; turns that their author excludes keep their mark."""
+    line: dict[str, Any] = {
+        "messages": [turn.to_dict() | ({"weight": 0} if turn.excluded else {}) for turn in messages]
+    }
+    return line | {"tools": list(messages[0].tools)} if messages[0].tools else line
 
 
 def _ends(lengths: Sequence[int]) -> NDArray[np.int64]:

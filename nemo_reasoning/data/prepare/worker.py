@@ -11,7 +11,7 @@ from typing import Any
 
 from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare.dedup import signature
+from nemo_reasoning.data.prepare.dedup import normalised, signature
 from nemo_reasoning.data.prepare.files import Line, Span, owned_lines
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.prepare.shards import Shard, ShardBuilder
@@ -19,9 +19,11 @@ from nemo_reasoning.data.prepare.tokenise import Encoder, FastEncoder
 from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.prepare.unpack import DAMAGED
 from nemo_reasoning.data.schemas.dialogue import Row, fraction, turned_off
-from nemo_reasoning.data.schemas.layouts import decode_row
+from nemo_reasoning.data.schemas.layouts import declared
+from nemo_reasoning.data.schemas.rows import decode_row
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Mode
 
 SIGNATURES = "signatures.pickle"
 _ROWS_AT_ONCE = 256
@@ -29,11 +31,12 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class _Read:
-    """A line on its way: a row that passed its filters, or what became of it instead."""
+    """A line on its way: a row that passed its filters, or what became of it instead, and its mode as far as known."""
 
     span: Span
     line: Line
     row: Row | FilteredOut | RowError
+    mode: Mode | None
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,10 @@ class MakeShard:
             for line in owned_lines(span):
                 builder.lines += 1
                 if line.content.strip():
-                    yield _Read(span, line, self._row(span, line))
+                    yield _Read(span, line, self._row(span, line), self._filters.mode)
 
     def _row(self, span: Span, line: Line) -> Row | FilteredOut | RowError:
+        self._filters.mode = None
         try:
             if not line.whole:
                 raise RowError(f"line too long: more than {len(line.content)} bytes")
@@ -109,17 +113,20 @@ class MakeShard:
 
     def _keep(self, builder: ShardBuilder, row: Row, written: Row, encoded: Encoded, signatures: list[Any]) -> None:
         said = "\n".join(message.content for message in row.messages if message.role != "system")
-        content = _hash(said.encode())
-        seed = self.data.seed
+        question, seed = normalised(row.question), self.data.seed
+        builder.unknown.update(row.unknown)
+        builder.unused_answers += row.unused
         builder.keep(
             encoded,
             written.messages if self.data.messages else None,
             license=row.license,
-            content=content,
-            order=_hash(f"{seed}:{content}".encode()),
+            content=_hash(normalised(f"{row.instructions}\n\n{said}" if row.instructions else said).encode()),
+            order=_hash(f"{seed}:{_hash(said.encode())}".encode()),
+            question=_hash(question.encode()),
             thinking=written.mode == "on",
             turned_off=written is not row,
-            validation=fraction(row.question, purpose="split", seed=seed) < self.data.validation_share,
+            validation=fraction(question, purpose="split", seed=seed) < self.data.validation_share,
+            mode=row.mode,
         )
         if self.data.filters.near_duplicates is not None:
             signatures.append(signature(said))
@@ -130,7 +137,8 @@ class MakeShard:
 
     @cached_property
     def _filters(self) -> Filters:
-        return Filters(self.data.filters, seq_length=self.seq_length)
+        mapping = declared(vars(self.data.columns))
+        return Filters(self.data.filters, seq_length=self.seq_length, mapping=mapping)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -141,11 +149,11 @@ class MakeShard:
 
 def _leave_out(builder: ShardBuilder, read: _Read, why: FilteredOut | RowError) -> None:
     if isinstance(why, FilteredOut):
-        builder.leave_out(str(why))
+        builder.leave_out(str(why), mode=read.mode)
         return
     reason, _, detail = str(why).partition(": ")
     builder.quarantine(
-        reason, detail=detail[:200], file=read.span.address, line=read.line.number, byte=read.line.offset
+        reason, detail[:200], mode=read.mode, file=read.span.address, line=read.line.number, byte=read.line.offset
     )
 
 

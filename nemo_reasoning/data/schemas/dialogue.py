@@ -1,15 +1,19 @@
-"""The thinking switch of a dialogue: settled when a row is read, turned off in a share of the rows."""
+"""Dialogues to train on: checked, with one switch and one format of thinking; turned off in a share of the rows."""
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.switch import find_switch, system_prompt, take_switches
-from nemo_reasoning.reasoning.tags import split_trace, with_thinking
+from nemo_reasoning.reasoning.tags import with_thinking
+from nemo_reasoning.reasoning.trace import TraceError, is_blank, split_trace
 
 _EXCERPT = 60
+_INITIALS = {"user": "u", "assistant": "a", "tool": "t", "system": "s"}
+_ORDER = re.compile(r"(?:ua(?:t+a)*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +21,14 @@ class Row:
     """A dialogue to learn from.
 
     Attributes:
-        messages: Turns in order: the system turn with the switch, then user and assistant in turn.
+        messages: Turns in order: the system turn with the switch, then user and assistant in turn; tools may
+            answer an assistant before it goes on.
         mode: Whether the last assistant turn thinks.
         category: Subset the row belongs to, such as "math"; empty if unknown.
         license: Licence of the row; empty if unknown.
-        origin: "file:line", for messages to people.
+        origin: "file:byte", for messages to people.
+        unused: Answers beside the one that was chosen.
+        unknown: Columns that were not read because nobody knows them.
     """
 
     messages: tuple[Message, ...]
@@ -29,14 +36,29 @@ class Row:
     category: str
     license: str
     origin: str
+    unused: int = 0
+    unknown: frozenset[str] = field(default=frozenset())
 
     @property
     def question(self) -> str:
         """What the user says first."""
         return self.messages[1].content
 
+    @property
+    def instructions(self) -> str:
+        """What the system turn says besides the switch."""
+        return find_switch(self.messages[0].content, "system").rest
 
-def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[Message, ...], Mode]:
+    @property
+    def last(self) -> tuple[str | None, str]:
+        """Trace and answer of the last turn."""
+        said = self.messages[-1].content
+        return split_trace(said) if self.mode == "on" else (None, said)
+
+
+def settle(
+    turns: Sequence[Message], *, stated: frozenset[Mode], tools: tuple[object, ...] = ()
+) -> tuple[tuple[Message, ...], Mode]:
     """Put the switch into the system turn and the thinking into the one format.
 
     The last turn decides the mode. An earlier turn without thinking in a thinking dialogue, as
@@ -45,6 +67,7 @@ def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[
     Args:
         turns: Perhaps a system turn, then user and assistant in turn.
         stated: What the row says about its mode elsewhere.
+        tools: Definitions of the tools of the dialogue.
 
     Returns:
         The dialogue and its mode.
@@ -53,21 +76,24 @@ def settle(turns: Sequence[Message], *, stated: frozenset[Mode]) -> tuple[tuple[
         RowError: "reason: detail" of what makes the dialogue unusable.
     """
     plain, switches = take_switches(turns)
+    stated = stated | {switch.mode for switch in switches}
     has_system = bool(plain) and plain[0].role == "system"
     instructions = plain[0].content.strip() if has_system else ""
     spoken = plain[1:] if has_system else plain
     _check_order(spoken)
-    parts = [_split(turn.content) for turn in spoken[1::2]]
-    mode: Mode = "off" if parts[-1][0] is None else "on"
-    if stated | {switch.mode for switch in switches} | {mode} != {mode}:
+    parts = {place: _split(turn, stated) for place, turn in enumerate(spoken) if turn.role == "assistant"}
+    mode: Mode = "off" if parts[len(spoken) - 1][0] is None else "on"
+    if stated | {mode} != {mode}:
         raise RowError(f"contradicts its switch: the answer is thinking {mode}: {spoken[-1].content[:_EXCERPT]!r}")
-    if mode == "off" and any(trace is not None for trace, _ in parts):
+    if mode == "off" and any(trace is not None for trace, _ in parts.values()):
         raise RowError(f"thinks in an earlier turn only: {spoken[-1].content[:_EXCERPT]!r}")
-    messages = [Message("system", system_prompt(mode, instructions))]
-    for user, (trace, answer) in zip(spoken[::2], parts, strict=True):
-        content = answer if trace is None else with_thinking(trace, answer)
-        target = mode == "off" or trace is not None
-        messages += [user, Message("assistant", content, target=target)]
+    messages = [Message("system", system_prompt(mode, instructions), tools=tuple(tools))]
+    for place, turn in enumerate(spoken):
+        if place in parts:
+            trace, answer = parts[place]
+            content = answer if trace is None else with_thinking(trace, answer)
+            turn = replace(turn, content=content, target=turn.target and (mode == "off" or trace is not None))
+        messages.append(turn)
     return tuple(messages), mode
 
 
@@ -75,30 +101,47 @@ def _check_order(spoken: Sequence[Message]) -> None:
     roles = [turn.role for turn in spoken]
     if not roles or roles[-1] != "assistant":
         raise RowError(f"no final assistant turn: roles are {roles}")
-    if roles != ["user", "assistant"] * (len(roles) // 2):
+    if not _ORDER.fullmatch("".join(_INITIALS[role] for role in roles)):
         raise RowError(f"turns do not alternate: roles are {roles}")
-    if not all(turn.content.strip() for turn in spoken[::2]):
+    if any(turn.role == "user" and is_blank(turn.content) for turn in spoken):
         raise RowError(f"empty user turn: roles are {roles}")
+    if spoken[-1].tool_calls:
+        raise RowError("ends with a tool call: nobody answers it")
 
 
-def _split(content: str) -> tuple[str | None, str]:
+def _split(turn: Message, stated: frozenset[Mode]) -> tuple[str | None, str]:
     try:
-        trace, answer = split_trace(content)
-    except ValueError as error:
+        trace, answer = split_trace(turn.content, thinks=stated == {"on"})
+    except TraceError as error:
         raise RowError(f"malformed thinking: {error}") from error
-    if trace == "":
-        raise RowError(f"empty thinking: {content[:_EXCERPT]!r}")
-    if not answer:
-        raise RowError(f"empty answer: {content[:_EXCERPT]!r}")
+    if trace is not None and is_blank(trace):
+        raise RowError(f"empty thinking: {turn.content[:_EXCERPT]!r}")
+    if is_blank(answer) and not turn.tool_calls:
+        raise RowError(f"empty answer: {turn.content[:_EXCERPT]!r}")
+    if trace is not None and ("`" in trace or "</" in trace) and not _survives(trace, answer):
+        raise RowError(f"malformed thinking: tags within the trace {trace[:_EXCERPT]!r}")
     return trace, answer
 
 
+def _survives(trace: str, answer: str) -> bool:
+    """Tell whether a trace with tags or code in it is found again when it is written in the one format."""
+    try:
+        return split_trace(with_thinking(trace, answer)) == (trace, answer)
+    except TraceError:
+        return False
+
+
 def without_thinking(row: Row) -> Row:
-    """Return a row with the switch off and all traces removed; every assistant turn is a target."""
-    instructions = find_switch(row.messages[0].content, "system").rest
-    messages = [Message("system", system_prompt("off", instructions))]
-    for turn in row.messages[1:]:
-        messages.append(Message("assistant", split_trace(turn.content)[1]) if turn.role == "assistant" else turn)
+    """Return a row with the switch off and all traces removed.
+
+    Every assistant turn is a target but those that their author marked as context.
+    """
+    first, *spoken = row.messages
+    messages = [replace(first, content=system_prompt("off", row.instructions))]
+    for turn in spoken:
+        if turn.role == "assistant":
+            turn = replace(turn, content=split_trace(turn.content)[1], target=not turn.excluded)
+        messages.append(turn)
     return replace(row, mode="off", messages=tuple(messages))
 
 

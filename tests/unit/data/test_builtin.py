@@ -10,7 +10,7 @@ import pytest
 from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.data.builtin import FAMILIES, Problem, held_out, training_rows
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.reasoning.tags import split_trace
+from nemo_reasoning.reasoning.trace import split_trace
 
 KEYS = {
     *("input", "output", "category", "license", "reasoning"),

@@ -25,13 +25,14 @@ DAMAGED = {
     "not an object": [b"[1, 2]", b"3"],
     "wrong type": [
         nemotron_row(100, input=7),
-        nemotron_row(101, output=["a"]),
+        nemotron_row(101, output=[5]),
         nemotron_row(102, input=[]),
-        nemotron_row(103, input=[{"role": "user", "content": None}]),
+        nemotron_row(103, input=[{"role": "user", "content": 5}]),
     ],
+    "empty user turn": [nemotron_row(108, input=[{"role": "user", "content": None}])],
     "missing keys": [{"output": "alone"}, {}],
-    "turns do not alternate": [nemotron_row(104, input=[SYSTEM, SYSTEM, USER], system_prompt="")],
-    "think tag in a user turn": [nemotron_row(105, input=[{"role": "user", "content": "<think>me</think>"}])],
+    "turns do not alternate": [nemotron_row(104, input=[USER, USER], system_prompt="")],
+    "unsupported part": [nemotron_row(105, input=[{"role": "user", "content": [{"type": "image_url"}]}])],
 }
 
 

@@ -9,7 +9,7 @@ from prepared_rows import corpus, data_settings, formatter, lines_of, nemotron_r
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.pipeline import prepare_data
-from nemo_reasoning.data.schemas.layouts import parse_row
+from nemo_reasoning.data.schemas.rows import parse_row
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import DataError, TemplateError
 

@@ -99,6 +99,9 @@ ENGLISH = "How many apples are left in the basket once we have eaten three of th
         (ENGLISH, "There are four apples left in the basket.", True),
         (FRENCH, "There are four apples left in the basket.", False),
         (ENGLISH, "Il reste quatre pommes dans le panier ce matin.", False),
+        (ENGLISH, f"<think>{FRENCH}</think>There are four apples left in the basket.", False),
+        (ENGLISH, f"<think>{ENGLISH * 20} {FRENCH * 30}</think>There are four apples left in the basket.", False),
+        ("四加四等于几？", "等于八。", False),
         ("$\\frac{a}{b} = \\sqrt{2}$?", "```python\nprint('pommes dans le panier')\n```", True),
     ],
 )
@@ -116,10 +119,10 @@ def test_overlap_with_evaluation_problems(tmp_path: Path) -> None:
     problems = tmp_path / "problems.jsonl"
     problems.write_text("\n".join(json.dumps(value) for value in ({"problem": long}, {"question": "What is 9 * 9?"})))
     chosen = filters(f"overlap_files=[{problems}]")
-    for question in (f"Consider this: {long.upper()} How far does it get?", "What is 9 * 9"):
+    for question in (f"Consider this: {long.upper()} How far does it get?", "Tell me: what is 9 * 9?"):
         with pytest.raises(FilteredOut, match="overlap"):
             chosen.read({"prompt": question, "response": "81"}, origin="a:1")
-    for question in ("A train leaves the station at noon and travels south.", "Tell me: what is 9 * 9?"):
+    for question in ("A train leaves the station at noon and travels south.", "What is 9 + 8 * 9?"):
         assert chosen.read({"prompt": question, "response": "81"}, origin="a:1")
     problems.write_text("[1]")
     with pytest.raises(DataError, match=r"problems\.jsonl:1: no text in any of the columns"):
@@ -157,9 +160,10 @@ def test_whatever_passes_is_well_formed_before_and_after_the_switch(
         return
     for kept in (found, turned_off(found, probability=0.5, seed=seed)):
         answer = kept.messages[-1].content
-        assert (answer.count(THINK_OPEN), answer.count(THINK_CLOSE)) == ((1, 1) if kept.mode == "on" else (0, 0))
+        assert (kept.last[0] is None) == (kept.mode == "off")
+        assert answer.startswith(THINK_OPEN) == (kept.mode == "on")
         assert kept.messages[0].content.startswith(f"detailed thinking {kept.mode}")
-        assert answer.rpartition(THINK_CLOSE)[2].strip()
+        assert kept.last[1].strip()
         encoded = formatter().encode_all([kept.messages])[0]
         if not isinstance(encoded, RowError):
             supervised = formatter().tokenizer.decode(encoded.ids[encoded.loss_mask])

@@ -22,13 +22,14 @@ def question(text: str) -> Question:
     ("asked", "turn", "found"),
     [
         ("What is 2 + 2?", "what is 2+2", True),
-        ("What is 2 + 2?", "Tell me: what is 2 + 2?", False),
+        ("What is 2 + 2?", "Tell me: what is 2 + 2?", True),
+        ("What is 2 + 2?", "Tell me: what is 2 + 3 + 2?", False),
         (LONG, f"Solve this. {LONG.upper()} How far is it?", True),
         (LONG, LONG.replace("nine", "ten").replace("three", "four"), False),
         (f"{LONG} How far?", LONG, True),
     ],
 )
-def test_thirteen_words_in_a_row_or_a_whole_short_question(asked: str, turn: str, found: bool) -> None:
+def test_thirteen_words_in_a_row_or_all_words_of_a_short_question(asked: str, turn: str, found: bool) -> None:
     assert contaminated([question(asked), question("Who?")], [turn]) == ([asked] if found else [])
 
 
