@@ -8,6 +8,7 @@ from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.sampling import Sampling
 
 FinishReason = Literal["stop", "length"]
+Part = Literal["thinking", "answer", "tag", "end"]  # tags with the white space around them; the end of the turn
 MOST_LOGPROBS = 20
 
 
@@ -80,11 +81,6 @@ class GenerationRequest:
         """Return the request as often as asked for, with one seed after the other."""
         return [replace(self, seed=self.seed + number) for number in range(count)]
 
-    @property
-    def limits_thinking(self) -> bool:
-        """Whether the engine has to intervene to keep the limits on thinking."""
-        return self.prompt is None and (self.thinking_budget is not None or self.min_thinking > 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
@@ -104,15 +100,16 @@ class TokenLogprob:
     """A token of a completion and how likely it was.
 
     Attributes:
-        text: What it adds to the text; empty for one that only completes a character.
-        logprob: Natural logarithm of its probability at temperature 1, before any steering.
-        thinking: Whether it belongs to the thinking block, its tags included.
+        text: What it adds to its part; empty for one that only completes a character. Those of the answer,
+            joined, are the answer.
+        logprob: Natural logarithm of its probability at temperature 1, before any limit on the thinking.
+        part: Of the completion.
         top: The likeliest tokens at its place, the likeliest first.
     """
 
     text: str
     logprob: float
-    thinking: bool
+    part: Part
     top: tuple[Alternative, ...]
 
 
@@ -143,6 +140,7 @@ class Completion:
         prompt_tokens: Tokens of the rendered dialogue.
         completion_tokens: Tokens generated, the end-of-turn token included, padding not.
         reasoning_tokens: Those of them between the tags of thinking blocks.
+        thinking_cut: Whether the engine has ended the thinking at a limit, rather than the model.
         finish_reason: "stop" at an end-of-turn token or a stop string, "length" at `max_new_tokens`.
         logprobs: Of every token generated, if they were asked for.
     """
@@ -155,6 +153,7 @@ class Completion:
     completion_tokens: int
     reasoning_tokens: int
     finish_reason: FinishReason
+    thinking_cut: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
 
 

@@ -1,12 +1,13 @@
 """One request while it is served: picks its tokens, keeps its limits, and reports its text."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.detokenizer import StopFinder
+from nemo_reasoning.inference.detokenizer import Transcript
 from nemo_reasoning.inference.hf.sampling import Sampler, logprobs_of
 from nemo_reasoning.inference.request import (
     Alternative,
@@ -19,14 +20,11 @@ from nemo_reasoning.inference.request import (
 )
 from nemo_reasoning.inference.thinking_budget import ThinkingBudget, TokenDecision
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, Prompt
-from nemo_reasoning.inference.transcript import Transcript
-from nemo_reasoning.reasoning.tags import split_thinking
 
 
 class Record(NamedTuple):
-    """How likely a token was: what it adds, its log-probability, and the likeliest in its place."""
+    """How likely a token was: its log-probability, and the likeliest in its place."""
 
-    text: str
     logprob: float
     top: tuple[Alternative, ...]
 
@@ -46,16 +44,16 @@ class TokenSequence:
     ) -> None:
         """Take a request, its prompt, and what to call with each event."""
         self._request, self._tokenizer, self._report = request, tokenizer, report
-        self._thinking = prompt.thinking
-        self._transcript = Transcript(tokenizer.decode, thinking=prompt.thinking, raw=request.prompt is not None)
+        bare = request.prompt is not None
+        self._transcript = Transcript(tokenizer.decode, prefix=prompt.prefix, tags=not bare, stop=request.stop)
         self._sampler = Sampler(request.sampling, seed=request.seed, prompt=prompt.ids)
         self._budget = (
-            ThinkingBudget(request, forced_tokens=tokenizer.forced_tokens, transcript=self._transcript)
-            if request.limits_thinking
-            else None
+            None
+            if bare
+            else ThinkingBudget(request, forced_tokens=tokenizer.forced_tokens, transcript=self._transcript)
         )
-        self._stop = StopFinder(request.stop)
-        self._said = ["", ""]
+        self._banned: dict[int, list[int]] = {}  # by the number of tokens before their place
+        self._undecided: torch.Tensor | None = None
         self.done = False
         self._records: list[Record] = []
         self._reported: list[TokenLogprob] = []
@@ -72,6 +70,11 @@ class TokenSequence:
         """Whether the next token is not the model's choice."""
         return self._budget is not None and bool(self._budget.forced)
 
+    @property
+    def banned(self) -> list[int]:
+        """Tokens that must not come next."""
+        return self._banned.get(len(self.tokens), [])
+
     def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
         """Write the next token, and return whether it is the last.
 
@@ -79,20 +82,25 @@ class TokenSequence:
             logits: [vocabulary] after the last token.
             likeliest: The first token with the highest of them.
         """
-        given = logits
-        if self._sampler.changes_logits:
-            logits = self._sampler.penalize(logits, self.tokens)
-            likeliest = int(logits.argmax())
+        if self._budget is not None and self._budget.undecided:
+            self._undecided = logits.clone()
         while not self.forced:
-            token = self._sampler.draw(logits, likeliest)
+            scores = self._scores(logits)
+            token = self._sampler.draw(scores, likeliest if scores is logits else int(scores.argmax()))
             decision = self._judge(token)
             if decision is TokenDecision.accept:
-                return self._write(token, self._measure(given, token))
-            if decision is TokenDecision.refuse:
-                logits = logits.clone()
-                logits[token] = -torch.inf
-                likeliest = int(logits.argmax())
-        return self.write_forced(given)
+                return self._write(token, self._measure(logits, token))
+            if decision is TokenDecision.retract and self._undecided is not None:
+                logits = self._undecided
+        return self.write_forced(logits)
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits with penalties, and without the tokens that must not come next."""
+        if self._sampler.changes_logits:
+            logits = self._sampler.penalize(logits, self.tokens)
+        if banned := self.banned:
+            logits = logits.index_fill(0, torch.tensor(banned, device=logits.device), -torch.inf)
+        return logits
 
     def offer(self, token: int, record: Record | None) -> TokenDecision:
         """Write a token that a model elsewhere has chosen, if the limits on thinking admit it.
@@ -116,15 +124,18 @@ class TokenSequence:
         """
         assert self._budget is not None
         token = self._budget.forced.popleft()
-        certain = Record(self._tokenizer.decode([token]), 0.0, ())
-        return self._write(token, certain if logits is None else self._measure(logits, token))
+        return self._write(token, Record(0.0, ()) if logits is None else self._measure(logits, token))
 
     def _judge(self, token: int) -> TokenDecision:
         if self._budget is None:
             return TokenDecision.accept
         decision = self._budget.judge(token, ends=token in self._tokenizer.stop_ids)
-        if decision is TokenDecision.replace:
-            del self._records[len(self.tokens) :]
+        if decision is TokenDecision.retract:
+            first = self._transcript.retract()
+            token = token if first is None else first  # a tag that the prompt has begun cannot be taken back
+        if decision in (TokenDecision.refuse, TokenDecision.retract):
+            self._banned.setdefault(len(self.tokens), []).append(token)
+        del self._records[len(self.tokens) :]
         return decision
 
     def _write(self, token: int, record: Record | None) -> bool:
@@ -136,7 +147,7 @@ class TokenSequence:
             if self._budget:
                 self._budget.wrote()
             self._tell()
-        if ended or self._stop.found:
+        if ended or self._transcript.stopped:
             self._finish("stop", ended=ended)
         elif len(self.tokens) == self.limit:
             self._finish("length", ended=False)
@@ -153,55 +164,58 @@ class TokenSequence:
             return None
         chosen, likeliest = logprobs_of(logits, token, top=self._request.logprobs)
         top = tuple(Alternative(self._tokenizer.decode([number]), value) for number, value in likeliest)
-        return Record(self._tokenizer.decode([token]), chosen, top)
+        return Record(chosen, top)
 
     def _tell(self) -> None:
         reasoning, answer = self._transcript.collect()
-        answer = self._stop.push(answer)
         if reasoning or answer:
-            self._emit(reasoning, answer)
-
-    def _emit(self, reasoning: str, answer: str) -> None:
-        self._said[0] += reasoning
-        self._said[1] += answer
-        news = self._settled(len(self.tokens))
-        self._reported += news
-        self._report(Delta(reasoning, answer, news))
+            news = self._news()
+            self._reported += news
+            self._report(Delta(reasoning, answer, news))
 
     def _finish(self, reason: FinishReason, *, ended: bool) -> None:
         self.done = True
         self._transcript.finish()
         self._tell()
-        if rest := self._stop.finish():
-            self._emit("", rest)
-        text = self._stop.before(self._transcript.text)
-        split = split_thinking(text, self._request.mode, finished=reason == "stop", prefilled=self._thinking)
-        raw = self._request.prompt is not None
+        if rest := tuple(map(self._entry, self._unreported)):  # they add nothing to the text
+            self._reported += rest
+            self._report(Delta("", "", rest))
         self._report(
             Completion(
-                text=text,
-                reasoning=self._said[0],
-                answer=self._said[1],
-                well_formed=reason == "stop" if raw else split.well_formed,
+                text=self._transcript.text,
+                reasoning=self._transcript.said.reasoning,
+                answer=self._transcript.said.answer,
+                well_formed=reason == "stop" and self._well_formed,
                 prompt_tokens=len(self.prompt),
                 completion_tokens=len(self.tokens) + ended,
                 reasoning_tokens=self._transcript.thinking_tokens,
                 finish_reason=reason,
+                thinking_cut=self._budget is not None and self._budget.closed,
                 logprobs=self._all_logprobs(ended=ended),
             )
         )
 
-    def _all_logprobs(self, *, ended: bool) -> tuple[TokenLogprob, ...]:
-        found = (*self._reported, *self._settled(len(self.tokens)))
-        if not (ended and self._records):
-            return found
-        text, logprob, top = self._records[-1]
-        return (*found, TokenLogprob(text, logprob, self._transcript.scanner.thinking, top))
+    @property
+    def _well_formed(self) -> bool:
+        if self._request.prompt is not None:
+            return True
+        thought = bool(self._transcript.parser.block_start)
+        return thought == (self._request.mode == "on") and bool(self._transcript.said.answer.strip())
 
-    def _settled(self, end: int) -> tuple[TokenLogprob, ...]:
-        """Return the tokens before `end` that were not reported yet."""
-        start = len(self._reported)
-        return tuple(
-            TokenLogprob(text, logprob, not self._transcript.in_answer(place), top)
-            for place, (text, logprob, top) in enumerate(self._records[start:end], start=start)
-        )
+    def _all_logprobs(self, *, ended: bool) -> tuple[TokenLogprob, ...]:
+        if not (ended and self._records):
+            return tuple(self._reported)
+        return (*self._reported, TokenLogprob("", self._records[-1].logprob, "end", self._records[-1].top))
+
+    def _news(self) -> tuple[TokenLogprob, ...]:
+        """Return the tokens whose text is said, and that were not reported yet."""
+        return tuple(map(self._entry, itertools.takewhile(self._transcript.is_said, self._unreported)))
+
+    @property
+    def _unreported(self) -> range:
+        return range(len(self._reported), min(len(self._records), len(self.tokens)))
+
+    def _entry(self, number: int) -> TokenLogprob:
+        part, text = self._transcript.part(number)
+        record = self._records[number]
+        return TokenLogprob(text, record.logprob, part, record.top)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from nemo_reasoning.inference.detokenizer import Transcript
 from nemo_reasoning.inference.request import GenerationRequest
-from nemo_reasoning.inference.transcript import Transcript
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 
 WAIT = "Wait"
@@ -58,37 +58,47 @@ class TokenDecision(Enum):
     """On a token the model wants to write."""
 
     accept = auto()
-    refuse = auto()
-    replace = auto()
+    refuse = auto()  # another one, in its place
+    retract = auto()  # the beginning of a tag that must not stand is gone; another one in the place where it began
+    replace = auto()  # forced tokens come first
 
 
 class ThinkingBudget:
     """The limits on one request's thinking, and what the engine has to write to keep them.
 
-    A token counts as thinking if its first character stands between the tags. Tokens of a tag never
+    With thinking off, no block is opened, and one that the prompt has opened is closed at once. With thinking
+    on, a block is closed within its budget, and in time to leave room for an answer. Either way an answer
+    follows. A token counts as thinking if its first character stands between the tags. Tokens of a tag never
     count, nor do those that the engine writes to close a block.
 
     Attributes:
         forced: Tokens to write before the model may go on.
+        closed: Whether the engine has ended the thinking, rather than the model.
     """
 
     def __init__(self, request: GenerationRequest, *, forced_tokens: ForcedTokens, transcript: Transcript) -> None:
         """Take the request and what is written for it, which must be empty."""
         self._forced_tokens, self._transcript = forced_tokens, transcript
-        self._budget, self._least = request.thinking_budget, request.min_thinking
-        self._limit = request.max_new_tokens
         self._may_open = request.mode == "on"
+        self._budget, self._least = request.thinking_budget if self._may_open else 0, request.min_thinking
+        self._limit = request.max_new_tokens
         self._reserve = forced_tokens.longest_closing + max(1, min(self._limit // _ANSWER_SHARE, _ANSWER_TOKENS))
-        self._closing = False
+        self._closing = self.closed = False
         self.forced: deque[int] = deque()
         fits = self._limit > len(forced_tokens.opening) + self._reserve
-        if self._least and fits and not transcript.scanner.thinking:
+        if self._least and fits and transcript.parser.state == "start":
             self.forced.extend(forced_tokens.opening)
         self.wrote()
 
     @property
     def _left(self) -> int:
         return self._limit - len(self._transcript.tokens)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether neither a block nor an answer has begun, and the next token may begin one."""
+        parser = self._transcript.parser
+        return parser.blank and not parser.thinking and not parser.pending.strip()
 
     def judge(self, token: int, *, ends: bool) -> TokenDecision:
         """Say whether the model may write a token; the decision "replace" puts others into `forced`.
@@ -97,28 +107,27 @@ class ThinkingBudget:
             token: What the model has chosen.
             ends: Whether it ends the turn.
         """
-        scanner = self._transcript.scanner
-        joined = scanner.pending + ("" if ends else self._transcript.peek(token))
-        if scanner.thinking:
-            return self._judge_thinking(joined, ends=ends)
-        if THINK_OPEN in joined:
-            refused = not self._may_think_after(joined.partition(THINK_OPEN)[0])
-        else:  # a closing tag too many says nothing: the parser drops it
-            silent = not joined.replace(THINK_CLOSE, "").strip()
-            refused = self._transcript.blank and (ends or (self._left <= 1 and silent))
-        return TokenDecision.refuse if refused else TokenDecision.accept
-
-    def _may_think_after(self, text: str) -> bool:
-        first = self._transcript.blank and not text.strip() and not self._transcript.scanner.blocks
-        return self._may_open and first and self._left > self._reserve
+        parser = self._transcript.parser
+        text = "" if ends else self._transcript.peek(token)
+        if parser.thinking:
+            return self._judge_thinking(parser.pending + text, ends=ends)
+        if not parser.blank:
+            return TokenDecision.accept
+        head = (parser.pending + text).lstrip()
+        if head.startswith(THINK_OPEN) and self._may_open and parser.state == "start" and self._left > self._reserve:
+            return TokenDecision.accept
+        if head.startswith((THINK_OPEN, THINK_CLOSE)):
+            return TokenDecision.refuse if self.undecided else TokenDecision.retract
+        silent = not head and (ends or self._left <= 1)
+        return TokenDecision.refuse if silent else TokenDecision.accept
 
     def _judge_thinking(self, joined: str, *, ends: bool) -> TokenDecision:
         at = len(joined) if ends else joined.find(THINK_CLOSE)
         if at < 0:
-            return TokenDecision.refuse if THINK_OPEN in joined else TokenDecision.accept
-        scanner = self._transcript.scanner
-        start = scanner.position - len(scanner.pending)
-        short = self._transcript.count(scanner.block_start, start + at) < self._least
+            return TokenDecision.accept
+        parser = self._transcript.parser
+        start = len(parser.text) - len(parser.pending)
+        short = self._transcript.count(parser.block_start, start + at) < self._least
         if not short and not ends:
             return TokenDecision.accept
         if short:
@@ -130,28 +139,29 @@ class ThinkingBudget:
 
     def wrote(self) -> None:
         """Intervene, if need be, after a token was written."""
-        scanner = self._transcript.scanner
-        if not scanner.thinking:
+        parser = self._transcript.parser
+        if not parser.thinking:
             self._closing = False
         elif not self._closing:
-            used = self._transcript.count(scanner.block_start, scanner.position + 1)
+            used = self._transcript.thinking_tokens
             if self._left <= self._reserve or (self._budget is not None and used >= self._budget):
+                self.closed = True
                 self._close()
             elif self._budget is not None and 0 < used == self._budget - 1 and not self.forced:
                 self._end_line()
 
     def _close(self) -> None:
         self._transcript.flush()
-        scanner = self._transcript.scanner
-        pending = scanner.pending
+        parser = self._transcript.parser
+        pending = parser.pending
         # A tag the model has begun is finished, unless its tokens are needed as thinking.
-        short = self._transcript.count(scanner.block_start, scanner.position - len(pending)) < self._least
-        begun = len(pending) if THINK_CLOSE.startswith(pending) and not short else 0
+        short = self._transcript.count(parser.block_start, len(parser.text) - len(pending)) < self._least
+        begun = 0 if short else len(pending)
         self.forced = deque(self._forced_tokens.closings[begun])
         self._closing = True
 
     def _end_line(self) -> None:
         """Spend the last token of the budget on the newline that the tag stands behind in training."""
-        transcript = self._transcript
-        if not transcript.scanner.pending and not transcript.ends_line and len(self._forced_tokens.newline) == 1:
+        parser = self._transcript.parser
+        if not parser.pending and not parser.text.endswith("\n") and len(self._forced_tokens.newline) == 1:
             self.forced.extend(self._forced_tokens.newline)

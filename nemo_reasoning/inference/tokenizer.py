@@ -20,11 +20,11 @@ class Prompt(NamedTuple):
 
     Attributes:
         ids: Token ids, not empty.
-        thinking: Whether they end with an opened thinking block, as some chat templates make them.
+        prefix: What the assistant has said already at their end: an opening tag, as some chat templates write it.
     """
 
     ids: list[int]
-    thinking: bool
+    prefix: str = ""
 
 
 class ChatTokenizer:
@@ -48,14 +48,14 @@ class ChatTokenizer:
         Raises:
             EngineError: They and `max_new_tokens` exceed the context, or there are none.
         """
-        thinking = False
+        prefix = ""
         if isinstance(request.prompt, str):
             ids: list[int] = self.hf_tokenizer(request.prompt)["input_ids"]
         elif request.prompt is not None:
             ids = self._known(request.prompt)
         else:
             ids = self._render(request)
-            thinking = self.decode(ids[-8:]).rstrip().endswith(THINK_OPEN)
+            prefix = THINK_OPEN if self.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""
         if not ids:
             raise EngineError("the prompt has no token; write something")
         if len(ids) + request.max_new_tokens > self.context:
@@ -63,7 +63,7 @@ class ChatTokenizer:
                 f"the prompt's {len(ids)} tokens and {request.max_new_tokens} new ones exceed the model's context "
                 f"of {self.context}; ask for fewer new tokens or shorten the prompt"
             )
-        return Prompt(ids, thinking)
+        return Prompt(ids, prefix)
 
     def max_new_tokens_for(self, request: GenerationRequest) -> int:
         """Return how many tokens may follow a request's prompt.

@@ -55,7 +55,7 @@ def chat_logprobs(entries: Sequence[TokenLogprob]) -> dict[str, Any]:
         "content": [
             _token(entry) | {"top_logprobs": [_token(other) for other in entry.top]}
             for entry in entries
-            if not entry.thinking and entry.text
+            if entry.part == "answer"
         ],
         "refusal": None,
     }
@@ -75,7 +75,7 @@ def text_choice(
 
 def text_logprobs(entries: Sequence[TokenLogprob]) -> dict[str, Any]:
     """Return log-probabilities in the older form."""
-    shown = [entry for entry in entries if entry.text]
+    shown = [entry for entry in entries if entry.part == "answer"]
     offsets, position = [], 0
     for entry in shown:
         offsets.append(position)

@@ -128,12 +128,11 @@ class VllmEngine(Engine):
     ) -> None:
         self._count(waiting=-1, running=1)
         try:
-            banned: list[int] = []
             while not (sequence.done or generation.cancelled or self._closed):
                 if sequence.forced:
                     sequence.write_forced()
                 else:
-                    banned = self._listen(request, sequence, tokenizer, generation, banned)
+                    self._listen(request, sequence, tokenizer, generation)
             if self._closed:
                 sequence.fail(EngineClosedError("the engine was closed before the end; ask again"))
         except EngineError as error:
@@ -144,27 +143,18 @@ class VllmEngine(Engine):
             self._count(running=-1)
 
     def _listen(
-        self,
-        request: GenerationRequest,
-        sequence: TokenSequence,
-        tokenizer: ChatTokenizer,
-        generation: Generation,
-        banned: list[int],
-    ) -> list[int]:
-        """Let the sequence take the server's tokens until it wants another; return those it must not get next."""
-        for token, record in self._tokens(request, sequence, tokenizer, banned):
+        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer, generation: Generation
+    ) -> None:
+        """Let the sequence take the server's tokens until it wants another."""
+        for token, record in self._tokens(request, sequence, tokenizer):
             if generation.cancelled or self._closed:
-                return []
-            decision = sequence.offer(token, record)
-            if decision is TokenDecision.refuse:
-                return [*banned, token]
-            if decision is TokenDecision.replace or sequence.done or sequence.forced:
-                return []
-            banned = []
-        return []
+                return
+            accepted = sequence.offer(token, record) is TokenDecision.accept
+            if not accepted or sequence.done or sequence.forced:
+                return
 
     def _tokens(
-        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer, banned: Sequence[int]
+        self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer
     ) -> Iterator[tuple[int, Record | None]]:
         """Yield the tokens that follow the prompt and what is written."""
         written = sequence.tokens
@@ -175,7 +165,7 @@ class VllmEngine(Engine):
             **asdict(request.sampling),
             "seed": (request.seed + len(written)) % 2**63,
             "logprobs": request.logprobs,
-            "logit_bias": {str(token): _NEVER for token in banned} or None,
+            "logit_bias": {str(token): _NEVER for token in sequence.banned} or None,
             "return_token_ids": True,
         }
         token = None
@@ -191,4 +181,4 @@ def _record(logprobs: dict[str, Any] | None, place: int) -> Record | None:
         return None
     top = logprobs["top_logprobs"][place] or {}
     likeliest = sorted((Alternative(text, value) for text, value in top.items()), key=lambda each: -each.logprob)
-    return Record(logprobs["tokens"][place], logprobs["token_logprobs"][place], tuple(likeliest))
+    return Record(logprobs["token_logprobs"][place], tuple(likeliest))

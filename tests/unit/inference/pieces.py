@@ -1,5 +1,6 @@
 """A tokenizer of a few pieces that cut tags in every way, and a model that writes what it is told to."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -59,7 +60,9 @@ def write(
 ) -> tuple[Completion, list[Delta], list[int]]:
     """Let a model wish for one token after the other, the same again at the end; return also its deltas and tokens."""
     events: list[Event] = []
-    sequence = TokenSequence(asked, Prompt([1], thinking), tokenizer=TOKENIZER, report=events.append)
+    sequence = TokenSequence(
+        asked, Prompt([1], "<think>" if thinking else ""), tokenizer=TOKENIZER, report=events.append
+    )
     step = 0
     done = False
     while not done:
@@ -73,35 +76,32 @@ def write(
 
 
 def thinking_tokens(tokens: Sequence[int], *, thinking: bool = False) -> int:
-    """Count the tokens whose first character stands in a block, further opening tags included."""
+    """Count the tokens whose first character stands in the block."""
     text = TOKENIZER.decode(tokens)
-    inside, place = [], 0
-    while place < len(text):
-        tag = next((tag for tag in ("<think>", "</think>") if text.startswith(tag, place)), "")
-        if tag:
-            inside += [thinking and tag == "<think>"] * len(tag)
-            thinking = tag == "<think>"
-            place += len(tag)
-        else:
-            inside.append(thinking)
-            place += 1
+    block = re.match(r"(?s)()(.*?)(?:</think>|\Z)" if thinking else r"(?s)\s*(<think>)(.*?)(?:</think>|\Z)", text)
     starts = [len(TOKENIZER.decode(tokens[:number])) for number in range(len(tokens))]
-    return sum(inside[start] for start in starts if start < len(text))
+    closed = text.startswith("</think>", block.end(2)) if block else False
+    return sum(block.start(2) <= start < block.end(2) + (not closed) for start in starts) if block else 0
 
 
-def write_offered(asked: GenerationRequest, wishes: Sequence[int]) -> Completion:
-    """Write the same with tokens offered one by one, the next one where one is refused."""
+def write_offered(asked: GenerationRequest, wishes: Sequence[int], *, thinking: bool = False) -> Completion:
+    """Write the same with tokens offered one by one, the next one where one is refused or taken back."""
     events: list[Event] = []
-    sequence = TokenSequence(asked, Prompt([1], False), tokenizer=TOKENIZER, report=events.append)
-    step = 0
+    prompt = Prompt([1], "<think>" if thinking else "")
+    sequence = TokenSequence(asked, prompt, tokenizer=TOKENIZER, report=events.append)
+    step, undecided = 0, 0
     while not sequence.done:
         if sequence.forced:
             sequence.write_forced()
             continue
         wish = wishes[min(step, len(wishes) - 1)]
         step += 1
-        while sequence.offer(wish, None) is TokenDecision.refuse:
-            wish = (wish + 1) % len(PIECES)
+        if sequence._budget.undecided:
+            undecided = wish
+        while (decision := sequence.offer(wish, None)) in (TokenDecision.refuse, TokenDecision.retract):
+            wish = undecided if decision is TokenDecision.retract else wish
+            while wish in sequence.banned:
+                wish = (wish + 1) % len(PIECES)
     completion = events[-1]
     assert isinstance(completion, Completion)
     return completion

@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nemo_reasoning.inference.detokenizer import StopFinder
-from nemo_reasoning.reasoning.tags import ThinkParser, parse, partial_suffix
+from nemo_reasoning.reasoning.tags import ThinkingParser, partial_suffix, split_thinking
 
 TAGS = ["<think>", "</think>", "<thi", "nk>", "<", "/", "</", "think>", "</think", "<<think>>"]
 texts = st.lists(st.one_of(st.sampled_from([*TAGS, " ", "\n", "a", "b c", "é", "\u3000"]), st.text(max_size=4))).map(
@@ -20,36 +20,38 @@ def pieces_of(text: str, cuts: list[int]) -> list[str]:
     return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
 
 
-def stream(pieces: list[str], *, thinking: bool = False) -> tuple[str, str]:
-    parser = ThinkParser(thinking=thinking)
+def stream(pieces: list[str], *, prefix: str) -> tuple[str, str]:
+    parser = ThinkingParser(prefix)
     parts = [*(parser.push(piece) for piece in pieces), parser.finish()]
     return "".join(part.reasoning for part in parts), "".join(part.answer for part in parts)
 
 
-def reference(text: str, *, thinking: bool = False) -> tuple[str, str]:
-    """Divide a whole text with a split at the tags."""
-    sections: dict[bool, list[str]] = {True: [], False: []}
-    for part in re.split("(</?think>)", text):
-        if part in ("<think>", "</think>"):
-            thinking = part == "<think>"
-        elif part.strip():
-            sections[thinking].append(part.strip())
-    return "\n".join(sections[True]), "\n".join(sections[False])
+def reference(text: str) -> tuple[str, str]:
+    """Divide a whole text with one pattern."""
+    block = re.match(r"(?s)\s*<think>(.*?)(?:</think>(.*)|\Z)", text)
+    return (block[1].strip(), (block[2] or "").lstrip()) if block else ("", text.lstrip())
 
 
 @given(text=texts, cuts=st.lists(st.integers(0, 10**6), max_size=12), thinking=st.booleans())
 def test_any_chunking_of_any_text_equals_the_whole_text(text: str, cuts: list[int], thinking: bool) -> None:
-    expected = reference(text, thinking=thinking)
-    assert parse(text, thinking=thinking) == expected
-    assert stream(pieces_of(text, cuts), thinking=thinking) == expected
-    assert stream(list(text), thinking=thinking) == expected
+    prefix = "<think>" if thinking else ""
+    expected = reference(prefix + text)
+    assert stream([text], prefix=prefix) == expected
+    assert stream(pieces_of(text, cuts), prefix=prefix) == expected
+    assert stream(list(text), prefix=prefix) == expected
+    assert split_thinking(text, "on", prefilled=thinking)[:2] == expected
 
 
-@given(text=texts)
-def test_no_whole_tag_survives(text: str) -> None:
-    for part in parse(text):
-        assert "<think>" not in part
-        assert "</think>" not in part
+@given(reasoning=texts, answer=texts, cut=st.integers(0, 10**6))
+def test_what_stands_already_is_not_said_again(reasoning: str, answer: str, cut: int) -> None:
+    assume("</think>" not in reasoning)
+    text = f"<think>\n{reasoning}</think>\n\n{answer}"
+    prefix, rest = text[: cut % len(text)], text[cut % len(text) :]
+    parser = ThinkingParser(prefix)
+    parts = [parser.push(rest), parser.finish()]
+    said = "".join(part.reasoning + part.answer for part in parts)
+    whole = "".join(split_thinking(text, "on")[:2])
+    assert whole.endswith(said.lstrip()) or said in text[len(prefix) :]
 
 
 @pytest.mark.parametrize(
@@ -57,26 +59,40 @@ def test_no_whole_tag_survives(text: str) -> None:
     [
         ("", "", ""),
         ("Hi", "", "Hi"),
-        ("<think>\na\n</think>\n\nb\n", "a", "b"),
+        ("<think>\na\n</think>\n\nb\n", "a", "b\n"),
         ("<think>\na", "a", ""),
-        ("a</think>b", "", "a\nb"),
-        ("hello <think>a</think>b", "a", "hello\nb"),
-        ("<think>a</think>b<think>c</think>d", "a\nc", "b\nd"),
-        ("<think><think>a</think></think>b", "a", "b"),
+        ("a</think>b", "", "a</think>b"),
+        ("hello <think>a</think>b", "", "hello <think>a</think>b"),
+        ("<think>a</think>b<think>c</think>d", "a", "b<think>c</think>d"),
+        ("<think><think>a</think></think>b", "<think>a", "</think>b"),
         ("<think>1 < 2 </thin</think>3</", "1 < 2 </thin", "3</"),
+        (" \n<think", "", "<think"),
     ],
 )
 def test_examples(text: str, reasoning: str, answer: str) -> None:
-    assert parse(text) == (reasoning, answer)
+    assert stream([text], prefix="") == (reasoning, answer)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text", "reasoning", "answer"),
+    [
+        ("<think>\nSo", " far\n</think>\n\nIt", " far", "It"),
+        ("<think>\n", "So</think>It", "So", "It"),
+        ("<think>a</think>\n\nThe answer", " is </think> 4.", "", " is </think> 4."),
+        ("The answer", " is <think> 4.", "", " is <think> 4."),
+    ],
+)
+def test_a_beginning_is_continued(prefix: str, text: str, reasoning: str, answer: str) -> None:
+    assert stream(list(text), prefix=prefix) == (reasoning, answer)
 
 
 def test_text_is_returned_as_soon_as_it_is_certain() -> None:
-    parser = ThinkParser()
+    parser = ThinkingParser()
     assert parser.push("<think>\nso") == ("so", "")
     assert parser.push(" far\n") == (" far", "")
     assert parser.push("</th") == ("", "")
     assert parser.push("ink>\n\nIt") == ("", "It")
-    assert parser.push(" is") == ("", " is")
+    assert parser.push(" is ") == ("", " is ")
 
 
 @given(
@@ -85,17 +101,14 @@ def test_text_is_returned_as_soon_as_it_is_certain() -> None:
     cuts=st.lists(st.integers(0, 10**6), max_size=8),
 )
 def test_a_stop_string_ends_the_text_wherever_it_is_cut(text: str, words: list[str], cuts: list[int]) -> None:
-    """The first place wins for the whole text; a stream stops at the first word it has seen whole."""
-    finder = StopFinder(words)
-    found = "".join([finder.push(character) for character in text] + [finder.finish()])
-    ends = [text.find(word) + len(word) for word in words if word in text]
-    assert finder.found == bool(ends)
-    seen = text[: min(ends)] if ends else text
-    assert found == seen[: min([seen.find(word) for word in words if word in seen], default=len(seen))]
-    chunked = StopFinder(words)
-    joined = "".join([chunked.push(piece) for piece in pieces_of(text, cuts)] + [chunked.finish()])
-    assert chunked.found == finder.found
-    assert len(joined) <= len(found) or joined == found
+    """The string that ends first wins; of two that end together, the longer."""
+    ends = [(text.find(word) + len(word), text.find(word)) for word in words if word in text]
+    expected = text[: min(ends)[1]] if ends else text
+    for pieces in ([text], list(text), pieces_of(text, cuts)):
+        finder = StopFinder(words)
+        said = "".join([finder.push(piece) for piece in pieces] + [finder.finish()])
+        assert said == finder.before(text) == expected
+        assert finder.found == bool(ends)
 
 
 @pytest.mark.parametrize(

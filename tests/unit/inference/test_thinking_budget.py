@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from pieces import END, PIECES, TOKENIZER, request, thinking_tokens, write, write_offered
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.reasoning.tags import parse
+from nemo_reasoning.inference.detokenizer import StopFinder
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import split_thinking
 
 TOKENS = st.integers(0, len(PIECES) - 1)
 OPEN, CLOSE = PIECES.index("<think>"), PIECES.index("</think>")
@@ -15,47 +17,72 @@ wishes = st.one_of(
     st.lists(TOKENS, min_size=1, max_size=70).map(lambda tokens: [OPEN, *tokens]),
 )
 
+stops = st.lists(st.sampled_from(["a", "b ", "ab", "42", "</", "\n", "think", "aa", "."]), max_size=2).map(tuple)
+
 
 def tokens_of(*pieces: str) -> list[int]:
     return [PIECES.index(piece) for piece in pieces]
 
 
 @settings(max_examples=500)
-@given(wanted=wishes, budget=st.integers(0, 20), limit=st.integers(1, 80), least=st.integers(0, 20))
-def test_the_budget_is_never_exceeded_and_an_answer_always_follows(
-    wanted: list[int], budget: int, limit: int, least: int
+@given(
+    wanted=wishes,
+    mode=st.sampled_from(["on", "off"]),
+    thinking=st.booleans(),
+    budget=st.none() | st.integers(0, 20),
+    limit=st.integers(1, 80),
+    least=st.integers(0, 20),
+    stop=stops,
+)
+def test_whatever_a_model_wants_the_limits_hold_and_all_views_agree(
+    wanted: list[int], mode: Mode, thinking: bool, budget: int | None, limit: int, least: int, stop: tuple[str, ...]
 ) -> None:
-    least = min(least, budget)
-    completion, deltas, tokens = write(request(budget=budget, limit=limit, least=least), wanted)
-    assert completion.reasoning_tokens == thinking_tokens(tokens) <= budget
-    assert completion.answer
-    assert completion.text.count("<think>") <= min(completion.text.count("</think>"), 1)
+    budget = None if mode == "off" else budget
+    least = 0 if mode == "off" else least if budget is None else min(least, budget)
+    asked = request(mode=mode, budget=budget, limit=limit, least=least, stop=stop)
+    completion, deltas, tokens = write(asked, wanted, thinking=thinking)
+    assert completion.reasoning_tokens == thinking_tokens(tokens, thinking=thinking)
+    if mode == "off" or budget is not None:
+        assert completion.reasoning_tokens <= (budget or 0)
+    cut_short = limit <= TOKENIZER.forced_tokens.longest_closing + 1  # too few tokens to close a block of the prompt
+    assert completion.answer.strip() or stop or (thinking and cut_short)
     assert completion.completion_tokens <= limit
+    if least and limit > 60 and not thinking:
+        assert completion.reasoning_tokens >= least
+    # One text: deltas, the whole, the parser and the log-probabilities say the same.
     assert "".join(delta.reasoning for delta in deltas) == completion.reasoning
     assert "".join(delta.answer for delta in deltas) == completion.answer
-    assert parse(completion.text) == (completion.reasoning, completion.answer)
+    whole = split_thinking(TOKENIZER.decode(tokens), mode, prefilled=thinking)
+    finder = StopFinder(stop)
+    assert (completion.reasoning, completion.answer) == (whole.reasoning, finder.push(whole.answer) + finder.finish())
+    assert not any(word in completion.answer for word in stop)
     assert len(completion.logprobs) == completion.completion_tokens
-    if least and limit > 60:
-        assert completion.reasoning_tokens >= least
+    streamed = tuple(entry for delta in deltas for entry in delta.logprobs)
+    assert streamed == tuple(entry for entry in completion.logprobs if entry.part != "end")
+    for entries in (streamed, completion.logprobs):
+        assert "".join(entry.text for entry in entries if entry.part == "answer") == completion.answer
+    if PIECES.index("x</think>y") not in tokens:  # which thinks and answers at once
+        assert sum(entry.part == "thinking" for entry in completion.logprobs) == completion.reasoning_tokens
 
 
-@given(wanted=wishes, limit=st.integers(1, 60), thinking=st.booleans())
-def test_without_limits_the_model_writes_what_it_likes(wanted: list[int], limit: int, thinking: bool) -> None:
-    completion, deltas, tokens = write(request(limit=limit), wanted, thinking=thinking)
+@given(wanted=wishes, limit=st.integers(20, 60))
+def test_an_answer_that_has_begun_is_the_models(wanted: list[int], limit: int) -> None:
+    wanted = [PIECES.index("a"), *wanted]
+    completion, _, tokens = write(request(limit=limit), wanted)
     expected = [wanted[min(place, len(wanted) - 1)] for place in range(limit)]
     ended = END in expected
     assert tokens == (expected[: expected.index(END)] if ended else expected)
-    assert completion.reasoning_tokens == thinking_tokens(tokens, thinking=thinking)
-    assert parse(completion.text, thinking=thinking) == (completion.reasoning, completion.answer)
+    assert completion.answer == TOKENIZER.decode(tokens)
+    assert completion.reasoning_tokens == 0
     assert completion.finish_reason == ("stop" if ended else "length")
 
 
-@given(wanted=wishes, budget=st.integers(0, 20))
-def test_a_block_that_the_prompt_opened_is_kept_short_too(wanted: list[int], budget: int) -> None:
-    completion, _, tokens = write(request(budget=budget), wanted, thinking=True)
-    assert completion.reasoning_tokens == thinking_tokens(tokens, thinking=True) <= budget
-    assert completion.text.count("</think>") >= 1
-    assert completion.answer
+def test_the_beginning_of_a_tag_is_taken_back() -> None:
+    wanted = tokens_of("\n", "<", "think", ">", "42")
+    completion, deltas, tokens = write(request(mode="off", limit=20), [*wanted, END])
+    assert "think" not in completion.text
+    assert completion.answer.startswith("/")  # the next best token at the place of "<"
+    assert "".join(delta.answer for delta in deltas) == completion.answer
 
 
 @pytest.mark.parametrize(
@@ -70,7 +97,8 @@ def test_a_block_that_the_prompt_opened_is_kept_short_too(wanted: list[int], bud
         (9, 0, ["<think>", "a", "", "42"], "<think>a</think>\n\n42"),  # an end within the block closes it
         (9, 0, ["<think>", "</think>", "", "42"], "<think></think><42"),  # there is no end without an answer
         (2, 0, ["<think>", "a", "a", "</think>", "42"], "<think>a\n</think>\n\na</think>42"),  # too late, but harmless
-        (9, 0, ["42", "<", "think", ">", ""], "42<think</"),  # no second thoughts
+        (9, 0, ["42", "<", "think", ">", ""], "42<think>"),  # an answer may mention a tag
+        (9, 0, ["<think>", "a", "</think>", "<", "think", ">", "42"], "<think>a</think>/"),  # no second thoughts
         (9, 2, ["a", "b ", "</think>", "a"], "<think>\nab </think>a"),
         (
             9,
@@ -132,9 +160,13 @@ def test_contradictions_are_refused(fields: dict[str, object], message: str) -> 
         request(**fields)
 
 
-@given(wanted=wishes, budget=st.integers(0, 12))
-def test_tokens_that_come_from_elsewhere_keep_the_budget_too(wanted: list[int], budget: int) -> None:
-    asked = request(budget=budget)
-    expected, _, _ = write(asked, wanted)
-    found = write_offered(asked, wanted)
+@given(
+    wanted=wishes, budget=st.none() | st.integers(0, 12), mode=st.sampled_from(["on", "off"]), thinking=st.booleans()
+)
+def test_tokens_that_come_from_elsewhere_keep_the_limits_too(
+    wanted: list[int], budget: int | None, mode: Mode, thinking: bool
+) -> None:
+    asked = request(budget=budget if mode == "on" else None, mode=mode)
+    expected, _, _ = write(asked, wanted, thinking=thinking)
+    found = write_offered(asked, wanted, thinking=thinking)
     assert (found.text, found.reasoning_tokens) == (expected.text, expected.reasoning_tokens)

@@ -16,7 +16,7 @@ def test_what_training_writes_is_well_formed(trace: str, answer: str) -> None:
     assert split_thinking(text, "on") == (trace.strip(), answer.strip(), True)
     assert not split_thinking(text, "off").well_formed
     assert not split_thinking(text, "on", finished=False).well_formed
-    assert split_thinking(answer, "off") == ("", answer.strip(), True)
+    assert split_thinking(answer, "off") == ("", answer.lstrip(), True)
     assert not split_thinking(answer, "on").well_formed
     assert not split_thinking(answer, "off", finished=False).well_formed
 
@@ -28,14 +28,8 @@ def test_what_training_writes_is_well_formed(trace: str, answer: str) -> None:
         ("<think>\na", "a", ""),
         ("<think>a</think>", "a", ""),
         ("<think>a</think> \n", "a", ""),
-        ("a</think>b", "", "a\nb"),
-        ("hello <think>a</think>b", "a", "hello\nb"),
-        ("<think>a</think>b<think>c</think>d", "a\nc", "b\nd"),
-        ("<think>a</think>b<think>c", "a\nc", "b"),
-        ("<think><think>a</think>b", "a", "b"),
-        ("<think>a</think></think>b", "a", "b"),
-        ("<think>a</think>b</think>", "a", "b"),
-        ("</think>a<think>", "", "a"),
+        ("<think>a</think></think>b", "a", "</think>b"),
+        ("<think>a</think>\n<think>b</think>c", "a", "<think>b</think>c"),
     ],
 )
 @pytest.mark.parametrize("mode", ["on", "off"])
@@ -43,12 +37,19 @@ def test_malformed(text: str, reasoning: str, answer: str, mode: Mode) -> None:
     assert split_thinking(text, mode) == (reasoning, answer, False)
 
 
-@given(
-    pieces=st.lists(st.sampled_from(["<think>", "</think>", "a", "\n", "<thi", "nk>"])),
-    mode=st.sampled_from(["on", "off"]),
+@pytest.mark.parametrize(
+    ("text", "mode", "finished", "reasoning", "answer"),
+    [
+        ("Is it 3? No.</think>\n\nIt is 4, after </think>.", "on", True, "Is it 3? No.", "It is 4, after </think>."),
+        ("Is it 3? Let me", "on", False, "Is it 3? Let me", ""),  # cut before the block was closed
+        ("It is 4.", "on", True, "", "It is 4."),
+        ("hello <think>a</think>b", "on", True, "hello <think>a", "b"),
+        ("I see.\n</think>\n\n4", "off", True, "I see.", "4"),  # a server that thought all the same
+        ("End it with </think> in the text.", "off", True, "", "End it with </think> in the text."),
+        ("It is <think>4", "off", False, "", "It is <think>4"),
+    ],
 )
-def test_no_tag_survives_and_well_formed_means_an_answer(pieces: list[str], mode: Mode) -> None:
-    split = split_thinking("".join(pieces), mode)
-    assert "<think>" not in split.answer
-    assert "</think>" not in split.answer
-    assert split.answer or not split.well_formed
+def test_a_block_that_was_opened_in_the_prompt_is_guessed(
+    text: str, mode: Mode, finished: bool, reasoning: str, answer: str
+) -> None:
+    assert split_thinking(text, mode, finished=finished)[:2] == (reasoning, answer)
