@@ -53,6 +53,26 @@ class EngineError(NemoReasoningError):
     """An inference engine cannot start or cannot serve a request."""
 
 
+class ContextLengthError(EngineError):
+    """Prompt and completion together exceed the model's context.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        max_new_tokens: Tokens asked for.
+        context: Most tokens of both.
+    """
+
+    def __init__(self, *, prompt_tokens: int, max_new_tokens: int, context: int) -> None:
+        """Take the numbers of tokens."""
+        self.prompt_tokens, self.max_new_tokens, self.context = prompt_tokens, max_new_tokens, context
+        left = context - prompt_tokens
+        remedy = f"ask for at most {left} new tokens" if left > 0 else "shorten the prompt"
+        super().__init__(
+            f"the model's maximum context length is {context} tokens, but {prompt_tokens} of the prompt and "
+            f"{max_new_tokens} new ones were asked for; {remedy}"
+        )
+
+
 class GenerationError(EngineError):
     """A request that an engine took has failed."""
 

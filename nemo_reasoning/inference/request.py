@@ -1,7 +1,8 @@
 """What an inference engine is asked, and what it answers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.reasoning.messages import Message, Mode
@@ -21,6 +22,9 @@ class GenerationRequest:
         mode: Whether the model is to think.
         max_new_tokens: Most tokens to generate, thinking included.
         prompt: Text or tokens to continue as they stand, in place of messages: no template, no switch, no tags.
+        prefill: What the assistant has said already, thinking included; the model goes on behind it.
+        tools: Functions the model may call, as JSON schemas in OpenAI's form, for the chat template.
+        schema: JSON schema, as JSON, that the answer has to match; thinking is free.
         thinking_budget: Most tokens between the tags. At the limit the engine closes the block, and an
             answer follows: the model can neither end before it nor think again. The block is also closed
             in time to leave a quarter of `max_new_tokens`, or 512 of them, to the answer. None sets no limit.
@@ -37,6 +41,9 @@ class GenerationRequest:
     mode: Mode
     max_new_tokens: int
     prompt: str | tuple[int, ...] | None = None
+    prefill: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    schema: str | None = None
     thinking_budget: int | None = None
     min_thinking: int = 0
     stop: tuple[str, ...] = ()

@@ -118,8 +118,12 @@ class ThinkingBudget:
             return TokenDecision.accept
         if head.startswith((THINK_OPEN, THINK_CLOSE)):
             return TokenDecision.refuse if self.undecided else TokenDecision.retract
-        silent = not head and (ends or self._left <= 1)
-        return TokenDecision.refuse if silent else TokenDecision.accept
+        if not (ends or self._left <= 1):
+            return TokenDecision.accept
+        if not head:
+            return TokenDecision.refuse
+        half = len(head) > 1 and any(tag.startswith(head) for tag in (THINK_OPEN, THINK_CLOSE))
+        return TokenDecision.retract if half and not self.undecided else TokenDecision.accept
 
     def _judge_thinking(self, joined: str, *, ends: bool) -> TokenDecision:
         at = len(joined) if ends else joined.find(THINK_CLOSE)

@@ -1,18 +1,22 @@
 """The tokenizer side of a model: prompts to tokens, tokens to text, and where a turn ends."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from nemo_reasoning.errors import EngineError, SwitchError
+from nemo_reasoning.errors import ContextLengthError, EngineError, SwitchError
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.thinking_budget import forced_tokens
-from nemo_reasoning.reasoning.switch import with_switch
-from nemo_reasoning.reasoning.tags import THINK_OPEN
+from nemo_reasoning.reasoning.messages import Message
+from nemo_reasoning.reasoning.switch import TEMPLATE_ARGUMENTS, with_switch
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN, split_thinking
 
 
 class Prompt(NamedTuple):
@@ -40,13 +44,17 @@ class ChatTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, stop_ids: frozenset[int], context: int) -> None:
         """Take a tokenizer that has a chat template."""
         self.hf_tokenizer, self.stop_ids, self.context = tokenizer, stop_ids, context
+        special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = {text: number for text, number in special.items() if text.strip()}
+        self._hidden = frozenset(special.values()) - {special.get(THINK_OPEN), special.get(THINK_CLOSE)}
         self.forced_tokens = forced_tokens(self._encode, self.decode)
 
     def prompt(self, request: GenerationRequest) -> Prompt:
-        """Return the tokens of a request's dialogue up to where the assistant begins to speak, or of its text.
+        """Return the tokens of a request's dialogue up to where the assistant goes on to speak, or of its text.
 
         Raises:
-            EngineError: They and `max_new_tokens` exceed the context, or there are none.
+            ContextLengthError: They and `max_new_tokens` exceed the context.
+            EngineError: The dialogue cannot be rendered, or there are no tokens.
         """
         prefix = ""
         if isinstance(request.prompt, str):
@@ -54,14 +62,12 @@ class ChatTokenizer:
         elif request.prompt is not None:
             ids = self._known(request.prompt)
         else:
-            ids = self._render(request)
-            prefix = THINK_OPEN if self.decode(ids[-8:]).rstrip().endswith(THINK_OPEN) else ""
+            ids, prefix = self._dialogue(request)
         if not ids:
             raise EngineError("the prompt has no token; write something")
         if len(ids) + request.max_new_tokens > self.context:
-            raise EngineError(
-                f"the prompt's {len(ids)} tokens and {request.max_new_tokens} new ones exceed the model's context "
-                f"of {self.context}; ask for fewer new tokens or shorten the prompt"
+            raise ContextLengthError(
+                prompt_tokens=len(ids), max_new_tokens=request.max_new_tokens, context=self.context
             )
         return Prompt(ids, prefix)
 
@@ -80,25 +86,99 @@ class ChatTokenizer:
             raise EngineError(f"token {unknown[0]} in the prompt; the model knows 0 to {size - 1}")
         return list(ids)
 
-    def _render(self, request: GenerationRequest) -> list[int]:
+    def _dialogue(self, request: GenerationRequest) -> Prompt:
+        """Return the tokens of a dialogue, and what the assistant has said at their end."""
+        turns = [_without_thinking(message).to_dict() for message in _switched(request)]
+        marks = self._marks([*(turn["content"] for turn in turns), request.prefill])
+        for turn in turns:
+            turn["content"] = _replaced(turn["content"], marks)
+        rendered = self._render(turns, request)
+        opened = rendered.rstrip().endswith(THINK_OPEN)
+        said = _behind_tag(request.prefill) if opened and request.prefill else request.prefill
+        whole = rendered + _replaced(said, marks)
+        ids = self._encode_marked(whole, marks) if marks else self._encode(whole)
+        return Prompt(ids, THINK_OPEN * opened + said)
+
+    def _marks(self, texts: Sequence[str]) -> dict[str, str]:
+        """Return a mark, that stands in no text, for each special token that somebody has written in one."""
+        spoken = sorted((text for text in self._special if any(text in one for one in texts)), key=len, reverse=True)
+        fence = "\ue000"  # of Unicode's private use
+        while spoken and any(fence in text for text in texts):
+            fence += "\ue000"
+        return {text: f"{fence}{number}{fence}" for number, text in enumerate(spoken)}
+
+    def _render(self, turns: list[dict[str, Any]], request: GenerationRequest) -> str:
+        options = dict.fromkeys(TEMPLATE_ARGUMENTS, request.mode == "on") | {"tools": list(request.tools) or None}
         try:
-            turns = [message.to_dict() for message in with_switch(request.messages, request.mode)]
-            tokens: Any = self.hf_tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-        except SwitchError as error:
-            raise EngineError(str(error)) from error
+            text: Any = self.hf_tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False, **options
+            )
         except TemplateError as error:
             raise EngineError(f"the chat template refuses the dialogue: {error}; change its turns") from error
-        ids: list[int] = tokens["input_ids"]
+        return str(text)
+
+    def _encode_marked(self, text: str, marks: Mapping[str, str]) -> list[int]:
+        """Encode a dialogue in which marks stand for special tokens that somebody has written: they are text."""
+        pattern = "|".join(map(re.escape, sorted(self._special, key=len, reverse=True)))
+        ids: list[int] = []
+        for part in re.split(f"({pattern})", text):
+            if part in self._special:
+                ids.append(self._special[part])
+                continue
+            ids += self._plain(_replaced(part, {mark: spoken for spoken, mark in marks.items()}))
         return ids
 
+    @cached_property
+    def _plain(self) -> Callable[[str], list[int]]:
+        """What encodes a text and takes special tokens for text; a copy, because that is a state of tokenizers."""
+        if not self.hf_tokenizer.is_fast:
+            return partial(self.hf_tokenizer.encode, add_special_tokens=False, split_special_tokens=True)
+        plain: Any = Tokenizer.from_str(self.hf_tokenizer.backend_tokenizer.to_str())
+        plain.encode_special_tokens = True
+        return lambda text: plain.encode(text, add_special_tokens=False).ids if text else []
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the chat template tells the model of tools."""
+        return re.search(r"\{[%{][^{}]*\btools\b", str(self.hf_tokenizer.chat_template)) is not None
+
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens, without special ones."""
-        text: str = self.hf_tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        """Return the text of tokens, without special ones; thinking tags are kept."""
+        shown = [token for token in tokens if token not in self._hidden]
+        return str(self.hf_tokenizer.decode(shown, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.hf_tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+def _switched(request: GenerationRequest) -> tuple[Message, ...]:
+    try:
+        return with_switch(request.messages, request.mode)
+    except SwitchError as error:
+        raise EngineError(str(error)) from error
+
+
+def _without_thinking(message: Message) -> Message:
+    """Return an earlier turn of the assistant as its answer alone."""
+    if message.role != "assistant":
+        return message
+    split = split_thinking(message.content, "off")
+    thought = split.reasoning or message.content.lstrip().startswith(THINK_OPEN)
+    return replace(message, content=split.answer) if thought else message
+
+
+def _replaced(text: str, pairs: Mapping[str, str]) -> str:
+    for old, new in pairs.items():
+        text = text.replace(old, new)
+    return text
+
+
+def _behind_tag(prefill: str) -> str:
+    """Return the beginning of an answer as it continues a prompt that has opened the block."""
+    if prefill.lstrip().startswith(THINK_OPEN):
+        return prefill.lstrip().removeprefix(THINK_OPEN).lstrip("\n")
+    return f"{THINK_CLOSE}\n\n{prefill}"
 
 
 def load_chat_tokenizer(

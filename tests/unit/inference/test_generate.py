@@ -141,6 +141,6 @@ def test_a_chat_switches_modes(engine: HFEngine) -> None:
 
 def test_a_chat_remembers_until_the_context_is_full(engine: HFEngine) -> None:
     told = chat(engine, ["x" * 200, "y" * 200, "/new", QUESTION])
-    assert "context of 512" in told
+    assert "context length is 512" in told
     assert "/new forgets what was said" in told
     assert "The answer is" in told

@@ -48,7 +48,7 @@ def refused(response: httpx.Response, status: int, message: str, param: str | No
         ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
         ({"max_tokens": 1.5}, "valid integer (got 1.5)", "max_tokens"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "give one of them", None),
-        ({"max_tokens": 100_000}, "context of 512", None),
+        ({"max_tokens": 100_000}, "context length is 512", None),
         ({"stop": [""]}, "empty string", "stop"),
         ({"top_logprobs": 2}, "set logprobs=true", None),
         ({"logprobs": True, "top_logprobs": 21}, "less than or equal to 20", "top_logprobs"),
@@ -114,7 +114,7 @@ def test_conflicting_wishes_are_refused(live: Live, fields: dict[str, Any], mess
         ({"prompt": ""}, "no token"),
         ({"prompt": "x", "echo": True}, "echo"),
         ({"prompt": "x", "suffix": "y"}, "unknown field"),
-        ({"prompt": "x", "max_tokens": 600}, "context of 512"),
+        ({"prompt": "x", "max_tokens": 600}, "context length is 512"),
     ],
 )
 def test_a_bad_completion_is_refused(live: Live, body: dict[str, Any], message: str) -> None:

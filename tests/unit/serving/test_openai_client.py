@@ -85,8 +85,7 @@ def test_stop_strings_and_limits(client: openai.OpenAI) -> None:
     stopped = client.chat.completions.create(model=MODEL, messages=ASKED, stop=["answer", "zz"])
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("The ", "stop")
     cut = client.chat.completions.create(model=MODEL, messages=ASKED, max_completion_tokens=10)
-    message: Any = cut.choices[0].message
-    assert (message.content, message.reasoning, cut.choices[0].finish_reason) == ("", "2", "length")
+    assert cut.choices[0].message.content  # no limit ends within the thinking
 
 
 def test_log_probabilities(client: openai.OpenAI) -> None:
@@ -152,7 +151,7 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="model 'gpt' is not served here; served: tiny") as caught:
         client.chat.completions.create(model="gpt", messages=ASKED)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-    with pytest.raises(openai.BadRequestError, match="context of 512; ask for fewer new tokens"):
+    with pytest.raises(openai.BadRequestError, match="context length is 512"):
         client.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=500)
     with pytest.raises(openai.BadRequestError, match="temperature: Input should be less than or equal to 2"):
         client.chat.completions.create(model=MODEL, messages=ASKED, temperature=3)
