@@ -5,6 +5,8 @@ VENV := .venv
 # The exported tokenizer is proven under the newest transformers, which NeMo cannot be installed beside.
 VERIFY := .venv-verify
 PEERS := .venv-peers
+# Packages that tests put before those of .venv: Transformer Engine's Python sources, and the newest Megatron-Core.
+OVERLAYS := .overlays
 RUN := $(VENV)/bin/python
 
 .PHONY: demo test lint setup peers clean
@@ -22,7 +24,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 	$(RUN) tools/check_sizes.py
 
-setup: $(VENV)/.ready $(VERIFY)/.ready
+setup: $(VENV)/.ready $(VERIFY)/.ready $(OVERLAYS)/.ready
 
 $(VENV)/.ready: pyproject.toml requirements/constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +38,12 @@ $(VERIFY)/.ready: requirements/verify.txt
 	$(VERIFY)/bin/pip install $(PIP_FLAGS) --requirement requirements/verify.txt
 	touch $@
 
+$(OVERLAYS)/.ready: requirements/overlays/*.txt | $(VENV)/.ready
+	for list in requirements/overlays/*.txt; do \
+		$(RUN) -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(OVERLAYS)/$$(basename $$list .txt) --requirement $$list || exit 1; \
+	done
+	touch $@
+
 # What benchmarks/train_cpu.py compares with.
 peers: $(PEERS)/.ready
 
@@ -45,4 +53,4 @@ $(PEERS)/.ready: requirements/peers.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VERIFY) $(PEERS) outputs
+	rm -rf $(VENV) $(VERIFY) $(PEERS) $(OVERLAYS) outputs

@@ -1,6 +1,6 @@
-"""What NeMo and Megatron take for granted about CUDA, answered on a machine without it.
+"""What NeMo and Megatron take for granted about CUDA, answered where there is none or it is not to be used.
 
-Nothing here is imported by training code: `backend.runtime` applies it when CUDA is absent.
+Nothing here is imported by training code: `backend.runtime` applies it.
 """
 
 from collections.abc import Sequence
@@ -68,6 +68,16 @@ def _streams() -> Sequence[tuple[Any, str, Any]]:
     ]
 
 
+def _presence() -> Sequence[tuple[Any, str, Any]]:
+    if not torch.cuda.is_available():
+        return []
+    return [
+        (torch.cuda, "is_available", lambda: False),
+        (torch.cuda, "device_count", lambda: 0),
+        (torch.cuda.random, "device_count", lambda: 0),  # it reads and sets the generator of each device
+    ]
+
+
 def _moves() -> Sequence[tuple[Any, str, Any]]:
     def stay(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self
@@ -94,7 +104,6 @@ def _random_state() -> Sequence[tuple[Any, str, Any]]:
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
 
     return [
-        (torch.cuda, "default_generators", ()),
         (torch.cuda, "get_rng_state", lambda *args, **kwargs: torch.get_rng_state()),
         (torch.cuda, "manual_seed", torch.manual_seed),
         (random, "_get_cuda_rng_state", lambda *args, **kwargs: torch.get_rng_state()),
@@ -126,7 +135,28 @@ def _plain_kernels() -> Sequence[tuple[Any, str, Any]]:
     return [(GPTConfig, "__post_init__", without_cuda_kernels), (mlp, "bias_swiglu_impl", swiglu)]
 
 
+def _torch_optimizer() -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core import optimizer, utils
+    from megatron.core.optimizer import clip_grads
+    from megatron.core.optimizer import optimizer as wrappers
+
+    apply, scale = utils.local_multi_tensor_applier, utils.local_multi_tensor_scale
+    return [
+        (optimizer, "Adam", torch.optim.AdamW),
+        (optimizer, "USING_PYTORCH_OPTIMIZER", True),
+        (clip_grads, "l2_norm_impl", utils.local_multi_tensor_l2_norm),
+        *((module, "multi_tensor_applier", apply) for module in (clip_grads, wrappers)),
+        *((module, "multi_tensor_scale_impl", scale) for module in (clip_grads, wrappers)),
+    ]
+
+
+TORCH_OPTIMIZER = Patch(
+    "torch-optimizer",
+    "megatron.core.optimizer takes Adam, norms and scaling from TE or apex where they are installed, for CUDA only",
+    _torch_optimizer,
+)
 NO_CUDA = (
+    Patch("presence", "a GPU that is there and not to be used, which nemo, lightning and torch ask for", _presence),
     Patch("streams", "side streams in nemo.lightning.megatron_parallel.init_ddp and megatron's DDP", _streams),
     Patch("moves", ".cuda() in nemo's gpt_data_step and megatron's optimizer", _moves),
     Patch(

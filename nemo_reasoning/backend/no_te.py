@@ -59,6 +59,27 @@ def _adapters() -> Sequence[tuple[Any, str, Any]]:
     ]
 
 
+def _extra_state() -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.dict_utils import dict_list_map_outplace, extract_matching_values, merge
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+    from megatron.core.dist_checkpointing.serialization import load_sharded_metadata
+
+    load = dist_checkpointing.load
+
+    def without_absent_extra_state(sharded_state_dict: Any, checkpoint_dir: str, *args: Any, **kwargs: Any) -> Any:
+        written = load_sharded_metadata(checkpoint_dir)
+
+        def is_absent(value: Any) -> bool:
+            extra = isinstance(value, ShardedObject) and value.key.endswith("_extra_state")
+            return extra and value.unique_key not in written
+
+        absent, asked = extract_matching_values(sharded_state_dict, is_absent)
+        return merge(load(asked, checkpoint_dir, *args, **kwargs), dict_list_map_outplace(lambda _: None, absent))
+
+    return [(dist_checkpointing, "load", without_absent_extra_state)]
+
+
 def _rotary() -> Sequence[tuple[Any, str, Any]]:
     from megatron.core.transformer import attention
 
@@ -91,6 +112,12 @@ NO_TE = (
         _causal_batches,
     ),
     Patch("adapters", "nemo.collections.llm.peft fuses adapters and adapts the norm's output with TE only", _adapters),
+    Patch(
+        "extra-state",
+        "megatron's dist_checkpointing.load fails where a checkpoint lacks the final norm's extra state, which the "
+        "torch layers did not write before 0.2",
+        _extra_state,
+    ),
     Patch("rotary", "megatron.core.transformer.attention's rotary embedding without TE", _rotary),
     Patch("fused-kernels", "kernels of TE and apex that nemo's LlamaConfig turns on", _fused_kernels),
 )

@@ -29,6 +29,17 @@ class Backend:
 _held: list[Backend] = []
 
 
+def active() -> Backend:
+    """Return what the innermost `backend` block holds.
+
+    Raises:
+        BackendError: There is no such block.
+    """
+    if not _held:
+        raise BackendError("NeMo is used outside of `with backend(...)`")
+    return _held[-1]
+
+
 def detect() -> Backend:
     """Return what this machine has."""
     import torch
@@ -98,9 +109,12 @@ def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
         stack.enter_context(applied(patch))
         yield patch.name
     if not wanted.cuda:
-        from nemo_reasoning.backend.no_cuda import NO_CUDA, CudaOnCpu
+        # Before CUDA is hidden: what asks for a GPU while it is imported keeps the answer for the whole process.
+        import nemo.collections.llm  # noqa: F401
 
-        for patch in NO_CUDA:
+        from nemo_reasoning.backend.no_cuda import NO_CUDA, TORCH_OPTIMIZER, CudaOnCpu
+
+        for patch in NO_CUDA if wanted.transformer_engine else (*NO_CUDA, TORCH_OPTIMIZER):
             stack.enter_context(applied(patch))
             yield patch.name
         stack.enter_context(CudaOnCpu())

@@ -80,6 +80,12 @@ class TorchNorm(torch.nn.RMSNorm):
         """Return the norm of x [..., hidden_size], in its dtype."""
         return rms_norm(x, self.weight.to(x.dtype), self.eps)
 
+    def get_extra_state(self) -> None:
+        """Return nothing, under the key that Transformer Engine's norm asks of a checkpoint."""
+
+    def set_extra_state(self, state: Any) -> None:
+        """Ignore what Transformer Engine's norm saved: scales of FP8, which there are none of here."""
+
 
 class TorchAttention(MegatronModule):  # type: ignore[misc]
     """Causal grouped-query attention through `scaled_dot_product_attention`.

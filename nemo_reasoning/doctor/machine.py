@@ -14,6 +14,7 @@ from nemo_reasoning.backend.versions import DISTRIBUTIONS, find_problems, found_
 from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.doctor.facts import OWN_CONTAINER, Disk, Gpu, Machine, Torch
 from nemo_reasoning.doctor.sources import find_sources, has_token
+from nemo_reasoning.models.importer import FORMAT
 
 GIB = 2**30
 PACKAGES = (
@@ -131,7 +132,7 @@ def _version(name: str) -> str | None:
 def _imported(settings: DoctorSettings) -> bool:
     """Return whether `models.importer` has been here before."""
     stem = Path(settings.model.source).name.removesuffix(".gguf").lower()
-    return any(Path(settings.cache_dir).expanduser().glob(f"nemo/{stem}-*-{settings.model.dtype}"))
+    return any(Path(settings.cache_dir).expanduser().glob(f"nemo/{stem}-*-{settings.model.dtype}-v{FORMAT}"))
 
 
 def _hub_cache() -> Path:

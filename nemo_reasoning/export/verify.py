@@ -132,7 +132,7 @@ def load_hf_peft(folder: Path, *, base: Path, base_dtype: str, nf4: Nf4Base | No
     """Load a base model, as `load_base` does, with an exported adapter through peft."""
     from peft import PeftModel
 
-    model: Any = PeftModel.from_pretrained(load_base(base, dtype=base_dtype, nf4=nf4), str(folder))
+    model: Any = PeftModel.from_pretrained(load_base(base, dtype=base_dtype, nf4=nf4), str(folder), torch_device="cpu")
     return model.eval()
 
 

@@ -11,6 +11,7 @@ from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.hub import BaseModel
 
+FORMAT = 2  # of an imported model; 1 lacked the extra state that Transformer Engine's final norm asks for
 PROCESS_GROUP_VARIABLES = {
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
@@ -31,14 +32,14 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
         ModelSourceError: The import failed; the message holds the end of its output.
     """
     stem = Path(base.name).name.removesuffix(".gguf").lower()
-    return cached_folder(
-        cache_dir / "nemo" / f"{stem}-{base.revision[:16]}-{dtype}", lambda out: _import_apart(base.path, out, dtype)
-    )
+    name = f"{stem}-{base.revision[:16]}-{dtype}-v{FORMAT}"
+    return cached_folder(cache_dir / "nemo" / name, lambda out: _import_apart(base.path, out, dtype))
 
 
 def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     command = [sys.executable, "-m", "nemo_reasoning.models.importer", str(hf_path), str(out), dtype]
     alone = {key: value for key, value in os.environ.items() if key not in PROCESS_GROUP_VARIABLES}
+    alone["CUDA_VISIBLE_DEVICES"] = ""  # the import takes main memory only
     done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-20:])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nemo_reasoning.backend.runtime import without_leftovers
+from nemo_reasoning.backend.runtime import active, without_leftovers
 from nemo_reasoning.config.train import SftSettings
 
 
@@ -32,7 +32,7 @@ def open_nemo_model(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> 
     model.config.params_dtype, model.config.bf16 = dtype, False
     model.config.fp8 = None  # a run with FP8 records it
     trainer = nl.Trainer(
-        accelerator="auto",
+        accelerator="gpu" if active().cuda else "cpu",
         devices=1,
         strategy=nl.MegatronStrategy(ddp="pytorch", setup_optimizers=False, use_te_rng_tracker=False),
         logger=False,

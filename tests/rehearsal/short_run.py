@@ -1,8 +1,8 @@
-"""Train a random two-layer Llama for four steps and print, as JSON, what came of it.
+"""Train a random two-layer Llama for a few steps, or go on, and print what came of it as JSON.
 
-    PYTHONPATH=REPOSITORY python tests/rehearsal/short_run.py FOLDER [overrides of sft_lora]
+    PYTHONPATH=OVERLAY:REPOSITORY python tests/rehearsal/short_run.py FOLDER [overrides of sft_lora]
 
-The folder may hold the run of another release of Megatron-Core, which then goes on.
+The folder may hold the run of other releases of NeMo and Megatron-Core, which then goes on.
 """
 
 import json
@@ -20,18 +20,9 @@ def main(folder: Path, overrides: list[str]) -> None:
     from nemo_reasoning.artifacts import installed_version
     from nemo_reasoning.backend.runtime import backend
     from nemo_reasoning.training.loggers import read_metrics
-    from nemo_reasoning.training.train import TrainingInputs
 
     with backend(cuda=False, transformer_engine=False) as active:
-        if (folder / "nemo").is_dir():
-            from nemo_reasoning.data.chat import ChatFormatter, load_template
-
-            formatter = ChatFormatter.load(folder / "hf", template=load_template("chatml"))
-            inputs = TrainingInputs(
-                base=folder / "nemo", tokenizer=folder / "hf", formatter=formatter, data=folder / "data"
-            )
-        else:
-            inputs = prepare_inputs(folder)
+        inputs = inputs_of(folder) if (folder / "nemo").is_dir() else prepare_inputs(folder)
         run = train_here(inputs, folder / "run", *overrides)
     steps = read_metrics(run / "metrics.jsonl")
     answer = {
@@ -41,6 +32,15 @@ def main(folder: Path, overrides: list[str]) -> None:
         "grad_norm": [step["grad_norm"] for step in steps],
     }
     print(json.dumps(answer), file=sys.__stdout__)
+
+
+def inputs_of(folder: Path) -> object:
+    """Return what `prepare_inputs` left in a folder."""
+    from nemo_reasoning.data.chat import ChatFormatter, load_template
+    from nemo_reasoning.training.train import TrainingInputs
+
+    formatter = ChatFormatter.load(folder / "hf", template=load_template("chatml"))
+    return TrainingInputs(base=folder / "nemo", tokenizer=folder / "hf", formatter=formatter, data=folder / "data")
 
 
 if __name__ == "__main__":

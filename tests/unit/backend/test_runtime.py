@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from nemo_reasoning.backend.no_cuda import NO_CUDA
+from nemo_reasoning.backend.no_cuda import NO_CUDA, TORCH_OPTIMIZER
 from nemo_reasoning.backend.no_te import NO_TE
 from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.backend.runtime import Backend, backend, resolve
@@ -33,7 +33,7 @@ def _values(patches: tuple[Patch, ...]) -> list[object]:
 
 
 def test_every_patch_is_named_documented_and_undone() -> None:
-    patches = NO_CUDA + NO_TE
+    patches = (*NO_CUDA, TORCH_OPTIMIZER, *NO_TE)
     before = _values(patches)
     with backend(cuda=False, transformer_engine=False) as active:
         assert set(active.patches) == {patch.name for patch in patches} | {"cuda-on-cpu"}

@@ -8,7 +8,7 @@ import pytest
 
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel
-from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.importer import FORMAT, import_base
 
 BASE = BaseModel(name="meta-llama/Llama-3.1-8B-Instruct", path=Path("/hub/snapshot"), revision="0123456789abcdef0123")
 
@@ -36,7 +36,8 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_folder_is_named_after_source_revision_and_dtype(
     python: Path, tmp_path: Path, base: BaseModel, dtype: str, name: str
 ) -> None:
-    assert import_base(base, dtype=dtype, cache_dir=tmp_path / "cache") == tmp_path / "cache" / "nemo" / name
+    imported = import_base(base, dtype=dtype, cache_dir=tmp_path / "cache")
+    assert imported == tmp_path / "cache" / "nemo" / f"{name}-v{FORMAT}"
 
 
 def test_an_imported_model_is_not_imported_again(python: Path, tmp_path: Path) -> None:
@@ -55,6 +56,7 @@ def test_the_process_belongs_to_no_group(python: Path, tmp_path: Path, monkeypat
     names = {line.partition("=")[0] for line in (imported / "environment").read_text().splitlines()}
 
     assert "KEPT" in names
+    assert "CUDA_VISIBLE_DEVICES=" in (imported / "environment").read_text().splitlines()
     assert not names & {"RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK"}
     module, hf_path, _, dtype = (imported / "arguments").read_text().splitlines()[1:]
     assert (module, hf_path, dtype) == ("nemo_reasoning.models.importer", "/hub/snapshot", "float32")

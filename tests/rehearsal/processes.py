@@ -1,0 +1,47 @@
+"""Processes of the rehearsal: Python with stand-ins and overlays before the installed packages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning.models.importer import PROCESS_GROUP_VARIABLES
+
+REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+OVERLAYS = REPOSITORY / ".overlays"
+TRANSFORMER_ENGINE = OVERLAYS / "transformer-engine"
+
+
+def run(*arguments: str | Path, overlays: tuple[Path, ...] = (), check: bool = True, **environment: str) -> str:
+    """Return what a Python process printed, errors included.
+
+    Args:
+        arguments: Of Python.
+        overlays: Folders whose packages go before the installed ones.
+        check: Whether to fail where the process does.
+        environment: Variables besides this process's, such as REHEARSE_TE="1".
+    """
+    for overlay in overlays:
+        assert overlay.is_dir(), f"{overlay} is missing: `make setup` downloads it"
+    path = os.pathsep.join(str(folder) for folder in (HERE / "stand_ins", *overlays, REPOSITORY))
+    alone = {key: value for key, value in os.environ.items() if key not in PROCESS_GROUP_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**alone, "PYTHONPATH": path, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert not check or done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def last_json(output: str, marker: str = "") -> Any:
+    """Return the last line of an output that is JSON behind a marker."""
+    line = next(line for line in reversed(output.splitlines()) if line.startswith(f"{marker}{{"))
+    return json.loads(line.removeprefix(marker))
