@@ -5,24 +5,42 @@ from collections.abc import Iterator, Sequence
 
 from nemo_reasoning.answers.equality import answers_equal
 from nemo_reasoning.answers.extraction import statements
-from nemo_reasoning.answers.quantities import plain
+from nemo_reasoning.answers.languages import ARTICLE, LABELS, OPTION, RIGHT
+from nemo_reasoning.answers.text import digits, normalize
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_OPEN, _CLOSE = r"[\s(\[{*_\"'`$]*", r"[)\]}*_\"'`$]*"
-_NOUN = r"(?:(?:most likely|probably|clearly|definitely|indeed|the)\s+)*(?:(?:option|choice|letter|answer)\s*:?\s*)?"
-_LETTER = re.compile(rf"{_OPEN}{_NOUN}({_OPEN})([A-Za-z])({_CLOSE})(?=$|[\s.,:;\-–—])(.*)", re.DOTALL)
+_BEFORE, _AFTER = r"[\s(\[{<（【「『*_\"'`$#]{0,12}", r"[)\]}>）】」』*_\"'`$]{0,12}"
+_NOUN = rf"(?:(?:most likely|probably|clearly|definitely|indeed|{ARTICLE})\s+|l['’])*(?:{OPTION}\s*:?\s*)?"
+_LABEL = f"[A-Za-z{''.join(LABELS)}]"
+_END = r"(?=$|[\s.,:;\-–—。，、：；।۔\\]|[^\x00-\x7f\w]|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])"
+_LETTER = re.compile(rf"{_BEFORE}{_NOUN}({_BEFORE})({_LABEL})({_AFTER}){_END}(.*)", re.DOTALL | re.IGNORECASE)
+_MARKED_LETTER = rf"(?-i:{_BEFORE}[A-Z]{_AFTER})"
 _CHOSEN = re.compile(
-    rf"\b(?:(?:correct|right|best)\s+(?:option|choice|one)\s*(?:is|:)|(?:choose|select|pick|go with))\s+"
-    rf"({_NOUN}{_OPEN}[A-Z]{_CLOSE})(?![\w'’])",
+    r"\b(?:choose|select|pick|go(?:ing)? with|elijo|escojo|selecciono|je choisis|ich w[äa]hle|escolho|выбираю|memilih)"
+    rf"\s+({_NOUN}{_MARKED_LETTER})(?![\w'’])",
     re.IGNORECASE,
 )
+_BARE_LETTER = r"(?-i:(?<![\w'’])[(\[*_\"]{0,6}[A-Z][)\]*_\"]{0,6})"
 _CALLED = re.compile(
-    rf"\b(?:option|choice|answer)\s+{_OPEN}([A-Z]){_CLOSE}\s+is\s+(?:the\s+)?(?:correct|right|best)", re.IGNORECASE
+    rf"({OPTION}\s*{_MARKED_LETTER}|{_BARE_LETTER})"
+    rf"\s*(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)?\s*{RIGHT}(?!\w*\s*(?:only|if|when)\b)",
+    re.IGNORECASE,
 )
-_SEVERAL = re.compile(r"\s*(?:and|or|/|,|&)\s*(?:option|choice)?\s*[(\[]?[A-Z][)\]]?(?![\w'’])")
-_REASON = re.compile(r"\s+(?:because|since|as|for|which|is|due)\b", re.IGNORECASE)
+_OTHER_SUBJECT = re.compile(
+    r"\b(?:statement|assertion|reason|claim|step|part|case|figure|point|person|not)\s*$", re.IGNORECASE
+)
+_SEVERAL = re.compile(
+    r"[\s,]*(?:(?:and|or|y|o|et|ou|und|oder|e|и|или|और|या|dan|atau|ve|veya|và|hoặc|و|أو|یا)\s"
+    r"|或者?|和|与|及|以及|、|と|または|와|과|또는|[/,&+])\s*(?:option|choice)?\s*[(\[]?[A-Z][)\]]?(?![\w'’])"
+)
+_REASON = re.compile(r"\s+(?:because|since|as|for|which|is|due|porque|car|weil|ya que|denn)\b", re.IGNORECASE)
+_TEXT_IS_RIGHT = re.compile(
+    rf"^[^\S\n]*([^\n.!?]{{1,200}}?)\s+(?:is|would be|must be)\s+{RIGHT}\s+(?:answer|option|choice)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _FIRST_FINAL = re.compile(r"The final answer is ([A-D])")
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|boxed|fbox)\s*\{([^{}]*)\}")
 
 
 def first_final_letter(text: str) -> str | None:
@@ -45,6 +63,7 @@ def extract_choice(text: str, *, choices: Sequence[str]) -> str | None:
         text: What the model answered, without its thinking.
         choices: Texts of the choices in the order shown: the first is A.
     """
+    text = digits(text)
     for _, phrase in sorted(_stated(text), reverse=True):
         if letter := _named(phrase, choices):
             return letter
@@ -57,25 +76,30 @@ def extract_choice(text: str, *, choices: Sequence[str]) -> str | None:
 
 def _stated(text: str) -> Iterator[tuple[int, str]]:
     yield from statements(text)
-    for pattern in (_CHOSEN, _CALLED):
-        for match in pattern.finditer(text):
+    for match in _CHOSEN.finditer(text):
+        yield match.start(), match[1]
+    for match in _CALLED.finditer(text):
+        if not _OTHER_SUBJECT.search(text[: match.start()]):
             yield match.start(), match[1]
+    for match in _TEXT_IS_RIGHT.finditer(text):
+        yield match.start(), match[1]
 
 
 def _named(phrase: str, choices: Sequence[str]) -> str | None:
     """Return the letter a statement names."""
-    bare = re.sub(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", phrase).strip()
+    bare = _TEXT.sub(r"\1", _TEXT.sub(r"\1", phrase)).strip()
     match = _LETTER.match(bare)
     if match is None:
         return _by_text(bare, choices)
-    before, letter, after, rest = match.groups()
+    before, label, after, rest = match.groups()
+    letter = LABELS.get(label, label)
     wrapped = bool(before.strip(" ") or after)
     upper = letter.upper()
-    if LETTERS.index(upper) >= len(choices) or (letter.islower() and rest.strip(" .") and not wrapped):
+    if upper not in LETTERS[: len(choices)] or (letter.islower() and rest.strip(" .") and not wrapped):
         return _by_text(bare, choices)
     if _SEVERAL.match(rest):
         return None
-    if rest.startswith(" ") and not wrapped and letter in "AI" and not _REASON.match(rest):  # may be a word
+    if rest.startswith(" ") and not wrapped and letter in "AIEOaeioYy" and not _REASON.match(rest):  # may be a word
         return upper if _same(rest, choices[LETTERS.index(upper)]) else _by_text(bare, choices)
     return upper
 
@@ -87,19 +111,21 @@ def _by_text(phrase: str, choices: Sequence[str]) -> str | None:
 
 
 def _same(phrase: str, choice: str) -> bool:
-    return answers_equal(phrase.strip(" .:-*"), choice.strip(" .")) if plain(phrase) else False
+    return bool(normalize(phrase)) and answers_equal(phrase.strip(" .:-*–—。"), choice.strip(" ."))
 
 
 def _alone(line: str, choices: Sequence[str]) -> str | None:
     """Return the letter of a line that is a choice: its letter, its text, or both."""
-    match = _LETTER.fullmatch(line.strip())
-    if match is None or LETTERS.index(match[2].upper()) >= len(choices):
+    bare = _TEXT.sub(r"\1", line.strip())
+    match = _LETTER.fullmatch(bare)
+    if match is None or LABELS.get(match[2], match[2]).upper() not in LETTERS[: len(choices)]:
         return _by_text(line, choices)
-    before, letter, after, rest = match.groups()
-    upper = letter.upper()
-    if not rest.strip(" .:*") and (letter.isupper() or before.strip() or after):
+    before, label, after, rest = match.groups()
+    upper = LABELS.get(label, label).upper()
+    marked = not label.islower() or before.strip() or after or line.strip() == label
+    if marked and (not rest.strip(" .:*。") or (rest[:1] in ",;:" and _REASON.match(" " + rest[1:].lstrip()))):
         return upper
-    stated = rest.lstrip(" .:)-*")
+    stated = rest.lstrip(" .:)-*–—")
     if stated and _same(stated, choices[LETTERS.index(upper)]):
         return upper
     return _by_text(line, choices)

@@ -1,188 +1,223 @@
-"""Tell whether two answers are the same: numbers, units, tuples, intervals, sets, LaTeX, words."""
+"""Tell whether two answers are the same: numbers, units, tuples, intervals, sets, formulas, words."""
 
-import logging
 import re
-import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from fractions import Fraction
 
-from nemo_reasoning.answers.quantities import parse_quantity, plain, same_quantity
-from nemo_reasoning.errors import BackendError
+from nemo_reasoning.answers.formula import Node, negated, number, product
+from nemo_reasoning.answers.symbolic import proportional, rational, same_formula
+from nemo_reasoning.answers.text import normalize
+from nemo_reasoning.answers.tokens import UnparsedError
+from nemo_reasoning.answers.units import PERCENT
+from nemo_reasoning.answers.values import Group, Relation, Scalar, Value, name_of, readings
 
-_COMMAND = re.compile(r"\\[a-z]+")
-_FUNCTIONS = re.compile(r"\b(?:sqrt|sin|cos|tan|cot|sec|csc|log|exp|infinity|inf|pi|arc(?:sin|cos|tan)|min|max|mod)\b")
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_NUMERIC = re.compile(r"[\d\\^+*/=\-<>|()\[\]{}]|^[a-z]$")
-_NUMERAL = re.compile(r"\d_\{?\d")  # in another base than ten, which math-verify drops
-_UNBOUNDED = re.compile(r"\^[^,]*\^[^,]*\^|\^\s*\{?\s*\(?[+-]?\d{4,}|\d{4,}\s*!|!\s*!|\d{200,}")
-_LONGEST = 400  # characters of an answer that is parsed as mathematics
-_SECONDS = 5
-_ASSIGNED = re.compile(r"(?:[a-z](?:_\{?\w\}?)?|[a-z]\([a-z]\))\s*(?:=|\\in\b)\s*([^=<>]+)")
-_UNION = re.compile(r"\\cup\b|∪")
-_DECIMAL = re.compile(r"(?<![\w.])(\d*)\.(\d+)")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
-_PLAIN_NAMES = (
-    (re.compile(r"(?<![\\a-z])(?:infinity|infty|inf|oo)\b"), r"\\infty "),
-    (re.compile(r"(?<![\\a-z])pi\b"), r"\\pi "),
-    (re.compile(r"\*\*"), "^"),
-    (re.compile(r"√\s*(\d+)"), r"\\sqrt{\1}"),
-)
-
-
-class _Collection(NamedTuple):
-    """Several answers in one.
-
-    Attributes:
-        opening: Bracket in front; empty for a bare list.
-        items: What stands between the commas.
-        closing: Bracket behind.
-    """
-
-    opening: str
-    items: list[str]
-    closing: str
-
-    @property
-    def ordered(self) -> bool:
-        return self.opening in ("(", "[")
+_LONGEST = 400  # characters of an answer that is read as mathematics
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathit|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_WORDS = re.compile(r"[^\W\d_]{3,}|\bno\b", re.IGNORECASE)
+_INFINITY = Node("constant", "inf")
 
 
 def answers_equal(first: str, second: str) -> bool:
     r"""Tell whether two answers are the same.
 
-    Numbers compare by exact value ("1,234" equals "1234.0", "0.5" equals "1/2", 0.333 and 1/3 differ); a
-    unit counts only where both have one. Tuples and intervals compare in order and with their brackets,
-    sets and bare lists in any order. LaTeX and formulas compare as mathematics, exactly too. Other text
-    compares by its words, in any case.
-
-    Raises:
-        BackendError: Formulas have to be compared and math-verify is not installed.
+    Both are read from end to end, as numbers, formulas, tuples, sets, equations; where one cannot be, they are the
+    same only if they are spelled the same. Nothing is rounded: "1,234" equals "1234.0" and "0.5" equals "1/2", 0.333
+    and 1/3 differ. Formulas are equal if that is proven. A unit counts only where both have one, and units of one
+    kind are converted exactly. Tuples and intervals compare in order and with their brackets, sets and bare lists in
+    any order. Words compare in any case.
     """
-    left, right = _unassigned(plain(first), plain(second))
-    quantities = parse_quantity(left), parse_quantity(right)
-    if quantities[0] is not None and quantities[1] is not None:
-        return same_quantity(quantities[0], quantities[1])
-    if left.replace(" ", "") == right.replace(" ", ""):
+    left, right = normalize(first), normalize(second)
+    if spelled(left) == spelled(right):
         return True
-    if not left or not right:
+    if not left or not right or max(len(left), len(right)) > _LONGEST:
         return False
-    collections = _collection(left), _collection(right)
-    if collections[0] is not None and collections[1] is not None:
-        return _same_collection(collections[0], collections[1])
-    return _is_formula(left) and _is_formula(right) and _same_formula(left, right)
+    return any(_at_top(one, other) for one in readings(left) for other in readings(right))
 
 
-def _unassigned(left: str, right: str) -> tuple[str, str]:
-    """Take "x =" off an answer where the other one names no variable."""
-    matches = _ASSIGNED.fullmatch(left), _ASSIGNED.fullmatch(right)
-    if matches[0] and not matches[1]:
-        return matches[0][1].strip(), right
-    if matches[1] and not matches[0]:
-        return left, matches[1][1].strip()
-    return left, right
+def as_number(answer: str) -> Fraction | None:
+    """Return the exact number that an answer is, whatever its unit, or None if it is anything else."""
+    bare = normalize(answer)
+    found = readings(bare) if len(bare) <= _LONGEST else []
+    try:
+        return next(
+            (value for one in found if isinstance(one, Scalar) and (value := rational(one.formula)) is not None), None
+        )
+    except UnparsedError:
+        return None
 
 
-def _collection(text: str) -> _Collection | None:
-    """Return the members of a tuple, interval, set, union or list, or None if it has fewer than two."""
-    bare = text.replace("\\{", "{").replace("\\}", "}").replace("\\lbrace", "{").replace("\\rbrace", "}")
-    union = _split(bare, _UNION)
-    if len(union) > 1:
-        return _Collection("", union, "")
-    if _enclosed(bare) and len(inner := _split(bare[1:-1], re.compile("[,;]"))) > 1:
-        return _Collection(bare[0], inner, bare[-1])
-    if _enclosed(bare) and bare[0] == "{":
-        return _Collection("{", [bare[1:-1].strip()], "}")
-    listed = _split(bare, re.compile(r"[,;](?:\s*and\b|\s*or\b)?|\band\b|\bor\b"))
-    items = [sign for item in listed for sign in _signs(item)]
-    return _Collection("", items, "") if len(items) > 1 else None
+def spelled(text: str) -> str:
+    """Return a text without mark-up and superfluous space; words lose their case, symbols do not."""
+    bare = _TEXT.sub(r" \1 ", text)
+    bare = re.sub(r"(?<![^\W_]) +| +(?![^\W_])", "", " ".join(bare.split()))
+    return bare.casefold() if _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", bare)) else bare
 
 
-def _enclosed(text: str) -> bool:
-    """Whether the first bracket closes at the very end, by any closing bracket: intervals mix them."""
-    if len(text) < 2 or text[0] not in _CLOSING or text[-1] not in ")]}":
+def _at_top(first: Value, second: Value) -> bool:
+    """Compare whole answers: "x =" may stand in front of one of them."""
+    try:
+        left, right = _last_of_chain(first), _last_of_chain(second)
+        if name_of(left) is not None and name_of(right) is None and not isinstance(right, Relation):
+            return _any_same(_right_side(left), (right,))
+        if name_of(right) is not None and name_of(left) is None and not isinstance(left, Relation):
+            return _any_same((left,), _right_side(right))
+        return _same(left, right)
+    except UnparsedError:  # one of them has no value
         return False
-    depth = 0
-    for place, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if depth == 0:
-            return place == len(text) - 1
+
+
+def _right_side(value: Value) -> Sequence[Value]:
+    return value.sides[1] if isinstance(value, Relation) else (value,)
+
+
+def _last_of_chain(value: Value) -> Value:
+    """Return the value of "2 + 3 = 5", and "x = 5" of "x = 2 + 3 = 5", where the equations hold."""
+    if not isinstance(value, Relation) or set(value.operators) != {"="}:
+        return value
+    named = name_of(value._replace(operators=("=",), sides=value.sides[:2])) is not None
+    computed = value.sides[1:] if named else value.sides
+    numbers = [next((one for one in side if isinstance(one, Scalar)), None) for side in computed]
+    if len(computed) < 2 or any(one is None or _has_symbols(one.formula) for one in numbers):
+        return value
+    if not all(_any_same(side, computed[-1]) for side in computed[:-1]):
+        return value
+    return Relation(("=",), (value.sides[0], computed[-1])) if named else computed[-1][0]
+
+
+def _has_symbols(formula: Node) -> bool:
+    return formula.kind == "symbol" or any(map(_has_symbols, formula.parts))
+
+
+def _any_same(first: Sequence[Value], second: Sequence[Value]) -> bool:
+    return any(_same(one, other) for one in first for other in second)
+
+
+def _same(first: Value, second: Value) -> bool:
+    if isinstance(first, Scalar) and isinstance(second, Scalar):
+        return _same_scalar(first, second)
+    if isinstance(first, Relation) and isinstance(second, Relation):
+        return _same_relation(first, second)
+    if isinstance(first, Group) and isinstance(second, Group):
+        return _same_group(first, second)
+    if isinstance(second, Group):
+        first, second = second, first
+    if isinstance(first, Group) and isinstance(second, Scalar):
+        cells = _cells(first)
+        return cells is not None and second.unit is None and same_formula(cells, second.formula)
+    if isinstance(first, Group) and isinstance(second, Relation):
+        interval = _interval(second)
+        return interval is not None and first.kind == "tuple" and _same_group(first, interval)
     return False
 
 
-def _split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Split at separators outside of all brackets."""
-    items, start, depth = [], 0, 0
-    for match in re.finditer(rf"(?P<open>[(\[{{])|(?P<close>[)\]}}])|{separator.pattern}", text):
-        depth += bool(match["open"]) - bool(match["close"])
-        if depth == 0 and not match["open"] and not match["close"]:
-            items.append(text[start : match.start()].strip())
-            start = match.end()
-    return [item for item in [*items, text[start:].strip()] if item]
+def _same_scalar(first: Scalar, second: Scalar) -> bool:
+    one, other = first.unit, second.unit
+    if one is None and other is None:
+        return same_formula(first.formula, second.formula)
+    if one is not None and other is not None:
+        return one.powers == other.powers and same_formula(
+            product(number(one.scale), first.formula), product(number(other.scale), second.formula)
+        )
+    measured, bare = (first, second) if other is None else (second, first)
+    if measured.unit == PERCENT:
+        return same_formula(measured.formula, bare.formula) or same_formula(
+            measured.formula, product(number(100), bare.formula)
+        )
+    return measured.certain and same_formula(measured.formula, bare.formula)
 
 
-def _signs(item: str) -> list[str]:
-    r"""Return both values of an item with \pm."""
-    if "\\pm" not in item and "±" not in item:
-        return [item]
-    bare = item.replace("\\pm", "±")
-    return [bare.replace("±", "+").lstrip("+ "), bare.replace("±", "-")]
-
-
-def _same_collection(left: _Collection, right: _Collection) -> bool:
-    if len(left.items) != len(right.items):
+def _same_group(first: Group, second: Group) -> bool:
+    kinds = {first.kind, second.kind}
+    if kinds == {"set"}:
+        return _contains(first.items, second.items) and _contains(second.items, first.items)
+    if len(first.items) != len(second.items):
         return False
-    if left.opening and right.opening:
-        brackets = (left.opening, left.closing) == (right.opening, right.closing)
-        if not brackets:
-            return False
-    if left.ordered or right.ordered:
-        return all(answers_equal(one, other) for one, other in zip(left.items, right.items, strict=True))
-    return _same_members(left.items, right.items)
+    if kinds == {"tuple"}:
+        return first.brackets == second.brackets and _in_order(first, second)
+    if kinds == {"tuple", "list"}:
+        brackets = first.brackets or second.brackets
+        return brackets in ("()", "[]") and _in_order(first, second)
+    return kinds in ({"list"}, {"union"}, {"list", "set"}) and _in_any_order(first.items, second.items)
 
 
-def _same_members(left: Sequence[str], right: Sequence[str]) -> bool:
-    remaining = list(right)
-    for item in left:
-        found = next((place for place, other in enumerate(remaining) if answers_equal(item, other)), None)
-        if found is None:
+def _in_order(first: Group, second: Group) -> bool:
+    return all(map(_any_same, first.items, second.items))
+
+
+def _contains(items: Sequence[Sequence[Value]], others: Sequence[Sequence[Value]]) -> bool:
+    return all(any(_any_same(item, other) for item in items) for other in others)
+
+
+def _in_any_order(first: Sequence[Sequence[Value]], second: Sequence[Sequence[Value]]) -> bool:
+    remaining = list(second)
+    for item in first:
+        place = next((place for place, other in enumerate(remaining) if _any_same(item, other)), None)
+        if place is None:
             return False
-        del remaining[found]
+        del remaining[place]
     return True
 
 
-def _is_formula(text: str) -> bool:
-    """Whether a text may be parsed as mathematics: no words, and nothing that takes for ever to compute."""
-    bare = _FUNCTIONS.sub(" ", _COMMAND.sub(" ", text))
-    return (
-        len(text) <= _LONGEST
-        and not _WORD.search(bare)
-        and _NUMERIC.search(text) is not None
-        and not _NUMERAL.search(text)
-        and not _UNBOUNDED.search(text)
-    )
+def _cells(group: Group) -> Node | None:
+    """Return a vector in round brackets, or a list of rows in square ones, as a matrix."""
+    if group.kind != "tuple":
+        return None
+    if group.brackets == "()":
+        cells = [one.formula for item in group.items for one in item[:1] if isinstance(one, Scalar) and not one.unit]
+        return Node("matrix", (len(cells), 1), tuple(cells)) if len(cells) == len(group.items) else None
+    rows = [one for item in group.items for one in item[:1] if isinstance(one, Group) and one.brackets == "[]"]
+    lines = [[_cells(row._replace(brackets="()"))] for row in rows]
+    if len(rows) != len(group.items) or any(line[0] is None for line in lines) or group.brackets != "[]":
+        return None
+    if len({len(row.items) for row in rows}) != 1:
+        return None
+    cells = [cell for (line,) in lines if line is not None for cell in line.parts]
+    return Node("matrix", (len(rows), len(rows[0].items)), tuple(cells))
 
 
-def _same_formula(left: str, right: str) -> bool:
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        raise BackendError("formulas are compared with math-verify: pip install math-verify") from error
-    # Its time limit is an alarm signal, which only the main thread of a process can receive.
-    seconds = _SECONDS if threading.current_thread() is threading.main_thread() else None
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    parsed: list[Any] = [
-        parse(f"${_latex(text)}$", parsing_timeout=seconds, raise_on_error=False) for text in (left, right)
-    ]
-    if not all(parsed):
-        return False
-    return any(
-        verify(gold, target, timeout_seconds=seconds, raise_on_error=False)
-        for gold, target in (parsed, reversed(parsed))
-    )
+def _same_relation(first: Relation, second: Relation) -> bool:
+    names = name_of(first), name_of(second)
+    if names[0] is not None and names[0] == names[1] and first.operators == second.operators:
+        return _any_same(first.sides[1], second.sides[1])
+    if first.operators == second.operators and all(map(_any_same, first.sides, second.sides)):
+        return True
+    intervals = _interval(first), _interval(second)
+    if intervals[0] is not None and intervals[1] is not None:
+        return _variable(first) == _variable(second) and _same_group(intervals[0], intervals[1])
+    if {first.operators, second.operators} == {("!=",)}:
+        return all(map(_any_same, first.sides, second.sides[::-1]))
+    if {first.operators, second.operators} == {("=",)}:
+        left, right = _difference(first), _difference(second)
+        return left is not None and right is not None and proportional(left, right)
+    return False
 
 
-def _latex(text: str) -> str:
-    """Return a formula as LaTeX (people also write pi, ** and infinity), with exact decimals."""
-    for pattern, replacement in _PLAIN_NAMES:
-        text = pattern.sub(replacement, text)
-    return _DECIMAL.sub(lambda match: rf"\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}", text)
+def _difference(relation: Relation) -> Node | None:
+    sides = [one.formula for side in relation.sides for one in side[:1] if isinstance(one, Scalar) and not one.unit]
+    return Node("add", None, (sides[0], negated(sides[1]))) if len(sides) == 2 else None
+
+
+def _variable(relation: Relation) -> Node | None:
+    """Return the one symbol that an inequality bounds."""
+    names = [one.formula for side in relation.sides for one in side[:1] if isinstance(one, Scalar) and one.unit is None]
+    symbols = [formula for formula in names if formula.kind == "symbol"]
+    others = [formula for formula in names if formula.kind != "symbol"]
+    if len(names) != len(relation.sides) or len(symbols) != 1 or any(map(_has_symbols, others)):
+        return None
+    return symbols[0]
+
+
+def _interval(relation: Relation) -> Group | None:
+    """Return where an inequality in one symbol holds: -1 < x <= 2 is (-1, 2]."""
+    variable = _variable(relation)
+    if variable is None or not set(relation.operators) <= {"<", "<="}:
+        return None
+    sides = list(relation.sides)
+    place = next(place for place, side in enumerate(sides) if side[0] == Scalar(variable))
+    if (len(sides), place) not in ((2, 0), (2, 1), (3, 1)):
+        return None
+    low: tuple[Value, ...] = (Scalar(negated(_INFINITY)),) if place == 0 else sides[0]
+    high: tuple[Value, ...] = (Scalar(_INFINITY),) if place == len(sides) - 1 else sides[-1]
+    left = "[" if place > 0 and relation.operators[0] == "<=" else "("
+    right = "]" if place < len(sides) - 1 and relation.operators[-1] == "<=" else ")"
+    return Group("tuple", left + right, (low, high))

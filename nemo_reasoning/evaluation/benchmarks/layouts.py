@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from nemo_reasoning.answers.choices import LETTERS
-from nemo_reasoning.answers.quantities import parse_quantity, plain
+from nemo_reasoning.answers.equality import as_number
 from nemo_reasoning.config.evaluate import BenchmarkLayout
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.files import FileRow
@@ -95,7 +95,7 @@ def _jsonl(row: FileRow) -> Question:
         question_id = str(values.get("id") or _place(row))
         return choice_question(id=question_id, text=values["question"], choices=choices, right=right, subject=subject)
     answer = str(values["answer"])
-    kind = values.get("kind") or ("number" if parse_quantity(plain(answer)) else "text")
+    kind = values.get("kind") or ("number" if as_number(answer) is not None else "text")
     if kind not in _KINDS:
         raise ValueError(f"kind is {kind!r}, not one of {', '.join(_KINDS)}")
     return _open(row, text=values["question"], answer=answer, kind=kind, subject=subject)
