@@ -137,6 +137,11 @@ class TrainerSettings:
                 f"trainer.fp8={self.fp8.value} with trainer.precision={self.precision}: FP8 is for products in "
                 "bfloat16; set trainer.precision=bf16-mixed"
             )
+        if self.fp8 is not Fp8.none and self.pipeline_model_parallel_size > 1 and self.seq_length % 16:
+            found.append(
+                f"trainer.fp8={self.fp8.value} with trainer.seq_length={self.seq_length}: pipeline parallelism pads "
+                "every row to it, and FP8 kernels ask for a multiple of 16; make it one"
+            )
         found += [
             f"trainer.packing=true with trainer.{name}={getattr(self, name)}: packed batches differ in length; "
             "set trainer.packing=false"

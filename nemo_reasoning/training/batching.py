@@ -17,6 +17,8 @@ from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
 
 PADDING_ROW = -1
+ROW_MULTIPLE = 16  # what FP8 kernels ask for
+PACK_MULTIPLE = 64  # the same, and few lengths: on a CPU each one costs the compilation of its kernels
 
 
 class BatchPlan:

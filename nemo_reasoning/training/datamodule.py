@@ -15,10 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.data.store import IGNORED_LABEL, TokenStore
-from nemo_reasoning.training.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
+from nemo_reasoning.training.batching import (
+    PACK_MULTIPLE,
+    PADDING_ROW,
+    ROW_MULTIPLE,
+    BatchPlan,
+    PackedPlan,
+    PlannedBatches,
+)
 
-ROW_MULTIPLE = 16  # what FP8 kernels ask for
-PACK_MULTIPLE = 64  # the same, and few lengths: on a CPU each one costs the compilation of its kernels
 _Row = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from math import lcm
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from nemo_reasoning.training.batching import ROW_MULTIPLE
 from nemo_reasoning.training.loggers import drop_records_after
 
 SAMPLES_FILE = "samples.jsonl"
@@ -49,7 +51,7 @@ def greedy_generate(
         eos_ids: Tokens that end a row; the end token is part of the result.
         max_new_tokens: Most tokens added to a row.
         device: Of the ids given to `forward`.
-        length_multiple: Lengths are padded to a multiple of this; sequence parallelism divides by it.
+        length_multiple: Lengths are padded to a multiple of this; FP8 and sequence parallelism divide by it.
 
     Returns:
         The added tokens of each row.
@@ -112,7 +114,7 @@ def answer_prompts(
             eos_ids=eos_ids,
             max_new_tokens=max_new_tokens,
             device=next(pl_module.parameters()).device,
-            length_multiple=tensor_parallel,
+            length_multiple=lcm(ROW_MULTIPLE, tensor_parallel),
         )
 
 

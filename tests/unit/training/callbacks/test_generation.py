@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,6 +127,28 @@ def test_both_modes_are_sampled_every_n_steps_and_at_the_end(tmp_path: Path) -> 
         "finish_reason": "length",
     }
     assert shown[0].startswith("step 2, thinking on: What? -> ")
+
+
+class Fp8Shapes(Callback):
+    """Fails where a product of Transformer Engine in FP8 would: it divides the tokens of a batch by 8."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Look at what the model is given while it does not train."""
+        self.lengths: list[int] = []
+        pl_module.register_forward_pre_hook(self._check, with_kwargs=True)
+
+    def _check(self, module: Any, args: Any, kwargs: Any) -> None:
+        if "input_ids" in kwargs:
+            self.lengths.append(kwargs["input_ids"].shape[1])
+            assert kwargs["input_ids"].numel() % 8 == 0
+
+
+def test_samples_have_shapes_that_fp8_can_multiply(tmp_path: Path) -> None:
+    shapes = Fp8Shapes()
+    fit(tmp_path, [shapes, sampler(tmp_path)], max_steps=2)
+
+    assert shapes.lengths
+    assert all(length % 16 == 0 for length in shapes.lengths)
 
 
 def test_an_end_token_is_counted_but_not_part_of_the_text(tmp_path: Path) -> None:
