@@ -87,7 +87,7 @@ def restart(model: Path, folder: Path, *, count: int) -> dict[str, Any]:
 def command(model: Path, out: Path, count: int) -> list[str]:
     """Return the command line of a small evaluation."""
     overrides = [f"checkpoint={model}", "template=chatml", f"output_dir={out}", f"benchmark.builtin.count={count}"]
-    overrides += [f"protocol.max_tokens={TOKENS // 2}", "protocol.thinking_on.temperature=0", "chunk=8"]
+    overrides += [f"protocol.max_tokens={TOKENS // 2}", "protocol.thinking_on.temperature=0"]
     return [sys.executable, str(ROOT / "recipes" / "evaluate.py"), *overrides]
 
 

@@ -119,7 +119,7 @@ def ours(model: Path, folder: Path, *, subjects: tuple[str, ...], shots: int) ->
     )
     engine = HFEngine(model, dtype="float32", device="cpu")
     log = folder / f"ours-{shots}.jsonl"
-    evaluation = collect_samples(lambda: engine, requests, protocol=protocol, seed=0, chunk=64, log=log, identity={})
+    evaluation = collect_samples(lambda: engine, requests, protocol=protocol, seed=0, log=log, identity={})
     numbered: dict[tuple[str, int], Sample] = {}
     for sample in evaluation.samples:
         number = sum(subject == sample.family for subject, _ in numbered)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from nemo_reasoning.config import checks
+from nemo_reasoning.config.inference import EngineSettings, Reasoning
 from nemo_reasoning.reasoning.sampling import Sampling
 
 
@@ -18,13 +19,6 @@ class BenchmarkLayout(Enum):
     gsm8k = "gsm8k"
     math = "math"
     lm_eval = "lm_eval"
-
-
-class Reasoning(Enum):
-    """Whether the model is to think."""
-
-    on = "on"
-    off = "off"
 
 
 class ProtocolName(Enum):
@@ -77,11 +71,11 @@ class EvaluateSettings:
     concurrency: int
     benchmark: dict[str, BenchmarkSettings]
     protocol: ProtocolSettings
+    engine: EngineSettings
     reasoning: list[Reasoning]
     budget: list[int] | None
     samples: int
     limit: int | None
-    chunk: int
     seed: int
     output_dir: str | None
     cache_dir: str
@@ -94,8 +88,9 @@ def validate(settings: EvaluateSettings) -> None:
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
     """
-    counts = {name: getattr(settings, name) for name in ("samples", "chunk", "concurrency", "limit")}
+    counts = {name: getattr(settings, name) for name in ("samples", "concurrency", "limit")}
     problems = checks.positive({**counts, "protocol.max_tokens": settings.protocol.max_tokens})
+    problems += settings.engine.problems() if settings.url is None else []
     if not settings.benchmark:
         problems.append("benchmark=[]: choose at least one")
     if not settings.reasoning:

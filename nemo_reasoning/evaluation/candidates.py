@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.config.evaluate import EvaluateSettings
-from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.config.inference import EngineKind, Precision
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
+
+if TYPE_CHECKING:
+    from nemo_reasoning.inference.checkpoints import ModelFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ def candidates(settings: EvaluateSettings) -> list[Candidate]:
     assert settings.checkpoint is not None
     if is_run(Path(settings.checkpoint)):
         return _of_run(Run.open(Path(settings.checkpoint)), settings)
-    return _of_weights(settings.checkpoint, settings)
+    return _of_weights(settings)
 
 
 def is_run(folder: Path) -> bool:
@@ -55,37 +59,64 @@ def is_run(folder: Path) -> bool:
 
 def _of_run(run: Run, settings: EvaluateSettings) -> list[Candidate]:
     """Return base and trained model of a run; the adapter is exported only when it is asked."""
-    from nemo_reasoning.export.from_run import ensure_exported
-
     template = settings.template or run.settings.model.template
     (checkpoint, _), base = run.selected(), run.base
     trained = Candidate(
         name="trained",
-        identity=f"{content_id(checkpoint)} {template}",
-        load=lambda: _hf_engine(*ensure_exported(run), template),
+        identity=_identity(f"{content_id(checkpoint)} {template}", settings),
+        load=lambda: _load(_resolved(settings).with_template(template), settings),
     )
-    identity = f"{base.revision} {template}"
-    untrained = Candidate(name="base", identity=identity, load=lambda: _hf_engine(base.path, None, template))
+    untrained = Candidate(
+        name="base",
+        identity=_identity(f"{base.revision} {template}", settings),
+        load=lambda: _load(_files(base.path).with_template(template), settings),
+    )
     return [untrained, trained] if settings.base else [trained]
 
 
-def _of_weights(source: str, settings: EvaluateSettings) -> list[Candidate]:
-    from nemo_reasoning.inference.checkpoints import resolve_checkpoint
-
-    found = resolve_checkpoint(source, cache_dir=Path(settings.cache_dir).expanduser())
-    template, identity = settings.template, f"{found.base.name} {settings.template}"
-    if found.adapter is None:
-        return [Candidate(name="model", identity=identity, load=lambda: _hf_engine(found.base, None, template))]
-    own = found.adapter / "chat_template.jinja"  # the base is asked in the adapter's format
-    shown = template or (str(own) if own.is_file() else None)
-    weights = file_sha256(found.adapter / "adapter_model.safetensors")
+def _of_weights(settings: EvaluateSettings) -> list[Candidate]:
+    files = _resolved(settings)
+    shown = files.with_template(settings.template)
+    if files.adapter is None:
+        identity = _identity(f"{files.base.name} {settings.template}", settings)
+        return [Candidate(name="model", identity=identity, load=lambda: _load(shown, settings))]
+    weights = file_sha256(files.adapter / "adapter_model.safetensors")
     trained = Candidate(
         name="trained",
-        identity=f"{weights} {template}",
-        load=lambda: _hf_engine(found.base, found.adapter, template),
+        identity=_identity(f"{weights} {settings.template}", settings),
+        load=lambda: _load(shown, settings),
     )
-    untrained = Candidate(name="base", identity=identity, load=lambda: _hf_engine(found.base, None, shown))
+    untrained = Candidate(
+        name="base",
+        identity=_identity(f"{files.base.name} {settings.template}", settings),
+        load=lambda: _load(shown.without_adapter(), settings),  # asked in the adapter's format
+    )
     return [untrained, trained] if settings.base else [trained]
+
+
+def _identity(weights: str, settings: EvaluateSettings) -> str:
+    """Return what tells a model's answers from others': its weights, and an engine or precision of choice."""
+    kind, dtype = settings.engine.kind, settings.engine.dtype
+    chosen = [kind.value] if kind is not EngineKind.hf else []
+    return " ".join([weights, *chosen, *([dtype.value] if dtype is not Precision.auto else [])])
+
+
+def _resolved(settings: EvaluateSettings) -> "ModelFiles":
+    from nemo_reasoning.inference.checkpoints import resolve_checkpoint
+
+    return resolve_checkpoint(settings.checkpoint or "", cache_dir=Path(settings.cache_dir).expanduser())
+
+
+def _files(base: Path) -> "ModelFiles":
+    from nemo_reasoning.inference.checkpoints import ModelFiles
+
+    return ModelFiles(base.name, base)
+
+
+def _load(files: "ModelFiles", settings: EvaluateSettings) -> Engine:
+    from nemo_reasoning.inference.load import load_engine
+
+    return load_engine(settings.engine, files)
 
 
 def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
@@ -97,15 +128,3 @@ def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
         )
 
     return Candidate(name="model", identity=f"{url} {model}", load=load)
-
-
-def _hf_engine(model: Path, adapter: Path | None, template: str | None) -> Engine:
-    from nemo_reasoning.export.tokenizer import strip_generation
-    from nemo_reasoning.inference.hf.engine import HFEngine
-
-    return HFEngine(model, adapter, chat_template=None if template is None else strip_generation(_text_of(template)))
-
-
-def _text_of(template: str) -> str:
-    """Return the text of a template; an exported one is stripped of its generation blocks already."""
-    return Path(template).read_text(encoding="utf-8") if Path(template).is_file() else load_template(template)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rich.console import Console
 
@@ -18,7 +18,7 @@ from nemo_reasoning.evaluation.contamination import contaminated, training_turns
 from nemo_reasoning.evaluation.report.tables import benchmark_table
 from nemo_reasoning.evaluation.results import BenchmarkResult
 from nemo_reasoning.evaluation.runner import claim, collect_samples, sample_requests
-from nemo_reasoning.evaluation.samples import Evaluation, SampleLog
+from nemo_reasoning.evaluation.samples import Evaluation, SampleLog, limits_not_kept
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.sampling import Sampling
@@ -89,17 +89,7 @@ def opened_once(load: Callable[[], Engine]) -> Iterator[Callable[[], Engine]]:
         yield engine
     finally:
         for one in engines:
-            if isinstance(one, Closable):
-                one.close()
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """An engine that holds threads or connections."""
-
-    def close(self) -> None:
-        """Let go of them."""
-        ...
+            one.close()
 
 
 def _name(settings: EvaluateSettings) -> str:
@@ -140,20 +130,23 @@ def _ask(
         samples=settings.samples,
     )
     label = f"{benchmark.name}, {candidate.name}"
-    return collect_samples(
+    step = max(1, len(requests) // 20)
+    found = collect_samples(
         engine,
         requests,
         protocol=settings.protocol,
         seed=settings.seed,
-        chunk=settings.chunk,
         log=folder / candidate.name / f"{benchmark.name}.jsonl",
         identity={"model": candidate.identity, **_identity(settings, benchmark)},
         progress=lambda done: (
             console.print(f"{label}: {done} of {len(requests)} answers")
-            if done % settings.chunk == 0 or done == len(requests)
+            if done % step == 0 or done == len(requests)
             else None
         ),
     )
+    for note in limits_not_kept(found.samples, settings.protocol.max_tokens):
+        console.print(f"{label}: {note}", markup=False)
+    return found
 
 
 def _identity(settings: EvaluateSettings, benchmark: Benchmark) -> dict[str, Any]:
@@ -208,7 +201,13 @@ def write_reports(
     report["benchmarks"] = {found.benchmark: found.to_dict() for found in measurements}
     write_json(folder / REPORT, report)
     charts = draw_benchmark_figures(measurements, folder / "plots")
-    page = render_benchmarks(measurements, name=_name(settings), method=_method(settings), charts=charts)
+    page = render_benchmarks(
+        measurements,
+        name=_name(settings),
+        method=_method(settings),
+        charts=charts,
+        max_tokens=settings.protocol.max_tokens,
+    )
     write_text(folder / "report.html", page)
     write_lm_eval(measurements, folder / "lm_eval", date=_started(folder), settings=plain)
 

@@ -135,7 +135,9 @@ def _sample(
         answer=completion.answer,
         text=completion.text,
         completion_tokens=completion.completion_tokens,
-        reasoning_tokens=completion.reasoning_tokens,
+        reasoning_tokens=completion.reasoning_tokens
+        if completion.reasoning_tokens or not completion.reasoning
+        else None,  # not counted
         seconds=0.0,
     )
 

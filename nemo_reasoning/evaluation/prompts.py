@@ -68,13 +68,15 @@ def judge(
     mode: Mode,
     budget: int | None = None,
     index: int = 0,
+    limit: int | None = None,
     seconds: float = 0.0,
 ) -> Sample:
     """Return the verdict on a completion.
 
     Ours never searches the thinking for the answer. NVIDIA's takes the first "The final answer is X" of the
-    whole text, and nothing else.
+    whole text, and nothing else. A server that returns thinking and counts no token of it has not measured it.
     """
+    counted = completion.reasoning_tokens or not completion.reasoning
     if protocol is ProtocolName.nvidia:
         extracted = first_final_letter(completion.text)
     else:
@@ -96,6 +98,7 @@ def judge(
         answer=completion.answer,
         text=completion.text,
         completion_tokens=completion.completion_tokens,
-        reasoning_tokens=completion.reasoning_tokens,
+        reasoning_tokens=completion.reasoning_tokens if counted else None,
+        max_new_tokens=limit if completion.lowered_to is None else completion.lowered_to,
         seconds=seconds,
     )

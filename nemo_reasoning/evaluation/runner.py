@@ -8,38 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.config.evaluate import ProtocolName, ProtocolSettings
 from nemo_reasoning.data.builtin import Problem
-from nemo_reasoning.errors import DataError
+from nemo_reasoning.errors import DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, as_question
 from nemo_reasoning.evaluation.benchmarks.question import Question
 from nemo_reasoning.evaluation.prompts import judge, render_prompt
 from nemo_reasoning.evaluation.samples import Evaluation, Key, Sample, SampleLog
 from nemo_reasoning.inference.engine import Engine
-from nemo_reasoning.inference.request import Completion, GenerationRequest
+from nemo_reasoning.inference.request import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.sampling import Sampling
-
-
-@runtime_checkable
-class Bounded(Protocol):
-    """An engine that knows how long a completion may be."""
-
-    def max_new_tokens_for(self, request: GenerationRequest) -> int:
-        """Return how many tokens may follow a request's prompt."""
-        ...
-
-
-@runtime_checkable
-class Streaming(Protocol):
-    """An engine whose requests join and leave while others run."""
-
-    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> Any:
-        """Start a request and return something with `cancel`; the completion, or an error, is reported last."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,23 +91,20 @@ def collect_samples(
     *,
     protocol: ProtocolSettings,
     seed: int,
-    chunk: int,
     log: Path,
     identity: dict[str, Any],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Take every sample that the log does not hold yet, and return all of them in the order of `requests`.
 
-    An engine that streams is asked everything at once, and each answer is written when it is there. Any other
-    is asked chunk by chunk, with the same bounds whenever this is called. So a killed evaluation repeats no
-    answer that it kept, and ends as an uninterrupted one.
+    The engine gets all requests at once, and each answer is written when it is there. So a killed evaluation repeats
+    no answer that it kept, and ends as an uninterrupted one.
 
     Args:
         open_engine: Returns the model; called only if something is left to ask.
         requests: From `sample_requests`.
         protocol: Token limit, sampling, and how answers are found.
         seed: Of the sampling.
-        chunk: Requests handed at a time to an engine that does not stream.
         log: JSON Lines file of the samples; `identity` stands beside it, with the ending .json.
         identity: What all samples of a log have in common: model, prompt, protocol and the like.
         progress: Called with the number of samples that are there, after each write.
@@ -136,60 +115,13 @@ def collect_samples(
     """
     claim(log, identity)
     kept = SampleLog(log)
-    chunks = [requests[start : start + chunk] for start in range(0, len(requests), chunk)]
-    pending = [[one for one in some if one.key not in kept.samples] for some in chunks]
-    done = len(requests) - sum(map(len, pending))
-    for samples in _taken(open_engine, [some for some in pending if some], protocol=protocol, seed=seed):
-        kept.append(samples)
-        done += len(samples)
+    pending = [one for one in requests if one.key not in kept.samples]
+    done = len(requests) - len(pending)
+    for sample in _answered(open_engine, pending, protocol=protocol, seed=seed):
+        kept.append([sample])
+        done += 1
         progress(done)
     return Evaluation(tuple(kept.samples[one.key] for one in requests))
-
-
-def _taken(
-    open_engine: Callable[[], Engine],
-    chunks: Sequence[Sequence[SampleRequest]],
-    *,
-    protocol: ProtocolSettings,
-    seed: int,
-) -> Iterator[list[Sample]]:
-    if not chunks:
-        return
-    engine = open_engine()
-    if isinstance(engine, Streaming):
-        yield from _streamed(engine, [one for some in chunks for one in some], protocol=protocol, seed=seed)
-        return
-    for some in chunks:
-        yield _answered(engine, some, protocol=protocol, seed=seed)
-
-
-def _streamed(
-    engine: Streaming, requests: Sequence[SampleRequest], *, protocol: ProtocolSettings, seed: int
-) -> Iterator[list[Sample]]:
-    """Yield the samples one by one as they are finished."""
-    ends: SimpleQueue[tuple[SampleRequest, Completion | Exception]] = SimpleQueue()
-    generations = []
-    try:
-        for one in requests:
-            generations.append(engine.submit(_request(engine, one, protocol, seed), partial(_keep_end, ends, one)))
-        began = time.perf_counter()
-        for _ in requests:
-            one, end = ends.get()
-            if isinstance(end, Exception):
-                raise end
-            now = time.perf_counter()
-            yield [_judged(one, end, protocol=protocol, seconds=now - began)]
-            began = now
-    finally:
-        for generation in generations:
-            generation.cancel()
-
-
-def _keep_end(
-    ends: "SimpleQueue[tuple[SampleRequest, Completion | Exception]]", one: SampleRequest, event: Any
-) -> None:
-    if isinstance(event, Completion | Exception):  # anything else is a piece of the completion
-        ends.put((one, event))
 
 
 def claim(log: Path, identity: dict[str, Any]) -> None:
@@ -210,44 +142,62 @@ def claim(log: Path, identity: dict[str, Any]) -> None:
 
 
 def _answered(
-    engine: Engine, requests: Sequence[SampleRequest], *, protocol: ProtocolSettings, seed: int
-) -> list[Sample]:
-    began = time.perf_counter()
-    completions = engine.generate([_request(engine, one, protocol, seed) for one in requests])
-    seconds = (time.perf_counter() - began) / len(requests)
-    return [
-        _judged(one, completion, protocol=protocol, seconds=seconds)
-        for one, completion in zip(requests, completions, strict=True)
-    ]
+    open_engine: Callable[[], Engine], requests: Sequence[SampleRequest], *, protocol: ProtocolSettings, seed: int
+) -> Iterator[Sample]:
+    """Yield the samples one by one as they are finished."""
+    if not requests:
+        return
+    engine, ends = open_engine(), SimpleQueue[tuple[SampleRequest, int, Completion | EngineError]]()
+    generations = []
+    try:
+        for one in requests:
+            request = _request(engine, one, protocol, seed)
+            keep = partial(_keep_end, ends, one, request.max_new_tokens)
+            generations.append(engine.submit(request, keep))
+        began = time.perf_counter()
+        for _ in requests:
+            one, limit, end = ends.get()
+            if isinstance(end, EngineError):
+                raise end
+            now = time.perf_counter()
+            yield judge(
+                one.question,
+                end,
+                protocol=protocol.name,
+                prompt=one.prompt,
+                mode=one.mode,
+                budget=one.budget,
+                index=one.index,
+                limit=limit,
+                seconds=now - began,
+            )
+            began = now
+    finally:
+        for generation in generations:
+            generation.cancel()
 
 
-def _judged(one: SampleRequest, completion: Completion, *, protocol: ProtocolSettings, seconds: float) -> Sample:
-    return judge(
-        one.question,
-        completion,
-        protocol=protocol.name,
-        prompt=one.prompt,
-        mode=one.mode,
-        budget=one.budget,
-        index=one.index,
-        seconds=seconds,
-    )
+def _keep_end(
+    ends: "SimpleQueue[tuple[SampleRequest, int, Completion | EngineError]]",
+    one: SampleRequest,
+    limit: int,
+    event: Event,
+) -> None:
+    if not isinstance(event, Delta):
+        ends.put((one, limit, event))
 
 
-def _request(engine: object, one: SampleRequest, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
+def _request(engine: Engine, one: SampleRequest, protocol: ProtocolSettings, seed: int) -> GenerationRequest:
     """Return the request, its token limit lowered to what the model's context leaves behind the prompt."""
-    sampling = protocol.sampling(one.mode)
     request = GenerationRequest(
         messages=(Message("user", one.prompt),),
         mode=one.mode,
         max_new_tokens=protocol.max_tokens,
         thinking_budget=one.budget,
-        sampling=sampling,
+        sampling=protocol.sampling(one.mode),
         seed=one.seed(seed),
     )
-    if isinstance(engine, Bounded):
-        return replace(request, max_new_tokens=min(protocol.max_tokens, engine.max_new_tokens_for(request)))
-    return request
+    return replace(request, max_new_tokens=min(protocol.max_tokens, engine.max_new_tokens_for(request)))
 
 
 def evaluate_problems(
@@ -271,16 +221,14 @@ def evaluate_problems(
     """
     if not problems:
         raise DataError("there are no problems to evaluate; raise their count")
-    greedy = Sampling()
+    greedy = Sampling(temperature=0.0, top_p=1.0)
     protocol = ProtocolSettings(
         name=ProtocolName.ours, max_tokens=max_new_tokens, thinking_on=greedy, thinking_off=greedy
     )
-    questions = [as_question(problem) for problem in problems]
-    samples: list[Sample] = []
-    for mode in modes:
-        requests = [
-            SampleRequest(question=question, prompt=question.text, mode=mode, budget=None, index=0)
-            for question in questions
-        ]
-        samples += _answered(engine, requests, protocol=protocol, seed=0)
-    return Evaluation(tuple(samples))
+    requests = [
+        SampleRequest(question=question, prompt=question.text, mode=mode, budget=None, index=0)
+        for mode in modes
+        for question in map(as_question, problems)
+    ]
+    samples = {sample.key: sample for sample in _answered(lambda: engine, requests, protocol=protocol, seed=0)}
+    return Evaluation(tuple(samples[one.key] for one in requests))

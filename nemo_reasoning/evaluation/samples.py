@@ -37,7 +37,8 @@ class Sample:
         answer: Text after it.
         text: All the model wrote.
         completion_tokens: Tokens generated, the end-of-turn token included.
-        reasoning_tokens: Those of the thinking block.
+        reasoning_tokens: Those of the thinking block; None where a server did not count them.
+        max_new_tokens: Limit in force: the protocol's, or what the context left; None in files of earlier versions.
         seconds: Its share of the time its batch took; the clock's, so it differs from run to run.
     """
 
@@ -57,7 +58,8 @@ class Sample:
     answer: str
     text: str
     completion_tokens: int
-    reasoning_tokens: int
+    reasoning_tokens: int | None
+    max_new_tokens: int | None = None
     seconds: float = field(compare=False)
 
     @property
@@ -117,6 +119,31 @@ def _parsed(lines: Sequence[str], path: Path) -> tuple[Sample, ...]:
         return tuple(Sample(**json.loads(line)) for line in lines if line)
     except (json.JSONDecodeError, TypeError) as error:
         raise DataError(f"{path} holds a line that is no sample ({error}); evaluate again") from error
+
+
+def limits_not_kept(samples: Sequence[Sample], max_tokens: int) -> list[str]:
+    """Return in words which limits a context lowered, and which budgets of thinking were not kept or not counted."""
+    notes = []
+    lowered = [
+        one.max_new_tokens for one in samples if one.max_new_tokens is not None and one.max_new_tokens < max_tokens
+    ]
+    if lowered:
+        notes.append(
+            f"{len(lowered)} of {len(samples)} answers had less than protocol.max_tokens={max_tokens}: the model's "
+            f"context left them {min(lowered)} to {max(lowered)} tokens"
+        )
+    limited = [one for one in samples if one.budget is not None]
+    over = [one for one in limited if one.reasoning_tokens is not None and one.reasoning_tokens > (one.budget or 0)]
+    if over:
+        longest = max(one.reasoning_tokens or 0 for one in over)
+        notes.append(f"{len(over)} of {len(limited)} answers thought longer than their budget, up to {longest} tokens")
+    uncounted = sum(one.reasoning_tokens is None for one in limited)
+    if uncounted:
+        notes.append(
+            f"for {uncounted} of {len(limited)} answers the server counts no thinking tokens: whether it kept "
+            "their budget is not known"
+        )
+    return notes
 
 
 class SampleLog:

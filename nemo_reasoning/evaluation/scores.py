@@ -28,7 +28,9 @@ class Score:
         refused: Those that decline to answer.
         unanswered: Those without an answer, the refused ones included.
         mean_tokens: Mean of the generated tokens.
-        mean_reasoning_tokens: Mean of the tokens in thinking blocks.
+        mean_reasoning_tokens: Mean of the tokens in thinking blocks; None where they were not counted.
+        over_budget: Samples that thought longer than their budget; None where that was not counted.
+        least_limit: Smallest token limit of a sample; None where it was not recorded.
         mean_seconds: Mean time; see `Sample.seconds`.
         families: Per kind of problem, {"n": ..., "correct": ...}.
     """
@@ -40,7 +42,9 @@ class Score:
     refused: int
     unanswered: int
     mean_tokens: float
-    mean_reasoning_tokens: float
+    mean_reasoning_tokens: float | None
+    over_budget: int | None
+    least_limit: int | None
     mean_seconds: float
     families: dict[str, dict[str, int]]
 
@@ -77,6 +81,8 @@ def score(samples: Iterable[Sample]) -> Score:
     counted = list(samples)
     if not counted:
         raise DataError("there are no samples to score; evaluate in both modes")
+    tokens = [sample.reasoning_tokens for sample in counted if sample.reasoning_tokens is not None]
+    thinking = tokens if len(tokens) == len(counted) else None
     families: dict[str, dict[str, int]] = {}
     for sample in counted:
         family = families.setdefault(sample.family, {"n": 0, "correct": 0})
@@ -90,10 +96,16 @@ def score(samples: Iterable[Sample]) -> Score:
         refused=sum(sample.refused for sample in counted),
         unanswered=sum(sample.extracted is None for sample in counted),
         mean_tokens=sum(sample.completion_tokens for sample in counted) / len(counted),
-        mean_reasoning_tokens=sum(sample.reasoning_tokens for sample in counted) / len(counted),
+        mean_reasoning_tokens=None if thinking is None else sum(thinking) / len(counted),
+        over_budget=None if thinking is None else _over_budget(counted),
+        least_limit=min((one.max_new_tokens for one in counted if one.max_new_tokens is not None), default=None),
         mean_seconds=sum(sample.seconds for sample in counted) / len(counted),
         families=families,
     )
+
+
+def _over_budget(samples: Sequence[Sample]) -> int:
+    return sum(sample.budget is not None and (sample.reasoning_tokens or 0) > sample.budget for sample in samples)
 
 
 def by_question(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -115,7 +127,7 @@ def shares(samples: Iterable[Sample]) -> dict[str, float]:
 def question_statistics(samples: Sequence[Sample], *, seed: int) -> dict[str, Any]:
     """Return what counts by question: the bootstrap interval, and with several samples pass@k and maj@k.
 
-    k runs over the powers of two up to the samples every question has.
+    k runs over the powers of two up to the samples every question has. A sample that was cut at its limit has no vote.
     """
     groups = by_question(samples)
     found: dict[str, Any] = {
@@ -138,7 +150,7 @@ def _right(group: Sequence[Sample]) -> int:
 def _majority(group: Sequence[Sample], k: int) -> float:
     wrong: list[list[str]] = []  # equal answers together
     for sample in group:
-        if sample.correct or sample.extracted is None:
+        if sample.correct or sample.extracted is None or sample.truncated:
             continue
         for answers in wrong:
             if answers_equal(answers[0], sample.extracted):
@@ -146,8 +158,9 @@ def _majority(group: Sequence[Sample], k: int) -> float:
                 break
         else:
             wrong.append([sample.extracted])
-    silent = sum(sample.extracted is None for sample in group)
-    return majority_at_k(_right(group), [len(answers) for answers in wrong], silent, k)
+    right = sum(sample.correct and not sample.truncated for sample in group)
+    silent = sum(sample.extracted is None or sample.truncated for sample in group)
+    return majority_at_k(right, [len(answers) for answers in wrong], silent, k)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -104,7 +104,7 @@ def best_of(
     """
     asked = [replace(draw, logprobs=draw.logprobs or 0) for draw in _draws(request, n)]
     done = engine.generate(asked)
-    chosen = max(done, key=score)
+    chosen = max(done, key=lambda completion: (completion.finish_reason == "stop", score(completion)))
     answer = _answer(chosen, extract)
     return _scaled(chosen, {} if answer is None else {answer: 1}, done, extract)
 
@@ -146,7 +146,8 @@ def _draws(request: GenerationRequest, n: int) -> list[GenerationRequest]:
 
 
 def _answer(completion: Completion, extract: Extract) -> str | None:
-    return extract(completion.answer)
+    """Return what a completion answers; one that was cut at its limit answers nothing."""
+    return extract(completion.answer) if completion.finish_reason == "stop" else None
 
 
 def _scaled(chosen: Completion, votes: dict[str, int], done: Sequence[Completion], extract: Extract) -> Scaled:

@@ -44,7 +44,8 @@ def load_benchmark(
         settings: Where it is and what to take; see conf/benchmark.
         seed: Of the order of choices and of the part drawn. A question's order depends on its id and the
             seed alone.
-        limit: Most questions; which ones is drawn by the seed. None takes all.
+        limit: Most questions; which ones is drawn by the seed, a smaller number being a part of a larger one.
+            None takes all.
         as_nvidia: Shuffle all choices as NVIDIA's tutorial does: one stream of seed 42 through all rows.
 
     Raises:
@@ -73,8 +74,7 @@ def load_benchmark(
 def _builtin(name: str, settings: BenchmarkSettings, *, seed: int, limit: int | None) -> Benchmark:
     if settings.count is None:
         raise ConfigError(f"benchmark.{name}.count=null: the built-in problems never end; give a number")
-    count = settings.count if limit is None else min(limit, settings.count)
-    questions = [as_question(problem) for problem in held_out(count=count, seed=seed)]
+    questions = [as_question(problem) for problem in held_out(count=settings.count, seed=seed)][:limit]
     return Benchmark(name=name, questions=tuple(questions), examples={}, origin={"builtin": {"seed": seed}})
 
 
@@ -115,8 +115,9 @@ def _drawn(questions: list[Question], *, seed: int, limit: int | None) -> list[Q
         raise DataError("the benchmark has no questions; check its files and subjects")
     if limit is None or limit >= len(questions):
         return questions
-    chosen = Random(f"{seed}:limit").sample(range(len(questions)), limit)
-    return [questions[place] for place in sorted(chosen)]
+    places = list(range(len(questions)))
+    Random(f"{seed}:limit").shuffle(places)  # a smaller limit takes a part of what a larger one takes
+    return [questions[place] for place in sorted(places[:limit])]
 
 
 def _examples(name: str, settings: BenchmarkSettings) -> dict[str, tuple[Question, ...]]:

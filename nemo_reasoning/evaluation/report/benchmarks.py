@@ -8,6 +8,7 @@ from nemo_reasoning.evaluation.report.figures import setting_name
 from nemo_reasoning.evaluation.report.tables import interval, percent, points
 from nemo_reasoning.evaluation.report.training_page import data_uri, environment
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting, failure, failures
+from nemo_reasoning.evaluation.samples import limits_not_kept
 from nemo_reasoning.evaluation.statistics import PairedDifference
 
 _FAILURES = 6
@@ -15,7 +16,12 @@ _EXCERPT = 4000
 
 
 def render_benchmarks(
-    measurements: Sequence[BenchmarkResult], *, name: str, method: Mapping[str, str], charts: Mapping[str, Path]
+    measurements: Sequence[BenchmarkResult],
+    *,
+    name: str,
+    method: Mapping[str, str],
+    charts: Mapping[str, Path],
+    max_tokens: int,
 ) -> str:
     """Return the page.
 
@@ -24,6 +30,7 @@ def render_benchmarks(
         name: Of the run.
         method: How it was measured: a word and its value each.
         charts: From `draw_benchmark_figures`.
+        max_tokens: Limit of an answer that was asked for.
     """
     results = [measurement.to_dict() for measurement in measurements]
     return (
@@ -47,6 +54,12 @@ def render_benchmarks(
             failures=[(found.benchmark, *row) for found in measurements for row in _failures(found)],
             charts={chart: data_uri(path) for chart, path in charts.items()},
             method=method,
+            notes=[
+                f"{found.benchmark}, {model}: {note}"
+                for found in measurements
+                for model, evaluation in found.evaluations.items()
+                for note in limits_not_kept(evaluation.samples, max_tokens)
+            ],
             percent=percent,
             interval=interval,
         )

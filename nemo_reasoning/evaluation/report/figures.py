@@ -89,7 +89,11 @@ def _thinking(measurements: Sequence[BenchmarkResult]) -> Figure:
     for number, measurement in enumerate(measurements):
         for model in measurement.evaluations:
             scores = {setting: measurement.score(model, setting) for setting in measurement.settings()}
-            points = {setting: (one.mean_reasoning_tokens, 100 * one.accuracy) for setting, one in scores.items()}
+            points = {
+                setting: (one.mean_reasoning_tokens, 100 * one.accuracy)
+                for setting, one in scores.items()
+                if one.mean_reasoning_tokens is not None
+            }
             colour, label = COLOURS.get(model, _OTHER), f"{measurement.benchmark}, {model}"
             thinking = sorted(point for (mode, _), point in points.items() if mode == "on")
             style = styles[number % len(styles)]

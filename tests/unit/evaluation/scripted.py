@@ -1,7 +1,8 @@
 """An engine that recites: evaluation is tested against completions whose verdict is known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import split_thinking
@@ -9,7 +10,7 @@ from nemo_reasoning.reasoning.tags import split_thinking
 Script = Callable[[str, Mode], str]
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Writes what its script says; one token is one character, as far as the limit allows."""
 
     def __init__(self, script: Script) -> None:
@@ -17,10 +18,18 @@ class ScriptedEngine:
         self.script = script
         self.asked: list[GenerationRequest] = []
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Answer by the script."""
-        self.asked += requests
-        return [self._recite(request) for request in requests]
+    def submit(self, request: GenerationRequest, report: Report) -> Generation:
+        """Answer by the script, at once."""
+        self.asked.append(request)
+        report(self._recite(request))
+        return Generation()
+
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
+        """Return what the request asks for: the context has no end."""
+        return request.max_new_tokens
+
+    def close(self) -> None:
+        """Hold nothing."""
 
     def _recite(self, request: GenerationRequest) -> Completion:
         whole = self.script(request.messages[-1].content, request.mode)

@@ -211,12 +211,14 @@ def plain() -> EvaluateSettings:
 
 
 def test_settings_that_cannot_be_measured_are_refused(plain: EvaluateSettings) -> None:
-    plain.samples, plain.chunk, plain.budget = 2, 0, [-1]
+    plain.samples, plain.concurrency, plain.budget = 2, 0, [-1]
     with pytest.raises(ConfigError) as refused:
         validate(plain)
     problems = str(refused.value).splitlines()
     assert len(problems) == 3
-    for problem, parts in zip(problems, ("chunk=0", "budget=[-1]", "protocol.thinking_off.temperature"), strict=True):
+    for problem, parts in zip(
+        problems, ("concurrency=0", "budget=[-1]", "protocol.thinking_off.temperature"), strict=True
+    ):
         assert parts in problem
 
 

@@ -1,6 +1,6 @@
 """Questions are put as the protocol says, batched, and never asked twice."""
 
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +12,35 @@ from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.errors import ConfigError, DataError, EngineError
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import SampleRequest, collect_samples, sample_requests
-from nemo_reasoning.evaluation.samples import Evaluation
-from nemo_reasoning.inference.request import Completion, GenerationRequest
+from nemo_reasoning.evaluation.samples import Evaluation, limits_not_kept
+from nemo_reasoning.evaluation.scores import score
+from nemo_reasoning.inference.engine import Generation, Report
+from nemo_reasoning.inference.request import Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import with_thinking
 
 
-class Killed(Exception):
-    """What a kill looks like from inside."""
-
-
-class Engine(ScriptedEngine):
-    """Reports pieces, then the completions, the last one first; dies after some of them."""
+class MortalEngine(ScriptedEngine):
+    """Reports the completions, the last one first, and dies after some of them; its context leaves 99 tokens."""
 
     def __init__(self, script: Any, *, lives: int) -> None:
         super().__init__(script)
-        self.lives, self.reports, self.cancelled = lives, [], 0  # type: ignore[var-annotated]
+        self.lives, self.cancelled = lives, 0
+        self.reports: list[tuple[GenerationRequest, Report]] = []
 
-    def submit(self, request: GenerationRequest, report: Callable[[Any], None]) -> "Engine":
+    def submit(self, request: GenerationRequest, report: Report) -> Generation:
         self.reports.append((request, report))
-        report("a piece")
+        report(Delta("a", "piece"))
         if len(self.reports) == 48:
             for number, (one, tell) in enumerate(reversed(self.reports)):
-                tell(self.generate([one])[0] if number < self.lives else EngineError("died"))
-        return self
+                tell(self._recite(one)) if number < self.lives else tell(EngineError("died"))
+        return Generation(self._count)
 
-    def cancel(self) -> None:
+    def _count(self) -> None:
         self.cancelled += 1
 
     def max_new_tokens_for(self, request: GenerationRequest) -> int:
         return 99
-
-
-class MortalEngine(ScriptedEngine):
-    """Dies at its n-th batch."""
-
-    def __init__(self, script: Any, *, lives: int) -> None:
-        super().__init__(script)
-        self.lives = lives
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        if not self.lives:
-            raise Killed
-        self.lives -= 1
-        return super().generate(requests)
 
 
 def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[SampleRequest]:
@@ -73,7 +58,7 @@ def asks_of(settings: EvaluateSettings, name: str = "mmlu") -> list[SampleReques
 
 
 def run(engine: Any, settings: EvaluateSettings, log: Path, **changes: Any) -> Evaluation:
-    options = {"chunk": 10, "seed": 0, "identity": {"model": "m"}, "protocol": settings.protocol, **changes}
+    options = {"seed": 0, "identity": {"model": "m"}, "protocol": settings.protocol, **changes}
     return collect_samples(lambda: engine, asks_of(settings), log=log, **options)
 
 
@@ -150,40 +135,61 @@ def test_modes_budgets_and_samples_are_all_asked(tmp_path: Path) -> None:
     assert {sample.budget for sample in evaluation.of("on")} == {0, 7}
 
 
-@pytest.mark.parametrize("lives", [0, 1, 3])
+@pytest.mark.parametrize("lives", [0, 1, 29])
 def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, lives: int) -> None:
-    settings = evaluate_settings(["mmlu"])
+    settings = evaluate_settings(["mmlu"], "protocol.max_tokens=99")
     script = scripted(settings)
     whole = run(ScriptedEngine(script), settings, tmp_path / "whole.jsonl")
     log = tmp_path / "mmlu.jsonl"
     mortal = MortalEngine(script, lives=lives)
-    with pytest.raises(Killed):
+    with pytest.raises(EngineError, match="died"):
         run(mortal, settings, log)
-    with log.open("ab") as file:
-        file.write(b'{"question": "half a li')
+    assert len(log.read_text().splitlines()) == lives if lives else not log.exists()
+    assert mortal.cancelled == 48
+    if lives:
+        with log.open("ab") as file:
+            file.write(b'{"question": "half a li')
     second = ScriptedEngine(script)
     assert run(second, settings, log) == whole
-    assert len(mortal.asked) + len(second.asked) == len(whole.samples)
+    assert len(second.asked) == 48 - lives
     third = ScriptedEngine(script)
     assert run(third, settings, log) == whole
     assert third.asked == []
-    assert Evaluation.load(log).samples == whole.samples
+    assert set(Evaluation.load(log).samples) == set(whole.samples)
 
 
-def test_an_engine_that_streams_keeps_every_answer_it_gave(tmp_path: Path) -> None:
-    settings = evaluate_settings(["mmlu"])
-    script = scripted(settings)
-    engine = Engine(script, lives=29)
-    log = tmp_path / "mmlu.jsonl"
-    with pytest.raises(EngineError, match="died"):
-        run(engine, settings, log)
-    assert len(Evaluation.load(log).samples) == 29
-    assert engine.cancelled == 48
-    assert {request.max_new_tokens for request in engine.asked} == {99}
-    second = ScriptedEngine(script)
-    whole = run(ScriptedEngine(script), settings, tmp_path / "whole.jsonl")
-    assert run(second, settings, log) == whole
-    assert len(second.asked) == 48 - 29
+class ShortEngine(ScriptedEngine):
+    """Has a context that leaves 50 tokens."""
+
+    def max_new_tokens_for(self, request: GenerationRequest) -> int:
+        return 50
+
+
+def test_limits_are_lowered_to_the_context_and_said(tmp_path: Path) -> None:
+    settings = evaluate_settings(["mmlu"], "budget=[1]", "reasoning=[on]", "limit=3")
+    engine = ShortEngine(scripted(settings))
+    found = run(engine, settings, tmp_path / "mmlu.jsonl")
+    assert {request.max_new_tokens for request in engine.asked} == {50}
+    lowered, over = limits_not_kept(found.samples, settings.protocol.max_tokens)
+    assert "3 of 3 answers had less than protocol.max_tokens=16384" in lowered
+    assert "50 to 50 tokens" in lowered
+    assert "3 of 3 answers thought longer than their budget" in over  # the script keeps none
+    assert found.score("on").over_budget == 3
+    uncounted = [replace(sample, reasoning_tokens=None) for sample in found.samples]
+    assert "not known" in limits_not_kept(uncounted, 50)[0]
+    assert score(uncounted).over_budget is None
+    assert score(uncounted).mean_reasoning_tokens is None
+
+
+@pytest.mark.parametrize("name", ["mmlu", "builtin"])
+def test_a_smaller_limit_is_a_part_of_a_larger_one(name: str) -> None:
+    settings = evaluate_settings([name])
+    drawn = [
+        {question.id for question in load_benchmark(name, settings.benchmark[name], seed=0, limit=limit).questions}
+        for limit in (3, 7, 20)
+    ]
+    assert [len(ids) for ids in drawn] == [3, 7, 20]
+    assert drawn[0] < drawn[1] < drawn[2]
 
 
 def test_more_questions_add_to_a_log_and_other_settings_do_not(tmp_path: Path) -> None:
