@@ -41,6 +41,10 @@ class CheckpointError(NemoReasoningError):
     """A checkpoint is missing, incomplete, or belongs to another run."""
 
 
+class TrainingError(NemoReasoningError):
+    """A training that was going cannot go on."""
+
+
 class ExportError(NemoReasoningError):
     """A checkpoint cannot be written in the requested format."""
 

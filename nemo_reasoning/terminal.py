@@ -1,5 +1,7 @@
 """A terminal that shows what the user asked for, and a log file for the rest."""
 
+import errno
+import io
 import logging
 import os
 import sys
@@ -30,7 +32,7 @@ def quiet_output(log_file: Path) -> Iterator[TextIO]:
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        terminal = stack.enter_context(os.fdopen(os.dup(_STDOUT), "w", buffering=1, encoding="utf-8"))
+        terminal = stack.enter_context(_Terminal(os.dup(_STDOUT)))
         stack.enter_context(_descriptors_to(log_file))
         stack.enter_context(_errors_to(terminal))
         try:
@@ -38,6 +40,29 @@ def quiet_output(log_file: Path) -> Iterator[TextIO]:
         except Exception:
             terminal.write(f"Failed; what led to it is in {log_file}\n")
             raise
+
+
+class _Terminal(io.TextIOWrapper):
+    """The original stdout. When it is gone, a closed window or a broken pipe, what is shown goes to the log instead."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over a descriptor."""
+        super().__init__(io.FileIO(descriptor, "w"), encoding="utf-8", write_through=True)
+        self._gone = False
+
+    def write(self, text: str) -> int:
+        """Show `text`."""
+        data = text.encode("utf-8", errors="backslashreplace")
+        while data and not self._gone:
+            try:
+                data = data[os.write(self.fileno(), data) :]
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EPIPE, errno.EBADF):
+                    raise
+                self._gone = True
+        if self._gone:
+            sys.stdout.write(text)
+        return len(text)
 
 
 @contextmanager

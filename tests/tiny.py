@@ -38,6 +38,7 @@ def save_tiny_llama(
     rope_scaling: dict[str, object] | None = None,
     tokenizer: PreTrainedTokenizerFast | None = None,
     dtype: torch.dtype = torch.float32,
+    head_dim: int = 16,
     seed: int = 0,
 ) -> Path:
     """Write a random two-layer Llama with grouped queries (4 heads, 2 groups) and its tokenizer."""
@@ -50,6 +51,7 @@ def save_tiny_llama(
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=512,
         rope_theta=10000.0,
         rope_scaling=rope_scaling,

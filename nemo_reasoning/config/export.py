@@ -3,8 +3,26 @@
 from dataclasses import dataclass
 
 from nemo_reasoning.config import checks
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
+EXPORT_FORMATS = ("hf_peft", "nemo", "merged")
+_WITHOUT_ADAPTER = "peft=none trains every weight, so there is no adapter"
+
+
+def refused_formats(peft: PeftSettings, shape: Architecture) -> dict[str, str]:
+    """Return the formats that cannot hold what such a training makes of such a base, each with its reason."""
+    refused = {}
+    if peft.scheme is PeftScheme.none:
+        refused = dict.fromkeys(("hf_peft", "nemo"), _WITHOUT_ADAPTER)
+    elif peft.scheme is PeftScheme.dora:
+        refused["nemo"] = "NeMo-1 archives and NIM 1.x hold no DoRA adapters"
+    elif shape.head_dim * shape.num_attention_heads != shape.hidden_size:
+        refused["nemo"] = (
+            f"the base model has heads of {shape.head_dim}, but readers of .nemo archives take hidden_size / heads = "
+            f"{shape.hidden_size}/{shape.num_attention_heads}"
+        )
+    return refused
 
 
 @dataclass
@@ -26,7 +44,8 @@ def validate(settings: ExportSettings) -> None:
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
     """
-    problems = []
+    unknown = sorted(set(settings.formats or ()) - set(EXPORT_FORMATS))
+    problems = [f"formats={unknown}: choose from {', '.join(EXPORT_FORMATS)}"] if unknown else []
     if settings.dtype not in EXPORT_DTYPES:
         problems.append(f"dtype={settings.dtype}: choose one of {', '.join(EXPORT_DTYPES)}")
     checks.refuse(problems)

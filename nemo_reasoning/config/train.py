@@ -72,6 +72,7 @@ class SftSettings:
     output_dir: str
     cache_dir: str
     dry_run: bool
+    restart: bool
     evaluate: int
     backend: BackendSettings
     model: ModelSettings
@@ -84,25 +85,28 @@ class SftSettings:
     logger: LoggerSettings
 
 
+def problems(settings: SftSettings) -> list[str]:
+    """Return what cannot train, whatever is chosen where the settings say `auto`, each with its remedy."""
+    return [
+        *settings.model.problems(),
+        *settings.data.problems(),
+        *settings.peft.problems(),
+        *settings.trainer.problems(),
+        *settings.optim.problems(),
+        *settings.callbacks.problems(),
+        *_check_command(settings),
+        *_check_model(settings),
+        *_check_machine(settings),
+    ]
+
+
 def validate(settings: SftSettings) -> None:
-    """Refuse settings that cannot train, whatever is chosen where they say `auto`.
+    """Refuse settings that cannot train.
 
     Raises:
         ConfigError: Lists every problem found, each with its remedy.
     """
-    checks.refuse(
-        [
-            *settings.model.problems(),
-            *settings.data.problems(),
-            *settings.peft.problems(),
-            *settings.trainer.problems(),
-            *settings.optim.problems(),
-            *settings.callbacks.problems(),
-            *_check_command(settings),
-            *_check_model(settings),
-            *_check_machine(settings),
-        ]
-    )
+    checks.refuse(problems(settings))
 
 
 def needs_gpu(settings: SftSettings) -> list[str]:

@@ -91,6 +91,8 @@ class TrainerSettings:
 
     epochs: float
     max_steps: int | None
+    hours: float | None
+    max_hours: float | None
     seq_length: int
     micro_batch_size: int
     global_batch_size: int
@@ -128,6 +130,8 @@ class TrainerSettings:
         if self.micro_batch_size == AUTO_BATCH:
             return replace(self, micro_batch_size=1).problems()
         found = self._outside_ranges()
+        if self.hours is not None and self.max_steps is not None:
+            found.append(f"trainer.hours={self.hours} and trainer.max_steps={self.max_steps}: give one of them")
         if self.precision not in PRECISIONS:
             found.append(f"trainer.precision={self.precision}: choose one of {', '.join(PRECISIONS)}")
         if self.memory_fraction is not None and not 0 < self.memory_fraction <= 1:
@@ -151,8 +155,17 @@ class TrainerSettings:
         return found + self._batch_problems()
 
     def _outside_ranges(self) -> list[str]:
-        counted = ("epochs", "max_steps", "seq_length", "global_batch_size", "eval_interval", "gc_interval")
-        above = {f"trainer.{name}": getattr(self, name) for name in counted}
+        counted = (
+            "epochs",
+            "max_steps",
+            "hours",
+            "max_hours",
+            "seq_length",
+            "global_batch_size",
+            "eval_interval",
+            "gc_interval",
+        )
+        above = {f"trainer.{name}": getattr(self, name) for name in (*counted, "gc_interval")}
         rest = {f"trainer.{name}": getattr(self, name) for name in ("keep_checkpoints", "offload_layers")}
         return [*checks.positive({**above, **self._distribution()}), *checks.not_negative(rest)]
 

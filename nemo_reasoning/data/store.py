@@ -154,6 +154,11 @@ class TokenStore:
         return (self[index] for index in range(len(self)))
 
     @property
+    def largest_token(self) -> int:
+        """Largest token id of all rows."""
+        return int(self._tokens.max())
+
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row, [rows]."""
         return np.diff(self._offsets)

@@ -4,10 +4,10 @@ from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, Q
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import split_thinking
-from nemo_reasoning.training.callbacks.evaluation import Paper
+from nemo_reasoning.training.callbacks.base import Questions
 
 
-def training_questions(settings: QuizSettings, *, seed: int) -> Paper:
+def training_questions(settings: QuizSettings, *, seed: int) -> Questions:
     """Return questions and their judge: held-out built-in problems, or a user's own.
 
     Args:
@@ -36,4 +36,4 @@ def training_questions(settings: QuizSettings, *, seed: int) -> Paper:
         extracted = questions[number].extract(split_thinking(text, mode, finished=finished).answer)
         return extracted is not None and questions[number].accepts(extracted)
 
-    return Paper(questions=[question.text for question in questions], judge=judge)
+    return Questions(questions=[question.text for question in questions], judge=judge)

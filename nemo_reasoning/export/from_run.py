@@ -1,7 +1,9 @@
 """Export the best checkpoint of a run's folder, from what the folder itself says about the run."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.export import ExportResult, export
-from nemo_reasoning.export.formats import formats_of
 from nemo_reasoning.export.quantised_base import MERGE_BASES, Qlora
+from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.loading import held_dtype
 from nemo_reasoning.peft.nf4 import nf4_base, read_digests
 from nemo_reasoning.terminal import quiet_output
@@ -44,7 +46,7 @@ def export_run(
             "original"; None for those it was trained on.
 
     Raises:
-        ExportError: The base was not quantised, and `merge_onto` says it was.
+        ExportError: The base was not quantized, and `merge_onto` says it was.
     """
     settings, (checkpoint, _) = run.settings, run.selected()
     nf4, held = nf4_base(settings), held_dtype(settings)
@@ -55,36 +57,43 @@ def export_run(
             f"merge_onto={merge_onto}: choose {' or '.join(MERGE_BASES)} for a run with peft=qlora, original "
             f"otherwise; {run.path} was trained with peft={settings.peft.scheme.value}"
         )
-    reference = verify.nemo_reference_logits
-    original = reference(checkpoint.path, dtype=held) if verified else None
-    return export(
-        checkpoint=checkpoint,
-        base=run.base,
-        template=run.template,
-        peft=settings.peft,
-        formats=formats_of(settings.peft.scheme) if formats is None else formats,
-        out=run.export_dir if out is None else out,
-        name=settings.name,
-        base_dtype=held,
-        dtype=dtype,
-        reference_logits=reference(checkpoint.path, dtype=held, nf4=nf4) if verified else None,
-        tokenizer_python=tokenizer_python,
-        require_verified=verified and tokenizer_python is not None,
-        qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", original),
-    )
+    imported = None
+    if verified and settings.peft.scheme is not PeftScheme.none:
+        cache_dir = Path(settings.cache_dir).expanduser()
+        imported = import_base(run.base, dtype=settings.model.dtype, cache_dir=cache_dir)
+    reference = partial(verify.nemo_reference_logits, checkpoint.path, base=imported, dtype=held)
+    with run.locked() if out is None else nullcontext():
+        return export(
+            checkpoint=checkpoint,
+            base=run.base,
+            template=run.template,
+            peft=settings.peft,
+            formats=formats,
+            out=run.export_dir if out is None else out,
+            name=settings.name,
+            base_dtype=held,
+            dtype=dtype,
+            reference_logits=reference(nf4=nf4) if verified else None,
+            tokenizer_python=tokenizer_python,
+            require_verified=verified and tokenizer_python is not None,
+            qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", reference() if verified else None),
+        )
 
 
 def export_and_show(run: Run, **options: Any) -> None:
     """Export a run with `export_run`, quietly; print what each check found and the commands that serve the result."""
     with quiet_output(run.path / "log.txt") as terminal:
-        result = export_run(run, **options)
         console = Console(file=terminal, highlight=False, soft_wrap=True)
+        console.print(f"exporting {run.selected()[1]}", markup=False)
+        result = export_run(run, **options)
         for name, folder in result.folders.items():
             console.print(f"\n[bold]{name}[/bold]  {folder}")
             for check, found in result.checks[name].items():
                 console.print(f"  {check}: {_in_words(found)}", markup=False)
             for server, command in result.commands[name].items():
                 console.print(f"  {server}: {command}", markup=False)
+        for name, reason in result.refused.items():
+            console.print(f"\n[bold]{name}[/bold] was not written: {reason}")
 
 
 def _in_words(found: Any) -> str:

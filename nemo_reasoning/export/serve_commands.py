@@ -1,15 +1,16 @@
 """Commands that serve an export, and the model card that goes with it."""
 
-import shlex
 from pathlib import Path
 
 from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE
+from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.reasoning.switch import THINK_SYSTEM
 
+BASE_PLACEHOLDER = "set-this-to-the-base-model"
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-_DOCKER = "docker run --rm --gpus all --shm-size 16g -p 8000:8000 -e NGC_API_KEY"
+DOCKER = "docker run --rm --gpus all --shm-size 16g -p 8000:8000 -e NGC_API_KEY"
 
 
 def max_lora_rank(dim: int) -> int:
@@ -24,67 +25,59 @@ def max_lora_rank(dim: int) -> int:
     raise ExportError(f"vLLM serves ranks up to {VLLM_RANKS[-1]}, the adapter has {dim}; export formats=[merged]")
 
 
-def serve_commands(format_name: str, *, folder: Path, name: str, base: str, peft: PeftSettings) -> dict[str, str]:
-    """Return the shell commands that serve one export, by server.
+def is_hub_id(name: str) -> bool:
+    """Whether a base model's name finds it on any machine."""
+    return not name.startswith("pypi:") and "/" in name and not Path(name).expanduser().is_dir()
 
-    The NIM image, which depends on the base model, is taken from $NIM_IMAGE.
 
-    Args:
-        format_name: "hf_peft", "nemo" or "merged".
-        folder: What was exported.
-        name: Under which clients ask for the model.
-        base: Hub id or directory of the base model.
-        peft: What was trained.
+def base_reference(base: BaseModel) -> str:
+    """Return the name under which readers elsewhere find the base model.
+
+    That is its hub id, or the name of a packaged model. The place of a directory means nothing on another machine and
+    shows who made the export: `BASE_PLACEHOLDER` stands for it, which whoever uses the export replaces.
     """
-    path = folder.resolve()
-    where, template_file = shlex.quote(str(path)), shlex.quote(str(path.parent / TEMPLATE_FILE))
-    mounted = f"-v {where}:/opt/adapters/{name}:ro -e NIM_PEFT_SOURCE=/opt/adapters"
-    template = f"-v {template_file}:/opt/{TEMPLATE_FILE}:ro"
-    if format_name == "merged":
-        model = f"-v {where}:/opt/model:ro -e NIM_SERVED_MODEL_NAME={name}"
-        return {
-            "vllm": f"vllm serve {where} --served-model-name {name}",
-            "nim 1.x": f"{_DOCKER} {model} -e NIM_FT_MODEL=/opt/model $NIM_IMAGE",
-            "nim 2.x": f"{_DOCKER} {model} -e NIM_MODEL_PATH=/opt/model $NIM_IMAGE",
-        }
-    if peft.scheme is PeftScheme.dora:
-        return {
-            "this package": f"python recipes/serve.py checkpoint={where}",
-            "vllm and nim": "# neither takes DoRA adapters: export formats=[merged]",
-        }
-    rank = max_lora_rank(peft.dim)
-    nim1 = (
-        f"{_DOCKER} {mounted} -e NIM_MAX_LORA_RANK={rank} {template} "
+    return base.name if base.name.startswith("pypi:") or is_hub_id(base.name) else BASE_PLACEHOLDER
+
+
+def nim_adapter(*, name: str, folder: str) -> str:
+    """Return how NIM is started with a folder of adapters that holds one."""
+    return f"{DOCKER} -v {folder}:/opt/adapters/{name}:ro -e NIM_PEFT_SOURCE=/opt/adapters"
+
+
+def nim1_adapter(*, name: str, folder: str, template: str, rank: int) -> str:
+    """Return NIM 1.x's command for an adapter."""
+    return (
+        f"{nim_adapter(name=name, folder=folder)} -e NIM_MAX_LORA_RANK={rank} -v {template}:/opt/{TEMPLATE_FILE}:ro "
         f"-e NIM_CHAT_TEMPLATE=/opt/{TEMPLATE_FILE} $NIM_IMAGE"
     )
-    if format_name == "nemo":
-        return {"nim 1.x": nim1}
-    flags = f"--enable-lora --max-lora-rank {rank}"
-    return {
-        "vllm": f"vllm serve {shlex.quote(base)} --tokenizer {where} {flags} --lora-modules {name}={where}",
-        "nim 1.x": nim1,
-        "nim 2.x": (
-            f"{_DOCKER} {mounted} {template} $NIM_IMAGE nim-serve {flags} --chat-template /opt/{TEMPLATE_FILE}"
-        ),
-    }
 
 
 def model_card(
-    format_name: str, *, base: str, peft: PeftSettings, commands: dict[str, str], merge_onto: str | None = None
+    format_name: str, *, base: BaseModel, peft: PeftSettings, commands: dict[str, str], merge_onto: str | None = None
 ) -> str:
-    """Return the README.md of an export; `merge_onto` is that of a QLoRA run, None of a LoRA run."""
+    """Return the README.md of an export, which names nothing of the machine it was made on.
+
+    Args:
+        format_name: "hf_peft" or "merged".
+        base: The base model; a hub refuses a card whose `base_model` is no hub id, so it is left out then.
+        peft: What was trained.
+        commands: How to serve it from within its folder.
+        merge_onto: Of a QLoRA run; None of a LoRA run.
+    """
     library = "peft" if format_name == "hf_peft" else "transformers"
     served = "\n\n".join(f"{server}:\n\n```sh\n{command}\n```" for server, command in commands.items())
+    known = is_hub_id(base.name)
+    reference = base_reference(base)
+    named = "a local base model" if reference == BASE_PLACEHOLDER else f"`{reference}` (revision `{base.revision}`)"
     return f"""---
-base_model: {base}
-library_name: {library}
+{f"base_model: {base.name}" + chr(10) if known else ""}library_name: {library}
 pipeline_tag: text-generation
 tags: [{", ".join([*([] if peft.scheme is PeftScheme.none else [peft.scheme.value]), "reasoning", "nemo"])}]
 ---
 
 # Reasoning with a switch
 
-Fine-tuned from `{base}` with NVIDIA NeMo: {_trained(peft)}. The licences of the base model and of
+Fine-tuned from {named} with NVIDIA NeMo: {_trained(peft)}. The licenses of the base model and of
 the training data apply.{_qlora_note(format_name, merge_onto)}
 
 | system message | answer | sampling |
@@ -96,8 +89,19 @@ Use the chat template in this folder: it is the one of the training, and writes 
 
 ## Serve
 
+From within this folder{_base_note(known=known)}:
+
 {served}
 """
+
+
+def _base_note(*, known: bool) -> str:
+    if known:
+        return ""
+    return (
+        f"; put the directory of the base model in the place of `{BASE_PLACEHOLDER}`, here and in adapter_config.json "
+        "where there is one"
+    )
 
 
 def _trained(peft: PeftSettings) -> str:
@@ -118,4 +122,4 @@ def _qlora_note(format_name: str, merge_onto: str | None) -> str:
         if format_name == "merged"
         else "On the original base weights its logits differ a little from those of the training."
     )
-    return f"\n\nTraining held the base in NF4 with double quantisation (QLoRA). {under}"
+    return f"\n\nTraining held the base in NF4 with double quantization (QLoRA). {under}"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
-from nemo_reasoning.export.formats.merged import DTYPES
+from nemo_reasoning.export.base_weights import DTYPES
 from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_trained
 from nemo_reasoning.export.weights import Adapter, FullWeights
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -56,9 +56,12 @@ def probe_ids(formatter: ChatFormatter) -> list[torch.Tensor]:
     return [torch.from_numpy(formatter.encode(turns).ids).long()[None] for turns in DIALOGUES]
 
 
-def nemo_reference_logits(checkpoint: Path, *, dtype: str, nf4: Nf4Base | None = None) -> ReferenceLogits:
+def nemo_reference_logits(
+    checkpoint: Path, *, dtype: str, base: Path | None = None, nf4: Nf4Base | None = None
+) -> ReferenceLogits:
     """Return a function that holds the NeMo model of a checkpoint only while it computes logits, in float32.
 
+    An adapter's base is the NeMo checkpoint `base`; None for the place where it was when the adapter was saved.
     Its weights are rounded to `dtype`, as the training's were. With `nf4` those of the linears are what a QLoRA run
     computed with: built, loaded and quantized as training did it, without what the export uses. Only where several
     ranks quantized their shards are both the same code, and the run's recorded bits the proof.
@@ -78,7 +81,8 @@ def nemo_reference_logits(checkpoint: Path, *, dtype: str, nf4: Nf4Base | None =
             quantized, held = nf4_linears(targets=nf4.targets, from_checkpoint=True), DTYPES[nf4.dtype]
         elif nf4 is not None:
             prepare = partial(hold_nemo_as_trained, base=nf4)
-        with backend(cuda=False), quantized, load_nemo_model(checkpoint, dtype=held, prepare=prepare) as model:
+        loaded = load_nemo_model(checkpoint, base=base, dtype=held, prepare=prepare)
+        with backend(cuda=False), quantized, loaded as model:
             return [model(ids).cpu() for ids in batches]
 
     return logits

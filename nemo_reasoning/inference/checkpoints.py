@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.export.serve_commands import BASE_PLACEHOLDER
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation
 from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 from nemo_reasoning.models.hub import fetch_base
@@ -80,8 +81,15 @@ def resolve_checkpoint(name: str, *, cache_dir: Path) -> ModelFiles:
         return ModelFiles(path.resolve().name, model, adapter)
     if (path / _ADAPTER).is_file():
         base = read_adapter_config(path).get("base_model_name_or_path")
-        if not base:
-            raise EngineError(f"{path / _ADAPTER} names no base_model_name_or_path; write the model's directory there")
+        if base in (None, "", BASE_PLACEHOLDER) and (path.resolve().parents[1] / _RUN).is_file():
+            from nemo_reasoning.training.run_dir import Run
+
+            base = str(Run.open(path.resolve().parents[1]).base.path)
+        if base in (None, "", BASE_PLACEHOLDER):
+            raise EngineError(
+                f"{path / _ADAPTER} does not say where its base model is; write the model's directory, or its hub id, "
+                "into base_model_name_or_path"
+            )
         return ModelFiles(path.resolve().name, fetch_base(base, revision=None, cache_dir=cache_dir).path, path)
     short = path.resolve().name if path.is_dir() else name.rsplit("/", 1)[-1].removesuffix(".gguf")
     return ModelFiles(short, fetch_base(name, revision=None, cache_dir=cache_dir).path)

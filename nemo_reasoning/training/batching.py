@@ -21,6 +21,11 @@ ROW_MULTIPLE = 16  # what FP8 kernels ask for
 PACK_MULTIPLE = 64  # the same, and few lengths: on a CPU each one costs the compilation of its kernels
 
 
+def total_steps(*, epochs: float, rows: int, global_batch_size: int) -> int:
+    """Return the optimizer steps of so many passes over the rows, at least one."""
+    return max(1, round(epochs * rows / global_batch_size))
+
+
 class BatchPlan:
     """Deals rows to steps, micro-batches and data-parallel ranks.
 

@@ -18,7 +18,7 @@ from nemo_reasoning.artifacts import file_sha256, fingerprint, write_json, write
 
 CHECKPOINTS, HISTORY, SEAL = "checkpoints", "history.jsonl", "checkpoint.json"
 _METRICS = "metrics.jsonl"  # where runs of version 0.1 have their validations
-_UNFINISHED = "-unfinished"  # NeMo and this package put a file of this name beside a checkpoint that is being written
+UNFINISHED = "-unfinished"  # NeMo and this package put a file of this name beside a checkpoint that is being written
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,23 @@ class History:
         return {step: loss for step, loss in found.items() if loss is not None and isfinite(loss)}
 
 
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Return the finished checkpoints of a run's folder, by step; whether their files are intact is not looked at."""
-    losses = _losses(folder)
-    found: dict[int, Checkpoint] = {}
+def list_checkpoints(folder: Path, *, doubles: bool = False) -> list[Checkpoint]:
+    """Return the finished checkpoints of a run's folder, by step; whether their files are intact is not looked at.
+
+    Args:
+        folder: Of the run.
+        doubles: Whether to return every checkpoint of a step; otherwise the first by name stands for all.
+    """
+    losses = read_losses(folder)
+    found: list[Checkpoint] = []
     for path in sorted((folder / CHECKPOINTS).glob("*")):
-        step = _sealed_step(path)
-        if step is not None:
-            found.setdefault(step, Checkpoint(path, step, losses.get(step)))
-    return [found[step] for step in sorted(found)]
+        step = sealed_step(path)
+        if step is not None and (doubles or step not in [checkpoint.step for checkpoint in found]):
+            found.append(Checkpoint(path, step, losses.get(step)))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
-def _losses(folder: Path) -> dict[int, float]:
+def read_losses(folder: Path) -> dict[int, float]:
     """Return the measured validation losses by step; runs of version 0.1 have them in metrics.jsonl alone."""
     history = History(folder)
     if history.path.is_file():
@@ -93,7 +98,7 @@ def _losses(folder: Path) -> dict[int, float]:
     return {record["step"]: record["val_loss"] for record in records if record.get("val_loss") is not None}
 
 
-def _sealed_step(path: Path) -> int | None:
+def sealed_step(path: Path) -> int | None:
     """Return the step of a finished checkpoint; None for anything else."""
     if not path.is_dir():
         return None
@@ -108,7 +113,7 @@ def _sealed_step(path: Path) -> int | None:
 def _step_without_seal(path: Path) -> int | None:
     """Return the step of a checkpoint of version 0.1, from the checkpoint's own state."""
     state = path / "weights" / "common.pt"
-    if path.with_name(path.name + _UNFINISHED).exists() or not state.is_file() or not (path / "context").is_dir():
+    if path.with_name(path.name + UNFINISHED).exists() or not state.is_file() or not (path / "context").is_dir():
         return None
     if (path.parents[1] / HISTORY).is_file():  # of this version, so it was cut off before it was sealed
         return None

@@ -22,8 +22,10 @@ from nemo_reasoning.training.batching import (
     BatchPlan,
     PackedPlan,
     PlannedBatches,
+    total_steps,
 )
 
+_ENDLESS = 10**9  # steps that no run takes
 _Row = tuple[NDArray[np.int32], NDArray[np.bool_]]
 
 
@@ -87,6 +89,7 @@ class ChatDataModule(pl.LightningDataModule):
         global_batch_size: int,
         data_parallel_size: int,
         max_steps: int | None,
+        endless: bool = False,
         epochs: float,
         pad_id: int,
         fixed_length: bool,
@@ -102,6 +105,7 @@ class ChatDataModule(pl.LightningDataModule):
             global_batch_size: Rows of one optimiser step over all replicas.
             data_parallel_size: Number of replicas.
             max_steps: Optimiser steps of the run; None derives them from `epochs`.
+            endless: Whether the steps may become more than that while they run.
             epochs: Passes over the training rows.
             pad_id: Token that fills short rows.
             fixed_length: Pad every micro-batch to `seq_length`, as pipeline parallelism requires.
@@ -127,7 +131,10 @@ class ChatDataModule(pl.LightningDataModule):
             )
             for split in self.stores
         }
-        self.max_steps = max_steps or max(1, round(epochs * len(self.stores["train"]) / global_batch_size))
+        self.max_steps = max_steps or total_steps(
+            epochs=epochs, rows=len(self.stores["train"]), global_batch_size=global_batch_size
+        )
+        self._horizon = _ENDLESS if endless else self.max_steps
         self.data_sampler = _PlannedSampler(
             self.plans, seq_len=seq_length, micro_batch_size=micro_batch_size, global_batch_size=global_batch_size
         )
@@ -149,7 +156,7 @@ class ChatDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the micro-batches of this rank from the trainer's current step on."""
         assert self.trainer is not None  # Lightning attaches itself before it asks
-        return self._loader("train", first_step=self.trainer.global_step, steps=self.max_steps)
+        return self._loader("train", first_step=self.trainer.global_step, steps=self._horizon)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the micro-batches of this rank for one validation."""

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.config.data import DataSettings, DataSource
+from nemo_reasoning.config.export import EXPORT_FORMATS, refused_formats
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.errors import ModelSourceError
@@ -145,6 +146,10 @@ def print_plan(settings: SftSettings, *, asked: SftSettings) -> None:
     shape = known_shape(settings)
     if shape is None:
         return
+    refused = refused_formats(settings.peft, shape)
+    console.print(f"exports: {', '.join(name for name in EXPORT_FORMATS if name not in refused)}")
+    for name, reason in refused.items():
+        console.print(f"not {name}: {reason}")
     request, memory = request_of(asked, shape), available_gb(settings)
     work = workload_of(settings, shape)
     console.print(parts_table(work, memory_gb=memory, device=settings.hardware.name))

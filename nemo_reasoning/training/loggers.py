@@ -2,111 +2,129 @@
 
 import json
 import math
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
-
 from nemo_reasoning.artifacts import fingerprint, write_text
 from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.training.callbacks.base import Logger
 
 METRICS_FILE = "metrics.jsonl"
 
 
-class Record(dict[str, float]):
-    """Metrics of one optimiser step.
-
-    Lightning writes to its loggers of its own accord, with steps that count from 0 and validation
-    one step early. Our loggers take records and nothing else, so each step appears once.
-    """
-
-
-class JsonlLogger(Logger):
+class JsonlLogger:
     """One JSON object a line: {"step": 12, "loss": 1.25, ...}; numbers JSON cannot hold become null."""
 
     def __init__(self, path: Path) -> None:
         """Append to `path`; the file is opened with the first record."""
-        super().__init__()
         self.path = path
         self._file: TextIO | None = None
 
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "jsonl"
-
-    @property
-    def version(self) -> str:
-        """Nothing: a run has one file, also across restarts."""
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the run folder's config.yaml holds the settings."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a record; a line is complete on disk, or at least with the kernel, when this returns."""
-        if not isinstance(metrics, Record):
-            return
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
 
-    @rank_zero_only
     def resume_from(self, step: int) -> None:
         """Drop what a killed run wrote after the checkpoint of `step`; 0 starts an empty file."""
-        self.finalize("resumed")  # the file is about to be replaced under an open handle
+        self.close()  # the file is about to be replaced under an open handle
         drop_records_after(self.path, step=step)
 
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
+    def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-class RecordsOnly(Logger):
-    """Another logger, shielded from what Lightning writes of its own accord."""
+class TensorBoard:
+    """Event files under the run's `tensorboard`; a run that goes on writes over the steps it repeats."""
 
-    def __init__(self, inner: Logger) -> None:
-        """Pass records on to `inner`."""
-        super().__init__()
-        self.inner = inner
+    def __init__(self, folder: Path) -> None:
+        """Open the folder with the first record."""
+        from torch.utils.tensorboard import SummaryWriter
 
-    @property
-    def name(self) -> str | None:
-        """Name the inner logger gives itself."""
-        return self.inner.name
+        self._open: Callable[[], Any] = lambda: SummaryWriter(str(folder))
+        self._writer: Any = None
 
-    @property
-    def version(self) -> int | str | None:
-        """Version of the inner logger."""
-        return self.inner.version
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a point to the curve of each metric."""
+        self._writer = self._writer or self._open()
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Pass the settings on."""
-        self.inner.log_hyperparams(params, *args, **kwargs)
+    def resume_from(self, step: int) -> None:
+        """Nothing to do: TensorBoard shows the latest value of a step."""
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Pass a record on."""
-        if isinstance(metrics, Record):
-            self.inner.log_metrics(dict(metrics), step)
+    def close(self) -> None:
+        """Write what is pending."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
-    def save(self) -> None:
-        """Flush the inner logger."""
-        self.inner.save()
 
-    def finalize(self, status: str) -> None:
-        """End the inner logger's run."""
-        self.inner.finalize(status)
+class WeightsAndBiases:
+    """A run of W&B, which a restart continues."""
+
+    def __init__(self, *, name: str, project: str, folder: Path) -> None:
+        """Take how the run is called; its id follows from the folder's name and the run's own."""
+        import wandb
+
+        self._begin: Callable[[], Any] = lambda: wandb.init(
+            name=name, project=project, dir=str(folder), id=fingerprint([name, folder.name]), resume="allow"
+        )
+        self._run: Any = None
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a row, with the step as a column: W&B's own counter cannot go back after a kill."""
+        self._run = self._run or self._begin()
+        self._run.log({**metrics, "step": step})
+
+    def resume_from(self, step: int) -> None:
+        """Nothing to do: rows carry their step."""
+
+    def close(self) -> None:
+        """End this start of the run."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+
+class MlFlow:
+    """A run of MLflow, kept in the run's `mlflow` unless MLFLOW_TRACKING_URI says otherwise."""
+
+    def __init__(self, *, name: str, experiment: str, folder: Path) -> None:
+        """Take how the run is called and where it is kept."""
+        import mlflow
+
+        self._client, self._name, self._experiment, self._folder = mlflow, name, experiment, folder
+        self._open = False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a step; MLflow takes '/' in names, and no values that are no numbers."""
+        if not self._open:
+            import os
+
+            if "MLFLOW_TRACKING_URI" not in os.environ:
+                self._client.set_tracking_uri(self._folder.resolve().as_uri())
+            self._client.set_experiment(self._experiment)
+            self._client.start_run(run_name=self._name)
+            self._open = True
+        self._client.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)}, step=step)
+
+    def resume_from(self, step: int) -> None:
+        """Nothing to do: MLflow keeps both values of a repeated step."""
+
+    def close(self) -> None:
+        """End the run."""
+        if self._open:
+            self._client.end_run()
+            self._open = False
 
 
 def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, project: str) -> list[Logger]:
@@ -114,7 +132,7 @@ def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, projec
 
     Args:
         backend: The other place metrics go.
-        folder: Of the run. It also identifies the run to W&B, so that a restart continues it.
+        folder: Of the run.
         run_name: Shown by W&B and MLflow.
         project: W&B project, or MLflow experiment.
 
@@ -125,18 +143,12 @@ def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, projec
     if backend is LoggerBackend.none:
         return loggers
     builders: dict[LoggerBackend, Callable[[], Logger]] = {
-        LoggerBackend.tensorboard: lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
-        LoggerBackend.wandb: lambda: WandbLogger(
-            name=run_name,
-            project=project,
-            save_dir=folder,
-            id=fingerprint(str(folder.resolve())),
-            resume="allow",
-        ),
-        LoggerBackend.mlflow: lambda: MLFlowLogger(project, run_name=run_name, save_dir=str(folder / "mlflow")),
+        LoggerBackend.tensorboard: lambda: TensorBoard(folder / "tensorboard"),
+        LoggerBackend.wandb: lambda: WeightsAndBiases(name=run_name, project=project, folder=folder),
+        LoggerBackend.mlflow: lambda: MlFlow(name=run_name, experiment=project, folder=folder / "mlflow"),
     }
     try:
-        return [*loggers, RecordsOnly(builders[backend]())]
+        return [*loggers, builders[backend]()]
     except ImportError as error:
         raise ConfigError(
             f"logger={backend.value}, but its package is not installed ({error}); "

@@ -2,8 +2,6 @@
 
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,13 +124,3 @@ class Phase:
         for phase in cls._open:
             phase._vram_peak = max(phase._vram_peak, peak)
         torch.cuda.reset_peak_memory_stats()
-
-
-@contextmanager
-def track_memory(phase: str) -> Iterator[Phase]:
-    """Measure the memory of a block; read `.use` of what it yields, during the block or after."""
-    tracked = Phase(phase)
-    try:
-        yield tracked
-    finally:
-        tracked.close()

@@ -8,34 +8,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
+from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
 from nemo.collections.llm import LlamaModel
 from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
 from nemo.collections.llm.peft import DoRA, LoRA
+from nemo.lightning.ckpt_utils import ADAPTER_META_FILENAME
+from nemo.lightning.resume import AdapterPath
 
 from nemo_reasoning.backend.runtime import Backend
+from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, RopeScaling
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
-from nemo_reasoning.training.callbacks.validation import VALIDATION_LOSS, StepCheckpoint
+from nemo_reasoning.training.callbacks.time_budget import UNKNOWN_LENGTH
+from nemo_reasoning.training.checkpoints import Checkpoint
+from nemo_reasoning.training.datamodule import ChatDataModule
 
-CHECKPOINT_NAME = "{step}-{val_loss:.4f}"
+
+def build_data(settings: SftSettings, folder: Path, *, pad_id: int) -> ChatDataModule:
+    """Return the batches of a run; a curriculum is trained in its order, other rows are shuffled.
+
+    Args:
+        settings: The run.
+        folder: Prepared rows.
+        pad_id: Token that fills short rows.
+    """
+    trainer = settings.trainer
+    return ChatDataModule(
+        folder,
+        seq_length=trainer.seq_length,
+        micro_batch_size=trainer.micro_batch_size,
+        global_batch_size=trainer.global_batch_size,
+        data_parallel_size=trainer.data_parallel_size,
+        max_steps=UNKNOWN_LENGTH if trainer.hours is not None else trainer.max_steps,
+        endless=trainer.hours is not None,
+        epochs=trainer.epochs,
+        pad_id=pad_id,
+        fixed_length=trainer.pipeline_model_parallel_size > 1,
+        packing=trainer.packing,
+        seed=trainer.seed if settings.data.order is Order.shuffle else None,
+    )
 
 
-def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Any) -> LlamaModel:
+def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | None) -> LlamaModel:
     """Return the NeMo model, without weights yet.
 
     Args:
         settings: The run.
         base: NeMo checkpoint whose configuration and tokenizer to take; None for random weights of
             `model.architecture`.
-        tokenizer: NeMo tokenizer of a model with random weights.
+        tokenizer: Hugging Face directory with the tokenizer of a model with random weights.
     """
     if base is None:
         assert settings.model.architecture is not None
-        model = LlamaModel(_random_config(settings.model.architecture), tokenizer=tokenizer)
+        chosen = None if tokenizer is None else AutoTokenizer(str(tokenizer))
+        model = LlamaModel(_random_config(settings.model.architecture), tokenizer=chosen)
     else:
         model = nl.io.load_context(base / "context", subpath="model")
     config = model.config
@@ -150,6 +179,7 @@ def build_trainer(trainer: TrainerSettings, *, backend: Backend, max_steps: int)
         enable_progress_bar=False,
         enable_model_summary=False,
         logger=False,
+        enable_checkpointing=False,  # ours saves
     )
 
 
@@ -184,31 +214,25 @@ def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:
     )
 
 
-def build_log(folder: Path, *, keep: int, loggers: list[Logger]) -> nl.NeMoLogger:
-    """Return NeMo's logger with the checkpoint callback.
+def build_log(folder: Path) -> nl.NeMoLogger:
+    """Return NeMo's own log, in `nemo` of a run's folder: NeMo moves the files it finds where it logs."""
+    return nl.NeMoLogger(
+        explicit_log_dir=str(folder / "nemo"), update_logger_directory=False, use_datetime_version=False
+    )
 
-    Every validation saves the last checkpoint with its optimiser, and keeps the best ones by
-    validation loss. NeMo moves the files it finds in its log folder, so it gets one of its own.
+
+def load_from(trainer: nl.Trainer, *, base: Path | None, checkpoint: Checkpoint | None) -> None:
+    """Tell a trainer what to load before the first step.
 
     Args:
-        folder: Of the run; checkpoints go to `checkpoints`, NeMo's logs to `nemo`.
-        keep: Best checkpoints kept.
-        loggers: Where metrics go.
+        trainer: Changed in place.
+        base: NeMo checkpoint of the base model; None for random weights.
+        checkpoint: Of this run, to go on from; an adapter's base is `base`, wherever it was when it was saved.
     """
-    checkpoints = StepCheckpoint(
-        dirpath=str(folder / "checkpoints"),
-        filename=CHECKPOINT_NAME,
-        monitor=VALIDATION_LOSS,
-        mode="min",
-        save_top_k=keep,
-        save_last=True,
-        every_n_epochs=1,
-        save_optim_on_train_end=True,
-    )
-    return nl.NeMoLogger(
-        explicit_log_dir=str(folder / "nemo"),
-        update_logger_directory=False,
-        use_datetime_version=False,
-        ckpt=checkpoints,
-        extra_loggers=loggers,
-    )
+    if checkpoint is None:
+        if base is not None:
+            trainer.strategy.restore_config = nl.RestoreConfig(path=str(base))
+        return
+    weights = checkpoint.path / "weights"
+    is_adapter = (weights / ADAPTER_META_FILENAME).is_file()
+    trainer.ckpt_path = AdapterPath(weights, base_model_path=base) if is_adapter else weights

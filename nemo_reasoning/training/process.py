@@ -1,10 +1,12 @@
-"""Settings of torch and Python that hold for the whole process, not for one object of NeMo."""
+"""What holds for the whole process, not for one object of NeMo: torch's settings, and the signals that stop it."""
 
-import gc
 import importlib.util
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from nemo_reasoning.backend.runtime import resolve
@@ -78,18 +80,93 @@ def _require_fp8(recipe: Fp8) -> None:
 
 @contextmanager
 def switched(trainer: TrainerSettings) -> Iterator[None]:
-    """Hold torch's precision of float32 products for the length of the block, and Python's garbage collector after it.
-
-    NeMo's `GarbageCollectionCallback` stops the collector when it is made and never starts it again.
-    """
+    """Hold torch's precision of float32 products for the length of the block."""
     import torch
 
-    precision, collecting = torch.get_float32_matmul_precision(), gc.isenabled()
+    precision = torch.get_float32_matmul_precision()
     if trainer.tf32:
         torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
-        if collecting:
-            gc.enable()
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes files, of those that train together."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0
+
+
+TIME_IS_UP = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run it again
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(SystemExit):
+    """The command was told to end before its work was done; the code is what a shell reports for the signal.
+
+    Attributes:
+        said: Whether the user has been told.
+    """
+
+    def __init__(self, code: int, *, said: bool = False) -> None:
+        """Take the exit code."""
+        super().__init__(code)
+        self.said = said
+
+    @property
+    def signal(self) -> int:
+        """Number of the signal."""
+        return int(self.code or 0) - 128
+
+
+def signal_name(number: int) -> str:
+    """Return how people call a signal."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+class StopSignals:
+    """Ctrl-C, SIGTERM and SIGHUP for the length of a block.
+
+    The first one ends the block with `Stopped`, or within `deferred` is only noted: training looks at `received`
+    after each step. A Ctrl-C after that ends the process at once, which loses no more than a kill does. A process
+    started with nohup goes on ignoring SIGHUP.
+
+    Attributes:
+        received: Number of the signal that arrived; None if none did.
+    """
+
+    def __init__(self) -> None:
+        """Listen to nothing yet."""
+        self.received: int | None = None
+        self._deferring = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        """Listen, where this is the thread that signals go to."""
+        if threading.current_thread() is threading.main_thread():
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            heard = [number for number in _STOPPING if number != signal.SIGHUP or not ignored]
+            self._before = {number: signal.signal(number, self._receive) for number in heard}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signals back to who had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what it returned
+        self._before = {}
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Note signals only, for the length of the block."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            os._exit(128 + number)
+        repeated, self.received = self.received is not None, number
+        if not self._deferring and not repeated:
+            raise Stopped(128 + number)

@@ -9,9 +9,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,14 +18,15 @@ from typing import Any, get_args, get_type_hints
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from nemo_reasoning.artifacts import file_sha256, fingerprint, write_json, write_text
+from nemo_reasoning.artifacts import write_json, write_text
 from nemo_reasoning.config import CONF_DIR, load_settings, settings_to_dict
 from nemo_reasoning.config.model import Init, PeftScheme
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.models.hub import BaseModel, fetch_base
-from nemo_reasoning.training.checkpoints import Checkpoint, History, list_checkpoints
+from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints
+from nemo_reasoning.training.identity import Identity, rows_fingerprint
 
 CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT = "config.yaml", "run.json", "data", "export"
 _LOCK, _HOLDER = ".lock", ".lock.json"
@@ -37,46 +37,6 @@ _FIXED = (
 )
 # How rows are prepared, but not which rows come out; where they lie is told by their content.
 _FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer", "packing_window"}
-_STORES = tuple(
-    f"{split}/{array}.npy" for split in ("train", "validation") for array in ("tokens", "loss_mask", "offsets")
-)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a run is made of, by content; None where it is not known, as of runs of version 0.1.
-
-    Attributes:
-        rows: Fingerprint of the prepared token ids and loss masks.
-        template: Text of the chat template the rows were rendered with.
-        tokenizer: Fingerprint of the tokenizer.
-        base: Fingerprint of the base weights; None of random weights.
-        source: What the user called the base model, and its revision; for people, not compared.
-        revision: As `source`.
-    """
-
-    rows: str | None = None
-    template: str | None = None
-    tokenizer: str | None = None
-    base: str | None = None
-    source: str | None = None
-    revision: str | None = None
-
-    def differences(self, other: "Identity") -> list[str]:
-        """Return the names of what differs between two identities, where both are known."""
-        names = {"rows": "the prepared rows", "template": "the chat template", "tokenizer": "the tokenizer"}
-        names["base"] = "the base weights"
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return [names[name] for name, (one, two) in pairs.items() if None not in (one, two) and one != two]
-
-
-def rows_fingerprint(data: Path) -> str | None:
-    """Return the fingerprint of prepared rows, from the bytes of their token stores; None if there are none."""
-    files = [data / name for name in _STORES]
-    if not all(file.is_file() for file in files):
-        return None
-    with ThreadPoolExecutor() as pool:
-        return fingerprint(list(pool.map(file_sha256, files)))
 
 
 class Run:
@@ -91,6 +51,7 @@ class Run:
         """Hold a folder and its settings; `open` and `start` make runs."""
         self.path, self.settings = path, settings
         self._lock = FileLock(path / _LOCK)
+        self._selected: tuple[Checkpoint, str] | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -199,15 +160,29 @@ class Run:
     def selected(self) -> tuple[Checkpoint, str]:
         """Return the checkpoint to use, and why: the best; the last where no saved step was validated.
 
+        A damaged one is passed over, and named.
+
         Raises:
-            CheckpointError: The run has no finished checkpoint.
+            CheckpointError: The run has no finished checkpoint that is intact.
         """
-        if best := self.best:
-            measured = sum(checkpoint.loss is not None for checkpoint in self.checkpoints)
-            return best, f"step {best.step}, validation loss {best.loss:.4f}, the lowest of {measured} kept"
-        if last := self.last:
-            return last, f"step {last.step}, the last: no checkpoint has a measured validation loss"
-        raise CheckpointError(f"{self.path} has no finished checkpoint; train first: recipes/sft_lora.py")
+        if self._selected is None or not self._selected[0].path.is_dir():
+            self._selected = self._select()
+        return self._selected
+
+    def _select(self) -> tuple[Checkpoint, str]:
+        found, notes = self.checkpoints, []
+        measured = sorted((one for one in found if one.loss is not None), key=lambda one: (one.loss or 0.0, -one.step))
+        for checkpoint in [*measured, *(one for one in reversed(found) if one.loss is None)]:
+            if harm := damage(checkpoint):
+                notes.append(f"; step {checkpoint.step} would come first, but is damaged: {harm}")
+                continue
+            why = "the last: no checkpoint has a measured validation loss"
+            if checkpoint.loss is not None:
+                why = f"validation loss {checkpoint.loss:.4f}, the lowest of {len(measured)} that are kept"
+            return checkpoint, f"step {checkpoint.step}, {why}{''.join(notes)}"
+        raise CheckpointError(
+            f"{self.path} has no finished checkpoint{''.join(notes)}; train first: recipes/sft_lora.py"
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

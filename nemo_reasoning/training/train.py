@@ -1,33 +1,36 @@
 """Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
 
-import json
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
 
 from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.backend.runtime import Backend, backend, without_leftovers
-from nemo_reasoning.config.data import Order
-from nemo_reasoning.config.evaluate import QuizSettings
-from nemo_reasoning.config.train import CallbackSettings, SftSettings
-from nemo_reasoning.config.trainer import Accelerator, TrainerSettings
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Accelerator
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare.output import SPLITS
+from nemo_reasoning.data.store import TokenStore
+from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.hub import weights_fingerprint
 from nemo_reasoning.peft.nf4 import nf4_base
 from nemo_reasoning.peft.qlora import nf4_linears
-from nemo_reasoning.reasoning.messages import Message, Mode
-from nemo_reasoning.reasoning.switch import system_prompt
-from nemo_reasoning.training.callbacks.generation import SAMPLES_FILE, SamplePrompt
+from nemo_reasoning.training.batching import total_steps
+from nemo_reasoning.training.checkpoint_store import CheckpointStore
+from nemo_reasoning.training.checkpoints import Checkpoint
+from nemo_reasoning.training.failures import translated_errors
+from nemo_reasoning.training.identity import Identity, rows_fingerprint
 from nemo_reasoning.training.optimizers import optimizer_in_use
-from nemo_reasoning.training.process import switched
-from nemo_reasoning.training.run_dir import Identity, Run, rows_fingerprint
+from nemo_reasoning.training.process import Stopped, StopSignals, first_process, switched
+from nemo_reasoning.training.run_dir import Run
+
+_SHOWN_ROWS = 16
 
 if TYPE_CHECKING:
-    from nemo_reasoning.training.callbacks.evaluation import Paper
-
-_MODES: tuple[Mode, ...] = ("on", "off")
+    from nemo_reasoning.training.callbacks.base import Batches, Callback, Questions, RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +50,99 @@ class TrainingInputs:
     data: Path
 
 
-def train(run: Run, inputs: TrainingInputs, *, stream: TextIO, paper: "Paper | None" = None) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """A start of a run."""
+
+    run: Run
+    inputs: TrainingInputs
+    checkpoint: Checkpoint | None
+    console: Console
+    questions: "Questions | None"
+    signals: StopSignals
+    started: float
+    afterwards: float
+
+
+def train(
+    run: Run,
+    inputs: TrainingInputs,
+    *,
+    stream: TextIO,
+    questions: "Questions | None" = None,
+    signals: StopSignals | None = None,
+    started: float | None = None,
+    afterwards: float = 0.0,
+) -> None:
     """Train until the last step; leaves checkpoints, metrics.jsonl and samples.jsonl in the run's folder.
 
     Args:
         run: The run, started with validated settings.
         inputs: Model and data.
         stream: Where progress is shown.
-        paper: Questions to ask while training; needed with `callbacks.eval`.
+        questions: Asked while training; needed with `callbacks.eval`.
+        signals: What a command listens to; None to listen for the length of the training.
+        started: `time.monotonic()` when the command began, from which time limits count; None for now.
+        afterwards: Seconds that the command is expected to need after training, which `trainer.hours` leaves.
 
     Raises:
         BackendError: The machine cannot run what was asked.
-        CheckpointError: The folder holds checkpoints that were made from other inputs.
-        SIGTERMException: SIGTERM ended the run; its last checkpoint is saved.
+        CheckpointError: The folder holds checkpoints that were made from other inputs, or none that is intact.
+        Stopped: A signal or a time limit ended the run; its last checkpoint is saved.
     """
     settings = run.settings
-    run.claim(identity_of(inputs))
+    listening = StopSignals() if signals is None else nullcontext(signals)
+    with run.locked() if first_process() else nullcontext(), listening as heard:
+        run.claim(identity_of(inputs))
+        console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
+        store = CheckpointStore(run.path)
+        if settings.restart and first_process():
+            store.restart()
+        checkpoint, notes = store.recover() if first_process() else (run.last, [])
+        for note in notes:
+            console.print(note)
+        if checkpoint is None or not _finished(run, checkpoint, inputs, console):
+            job = _Job(run, inputs, checkpoint, console, questions, heard, started or time.monotonic(), afterwards)
+            with heard.deferred():
+                _train(job)
+
+
+def _finished(run: Run, checkpoint: Checkpoint, inputs: TrainingInputs, console: Console) -> bool:
+    """Whether all steps of a run are done; says so.
+
+    Raises:
+        ConfigError: More steps are done than are asked for.
+    """
+    steps = _asked_steps(run, inputs)
+    if steps is None:
+        return False
+    if checkpoint.step > steps:
+        raise ConfigError(
+            f"{run.path} has done {checkpoint.step} steps already, and {steps} are asked for; ask for more with "
+            "trainer.max_steps= or trainer.epochs=, or choose another name="
+        )
+    if checkpoint.step == steps:
+        console.print(f"all {steps} steps are done; to train on, raise trainer.max_steps or trainer.epochs")
+    return checkpoint.step == steps
+
+
+def _asked_steps(run: Run, inputs: TrainingInputs) -> int | None:
+    """Return the steps of the whole run; None where `trainer.hours` has not fixed them yet."""
+    trainer = run.settings.trainer
+    if trainer.hours is not None:
+        fixed = [event["steps"] for event in run.history.events() if event["event"] == "length" and event["fixed"]]
+        return fixed[-1] if fixed else None
+    rows = len(TokenStore.open(inputs.data / "train"))
+    return trainer.max_steps or total_steps(
+        epochs=trainer.epochs, rows=rows, global_batch_size=trainer.global_batch_size
+    )
+
+
+def _train(job: _Job) -> None:
+    settings = job.run.settings
     base = nf4_base(settings)
-    quantised = nf4_linears(targets=base.targets, from_checkpoint=inputs.base is not None) if base else nullcontext()
+    from_checkpoint = job.inputs.base is not None
+    quantised = nf4_linears(targets=base.targets, from_checkpoint=from_checkpoint) if base else nullcontext()
     with (
         backend(**wanted_backend(settings)) as active,
         quantised,
@@ -72,7 +150,7 @@ def train(run: Run, inputs: TrainingInputs, *, stream: TextIO, paper: "Paper | N
         optimizer_in_use(settings.optim.kind),
         without_leftovers(),
     ):
-        _finetune(run, inputs, active=active, stream=stream, paper=paper)
+        _finetune(job, active)
 
 
 def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
@@ -96,175 +174,97 @@ def identity_of(inputs: TrainingInputs) -> Identity:
     )
 
 
-def _finetune(run: Run, inputs: TrainingInputs, *, active: Backend, stream: TextIO, paper: "Paper | None") -> None:
-    from nemo import lightning as nl
+def _finetune(job: _Job, active: Backend) -> None:
     from nemo.collections import llm
+    from nemo.lightning import teardown
 
     from nemo_reasoning.training import nemo_objects
-    from nemo_reasoning.training.callbacks.order import attach
+    from nemo_reasoning.training.lightning_hooks import LightningHooks
+
+    run, settings, inputs = job.run, job.run.settings, job.inputs
+    data = nemo_objects.build_data(settings, inputs.data, pad_id=inputs.formatter.end_of_turn)
+    model = nemo_objects.build_model(settings, base=inputs.base, tokenizer=inputs.tokenizer)
+    trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
+    callbacks = build_callbacks(_context(job, data, first_rank=trainer.is_global_zero))
+    hooks = LightningHooks(
+        trainer,
+        callbacks,
+        validation=data.plans["validation"],
+        eval_interval=settings.trainer.eval_interval,
+        validated=[event["step"] for event in run.history.events() if event["event"] == "validation"],
+    )
+    trainer.callbacks.insert(0, hooks)
+    nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
+    try:
+        with translated_errors(run, batch=lambda: _batch(data, hooks.loop.step)):
+            llm.finetune(
+                model=model,
+                data=data,
+                trainer=trainer,
+                log=nemo_objects.build_log(run.path),
+                optim=nemo_objects.build_optimizer(
+                    settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps
+                ),
+                peft=nemo_objects.build_peft(settings.peft),
+                tokenizer="model",
+            )
+    except SystemExit as error:  # Lightning leaves with its own after a SIGTERM, right behind a save of ours
+        if isinstance(error, Stopped) or job.signals.received is None:
+            raise
+        raise Stopped(128 + job.signals.received) from error
+    teardown(trainer, model)
+
+
+def _batch(data: "Batches", step: int) -> str:
+    """Say which rows the step after `step` takes."""
+    rows = data.plans["train"].rows(step).tolist()
+    more = f" and {len(rows) - _SHOWN_ROWS} more" if len(rows) > _SHOWN_ROWS else ""
+    return (
+        f"step {step + 1}, rows {', '.join(map(str, rows[:_SHOWN_ROWS]))}{more} of data/training.jsonl, counted from 0"
+    )
+
+
+def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext":
+    from nemo_reasoning.training.callbacks.base import RunContext
     from nemo_reasoning.training.loggers import build_loggers
 
-    settings, out = run.settings, run.path
-    data = build_data(settings, inputs)
-    model = nemo_objects.build_model(settings, base=inputs.base, tokenizer=_nemo_tokenizer(inputs))
-    trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
-    attach(trainer, _build_callbacks(settings, inputs, data=data, out=out, stream=stream, paper=paper))
-    loggers = build_loggers(
-        backend=settings.logger.backend, folder=out, run_name=settings.name, project=settings.logger.project
-    )
-    restore = nl.RestoreConfig(path=str(inputs.base)) if inputs.base else None
-    llm.finetune(
-        model=model,
-        data=data,
-        trainer=trainer,
-        log=nemo_objects.build_log(out, keep=settings.trainer.keep_checkpoints, loggers=loggers),
-        resume=nl.AutoResume(
-            restore_config=restore,
-            resume_from_directory=str(out / "checkpoints"),
-            resume_if_exists=True,
-            resume_ignore_no_checkpoint=True,
+    settings = job.run.settings
+    return RunContext(
+        run=job.run,
+        inputs=job.inputs,
+        batches=batches,
+        console=job.console,
+        show=job.console.print if first_rank else lambda line: None,
+        loggers=build_loggers(
+            backend=settings.logger.backend,
+            folder=job.run.path,
+            run_name=settings.name,
+            project=settings.logger.project,
         ),
-        optim=nemo_objects.build_optimizer(
-            settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps
-        ),
-        peft=nemo_objects.build_peft(settings.peft),
-        tokenizer="model",
-    )
-    nl.teardown(trainer, model)
-
-
-def _nemo_tokenizer(inputs: TrainingInputs) -> Any:
-    from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
-
-    return AutoTokenizer(str(inputs.tokenizer))
-
-
-def build_data(settings: SftSettings, inputs: TrainingInputs) -> Any:
-    """Return the `ChatDataModule` of a run; a curriculum is trained in its order, other rows are shuffled."""
-    from nemo_reasoning.training.datamodule import ChatDataModule
-
-    trainer = settings.trainer
-    return ChatDataModule(
-        inputs.data,
-        seq_length=trainer.seq_length,
-        micro_batch_size=trainer.micro_batch_size,
-        global_batch_size=trainer.global_batch_size,
-        data_parallel_size=trainer.data_parallel_size,
-        max_steps=trainer.max_steps,
-        epochs=trainer.epochs,
-        pad_id=inputs.formatter.end_of_turn,
-        fixed_length=trainer.pipeline_model_parallel_size > 1,
-        packing=trainer.packing,
-        seed=trainer.seed if settings.data.order is Order.shuffle else None,
+        questions=job.questions,
+        started=job.started,
+        afterwards=job.afterwards,
+        stop_signal=lambda: job.signals.received,
     )
 
 
-def _build_callbacks(
-    settings: SftSettings, inputs: TrainingInputs, *, data: Any, out: Path, stream: TextIO, paper: "Paper | None"
-) -> list[Any]:
-    """Return our callbacks in the order they run; `attach` explains it."""
-    from nemo_reasoning.training.callbacks.checkpointing import SigtermSave
-    from nemo_reasoning.training.callbacks.losses import SupervisedLoss
-    from nemo_reasoning.training.callbacks.memory import MemoryMonitor
-    from nemo_reasoning.training.callbacks.metrics import MetricSource, MetricsRecorder
+def build_callbacks(context: "RunContext") -> "list[Callback]":
+    """Return the callbacks that a run's settings ask for; each has its place in the order from its `position`."""
+    from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
+    from nemo_reasoning.training.callbacks.evaluation import InTrainingEvaluation
+    from nemo_reasoning.training.callbacks.generation import GenerationSamples
+    from nemo_reasoning.training.callbacks.losses import InputGradients, SupervisedLoss
+    from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryFraction, MemoryMonitor
+    from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
     from nemo_reasoning.training.callbacks.nf4_digests import Nf4Digests
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
-    from nemo_reasoning.training.callbacks.recompute import InputGradients
     from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
-    from nemo_reasoning.training.callbacks.validation import ValidationLoss
-    from nemo_reasoning.training.nemo_objects import warmup_steps
-
-    chosen = settings.callbacks
-    sources: list[MetricSource] = []
-    if chosen.memory:
-        sources.append(MemoryMonitor())
-    if chosen.throughput:
-        sources.append(_throughput(settings, inputs))
-    recorder = MetricsRecorder(sources=sources)
-    display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=chosen.progress_interval)
-    callbacks = [
-        *_process_callbacks(settings.trainer),
-        *([Nf4Digests(out)] if nf4_base(settings) else []),
-        StepSeed(settings.trainer.seed),
-        RunLength(max_steps=data.max_steps, warmup_steps=warmup_steps(settings.optim, data.max_steps)),
-        SupervisedLoss(),
-        InputGradients(),
-        ValidationLoss(data),
-        *sources,
-        recorder,
-        display,
-        SigtermSave(show=display.show),
-    ]
-    if chosen.samples_interval:
-        callbacks.append(_samples(chosen, inputs, out=out, show=display.show))
-    if chosen.eval is not None and paper is not None:
-        callbacks.append(_quiz(chosen.eval, paper, inputs, out=out, show=display.show))
-    return callbacks
-
-
-def _process_callbacks(trainer: TrainerSettings) -> list[Any]:
-    from nemo.lightning.pytorch.callbacks import GarbageCollectionCallback
-
-    from nemo_reasoning.training.callbacks.memory_fraction import MemoryFraction
-
-    callbacks: list[Any] = []
-    if trainer.memory_fraction is not None:
-        callbacks.append(MemoryFraction(trainer.memory_fraction))
-    if trainer.gc_interval is not None:
-        callbacks.append(GarbageCollectionCallback(trainer.gc_interval, trainer.gc_interval))
-    return callbacks
-
-
-def _throughput(settings: SftSettings, inputs: TrainingInputs) -> Any:
-    from nemo_reasoning.models.flops import step_flops
-    from nemo_reasoning.models.sizes import architecture_from_hf, flops_adapter_weights
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
+    from nemo_reasoning.training.callbacks.time_budget import TimeBudget
 
-    shape = settings.model.architecture or architecture_from_hf(inputs.tokenizer)
-    adapter = flops_adapter_weights(shape, settings.peft)
-    return ThroughputMonitor(flops=lambda counts: step_flops(counts, shape=shape, adapter_weights=adapter))
-
-
-def _samples(chosen: CallbackSettings, inputs: TrainingInputs, *, out: Path, show: Any) -> Any:
-    from nemo_reasoning.training.callbacks.generation import GenerationSamples
-
-    formatter = inputs.formatter
-    return GenerationSamples(
-        prompts=sample_prompts(inputs.data, formatter),
-        eos_ids=[formatter.end_of_turn],
-        decode=lambda ids: str(formatter.tokenizer.decode(ids)),
-        max_new_tokens=chosen.samples_max_new_tokens,
-        every_n_steps=chosen.samples_interval,
-        path=out / SAMPLES_FILE,
-        show=show,
-    )
-
-
-def _quiz(chosen: QuizSettings, paper: "Paper", inputs: TrainingInputs, *, out: Path, show: Any) -> Any:
-    from nemo_reasoning.training.callbacks.evaluation import QUIZ_FILE, Quiz
-
-    formatter = inputs.formatter
-    return Quiz(
-        paper=paper,
-        prompts=[_prompt(mode, question, formatter) for mode in _MODES for question in paper.questions],
-        eos_ids=[formatter.end_of_turn],
-        decode=lambda ids: str(formatter.tokenizer.decode(ids)),
-        max_new_tokens=chosen.max_new_tokens,
-        every_n_steps=chosen.every_n_steps,
-        patience=chosen.patience,
-        path=out / QUIZ_FILE,
-        show=show,
-    )
-
-
-def _prompt(mode: Mode, question: str, formatter: ChatFormatter) -> SamplePrompt:
-    dialogue = [Message("system", system_prompt(mode)), Message("user", question)]
-    return SamplePrompt(mode, question, formatter.prompt_ids(dialogue))
-
-
-def sample_prompts(data: Path, formatter: ChatFormatter) -> list[SamplePrompt]:
-    """Return the first question of the validation rows, once in each mode."""
-    with (data / SPLITS["validation"]).open(encoding="utf-8") as lines:
-        turns = json.loads(next(lines))["messages"]
-    question = next(turn["content"] for turn in turns if turn["role"] == "user")
-    return [_prompt(mode, question, formatter) for mode in _MODES]
+    kinds: list[type[Callback]] = [
+        *(MemoryFraction, GarbageCollection, Nf4Digests, StepSeed, RunLength, SupervisedLoss, InputGradients),
+        *(MemoryMonitor, ThroughputMonitor, MetricsRecorder, ProgressDisplay, Checkpointing, TimeBudget),
+        *(GenerationSamples, InTrainingEvaluation),
+    ]
+    return [callback for kind in kinds if (callback := kind.from_run(context)) is not None]

@@ -1,23 +1,76 @@
 """A trained model as one Hugging Face directory: base and adapter merged, or every weight as trained."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
+from nemo_reasoning.config.model import PeftSettings
 from nemo_reasoning.errors import ExportError
+from nemo_reasoning.export import verify
+from nemo_reasoning.export.base_weights import DTYPES, base_files, read_file, read_weights
+from nemo_reasoning.export.formats.base import NOT_VERIFIED, ExportFormat, ExportJob
 from nemo_reasoning.export.quantised_base import TrainedBase
+from nemo_reasoning.export.serve_commands import DOCKER
+from nemo_reasoning.export.tokenizer import write_tokenizer
 from nemo_reasoning.export.weights import Adapter, Changes, FullWeights
-from nemo_reasoning.models.hub import read_hf_config
+from nemo_reasoning.models.hf_config import read_hf_config
 from nemo_reasoning.peft.nf4 import Nf4Base
 
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_INDEX = "model.safetensors.index.json"
+
+
+class Merged(ExportFormat):
+    """A whole model that needs nothing beside it."""
+
+    name, has_tokenizer = "merged", True
+
+    def write(self, job: ExportJob, folder: Path) -> None:
+        """Write tokenizer, weights and configurations."""
+        write_tokenizer(job.formatter, out=folder)
+        write_merged(
+            job.trained,
+            base=job.base.path,
+            base_dtype=job.base_dtype,
+            nf4=job.nf4(self.name),
+            dtype=job.dtype,
+            end_of_turn=job.formatter.end_of_turn,
+            out=folder,
+        )
+
+    def verify(self, job: ExportJob, folder: Path) -> dict[str, Any]:
+        """Compare logits within the rounding of the dtype, every weight's rounding, and the tokenizer."""
+        return {**self._verify_weights(job, folder), "tokenizer": job.verify_tokenizer(folder)}
+
+    def _verify_weights(self, job: ExportJob, folder: Path) -> dict[str, Any]:
+        if job.reference is None:
+            return {"logits": f"{NOT_VERIFIED}: no trained model was given to compare with"}
+        nf4, reference = job.nf4(self.name), job.reference
+        moved: dict[str, float] = {}
+        if job.qlora is not None and nf4 is None:
+            if job.qlora.original_logits is None:
+                return {"logits": f"{NOT_VERIFIED}: no model with the original base was given to compare with"}
+            reference = job.qlora.original_logits(job.batches)
+            off = verify.logits_difference(reference, job.reference)
+            moved = {"relative_rms_from_training": off["relative_rms"]}
+        compared: dict[str, Any] = {"batches": job.batches, "reference": reference, "dtype": job.dtype}
+        checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared) | moved}
+        if job.dtype != "float32":
+            base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype, "nf4": nf4}
+            checks["rounding"] = verify.verify_rounding(folder, trained=job.trained, **base, **compared)
+        return checks
+
+    def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
+        """Return commands for vLLM and both generations of NIM."""
+        model = f"-v {folder}:/opt/model:ro -e NIM_SERVED_MODEL_NAME={name}"
+        return {
+            "vllm": f"vllm serve {folder} --served-model-name {name}",
+            "nim 1.x": f"{DOCKER} {model} -e NIM_FT_MODEL=/opt/model $NIM_IMAGE",
+            "nim 2.x": f"{DOCKER} {model} -e NIM_MODEL_PATH=/opt/model $NIM_IMAGE",
+        }
 
 
 def write_merged(
@@ -47,17 +100,17 @@ def write_merged(
         out: An existing folder.
 
     Raises:
-        ExportError: The base is quantised or has no safetensors, or the adapter does not fit it.
+        ExportError: The base is quantized or has no weights, or the adapter does not fit it.
     """
     config = read_hf_config(base)
     if "quantization_config" in config:
         raise ExportError(f"{base} is quantised; merge onto the unquantised base model")
     changes, dropped = trained.changes(), {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
-    held = None if nf4 is None else TrainedBase(_reader(base, base_dtype), base=nf4, shape=trained.shape)
-    placed, total = {}, 0
-    for shard in _shards(base):
+    held = None if nf4 is None else TrainedBase(read_weights(base, base_dtype), base=nf4, shape=trained.shape)
+    placed, total, files = {}, 0, base_files(base)
+    for file, shard in files.items():
         tensors = _merge_shard(
-            base / shard,
+            file,
             changes,
             dropped=dropped,
             base_dtype=DTYPES[base_dtype],
@@ -69,33 +122,9 @@ def write_merged(
         total += sum(tensor.nbytes for tensor in tensors.values())
     if changes:
         raise ExportError(f"{base} has no {sorted(changes)[0]}, which training changed; is it the base it trained on?")
-    if (base / _INDEX).is_file():
+    if len(files) > 1:
         write_json(out / _INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))})
     _write_configs(config, base=base, dtype=dtype, end_of_turn=end_of_turn, out=out)
-
-
-def _shards(base: Path) -> list[str]:
-    if (base / _INDEX).is_file():
-        index = json.loads((base / _INDEX).read_text(encoding="utf-8"))
-        return sorted(set(index["weight_map"].values()))
-    if (base / _SINGLE).is_file():
-        return [_SINGLE]
-    raise ExportError(f"{base} has no {_SINGLE} and no {_INDEX}; save the base model with safetensors first")
-
-
-def _reader(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
-    """Return how to read one weight of a base model, wherever it is, rounded to `dtype`."""
-    homes = {}
-    for shard in _shards(base):
-        with safe_open(base / shard, framework="pt") as source:
-            homes.update(dict.fromkeys(source.keys(), shard))
-
-    def read(name: str) -> torch.Tensor:
-        with safe_open(base / homes[name], framework="pt") as source:
-            weight: torch.Tensor = source.get_tensor(name).to(DTYPES[dtype])
-        return weight
-
-    return read
 
 
 def _merge_shard(
@@ -109,19 +138,17 @@ def _merge_shard(
 ) -> dict[str, torch.Tensor]:
     """Return a file's tensors as trained, without the `dropped`, removing from `changes` what was used."""
     tensors = {}
-    with safe_open(shard, framework="pt") as source:
-        for name in source.keys():  # noqa: SIM118 - the handle is not a mapping
-            if name in dropped:
-                continue
-            tensor = source.get_tensor(name)
-            if not tensor.is_floating_point():
-                tensors[name] = tensor
-                continue
-            tensor = tensor.to(base_dtype)
-            if name in changes:
-                dequantised = None if held is None else held.weight(name)
-                tensor = changes.pop(name)((tensor if dequantised is None else dequantised).float())
-            tensors[name] = tensor.to(dtype)
+    for name, tensor in read_file(shard):
+        if name in dropped:
+            continue
+        if not tensor.is_floating_point():
+            tensors[name] = tensor
+            continue
+        tensor = tensor.to(base_dtype)
+        if name in changes:
+            dequantised = None if held is None else held.weight(name)
+            tensor = changes.pop(name)((tensor if dequantised is None else dequantised).float())
+        tensors[name] = tensor.to(dtype).contiguous()
     return tensors
 
 

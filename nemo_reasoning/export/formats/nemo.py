@@ -9,7 +9,15 @@ import torch
 import yaml
 
 from nemo_reasoning.artifacts import atomic_path
-from nemo_reasoning.errors import ExportError
+from nemo_reasoning.config.model import PeftSettings
+from nemo_reasoning.export import verify
+from nemo_reasoning.export.formats.base import (
+    NOT_VERIFIED,
+    ExportFormat,
+    ExportJob,
+    no_archive_reader,
+)
+from nemo_reasoning.export.serve_commands import max_lora_rank, nim1_adapter
 from nemo_reasoning.export.weights import Adapter
 
 _STEMS = {
@@ -26,23 +34,38 @@ _NEMO1_TARGETS = {
 }
 
 
+class NemoArchive(ExportFormat):
+    """An adapter for NIM 1.x."""
+
+    name, has_tokenizer = "nemo", False
+
+    def write(self, job: ExportJob, folder: Path) -> None:
+        """Write one archive."""
+        write_nemo_archive(job.adapter, out=folder / f"{job.name}.nemo")
+
+    def verify(self, job: ExportJob, folder: Path) -> dict[str, Any]:
+        """Read every weight back with NeMo's own converter."""
+        if reason := no_archive_reader():
+            return {"weights": f"{NOT_VERIFIED}: {reason}"}
+        return {"weights": verify.verify_archive(folder / f"{job.name}.nemo", adapter=job.adapter)}
+
+    def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
+        """Return NIM 1.x's command."""
+        return {"nim 1.x": nim1_adapter(name=name, folder=folder, template=template, rank=max_lora_rank(peft.dim))}
+
+    def unverifiable(self, job_reference: bool, tokenizer_python: Path | None) -> str | None:
+        """Ask for NeMo alone."""
+        reason = no_archive_reader()
+        return f"{reason}; install it, or verify=false" if reason else None
+
+
 def write_nemo_archive(adapter: Adapter, *, out: Path) -> None:
     """Write the archive `out`: an uncompressed tar of model_config.yaml and model_weights.ckpt.
 
     The scale is folded into linear_out and alpha is the rank, so readers that ignore alpha agree
     with those that apply alpha / rank. Weights are float32, because the product with the scale
     is not exact in bfloat16. The same adapter gives the same bytes.
-
-    Raises:
-        ExportError: The model's head size is not hidden_size / heads, which readers of the format assume.
     """
-    shape = adapter.shape
-    if shape.head_dim * shape.num_attention_heads != shape.hidden_size:
-        raise ExportError(
-            f"the base model has heads of {shape.head_dim}, but readers of .nemo archives take "
-            f"hidden_size / heads = {shape.hidden_size}/{shape.num_attention_heads}; "
-            "export formats=[hf_peft,merged] instead"
-        )
     with tempfile.TemporaryDirectory(dir=out.parent) as name:
         # torch.save puts the file's own name into the file, so it must not be a random one
         config, weights = Path(name) / "model_config.yaml", Path(name) / "model_weights.ckpt"

@@ -1,98 +1,107 @@
-"""SIGTERM: finish the step, save, stop."""
+"""Saving: after every validation, and when the run is told to stop."""
 
-import signal
-import threading
+import time
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from typing import Self
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-from nemo_reasoning.errors import ConfigError
-
-EXIT_CODE = 128 + signal.SIGTERM  # what a shell reports for a process that SIGTERM ended
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord, Validation
+from nemo_reasoning.training.checkpoint_store import CheckpointStore
+from nemo_reasoning.training.process import TIME_IS_UP, Stopped, signal_name
 
 
-class SigtermSave(Callback):
-    """Saves the last checkpoint when the process is told to end, then exits with `EXIT_CODE` (143).
+class Checkpointing(Callback):
+    """Records every validation and saves after it; keeps the best checkpoints and the last one.
 
-    The step in progress is finished first; so is a validation in progress. Nothing else runs: grace
-    periods are short. A signal during the last step lets training finish as usual.
-
-    Lightning's own handling raises after the step without saving, and NeMo's PreemptionCallback
-    exits with 0, as a finished run does, and listens on one rank only. Here every rank listens, and
-    all ranks agree before any of them leaves.
+    When a signal arrived, or the job's time is nearly up, it saves and leaves, with the step in progress finished.
+    So is a validation in progress; one that is due is made up for when the run goes on. Nothing else runs: grace
+    periods are short. A signal during the last step lets training finish as usual. All ranks listen, and agree before
+    any of them leaves.
     """
 
-    def __init__(self, *, show: Callable[[str], None]) -> None:
-        """Take `show`, which tells the user in one line what happened."""
-        self._show = show
-        self._received = False
-        self._previous: Any = None
+    position = 60
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen from now on; a signal that arrived during setup counts.
-
-        Raises:
-            ConfigError: No checkpoint callback keeps a last checkpoint.
-        """
-        _last_checkpoint(trainer)
-        self._received = trainer.received_sigterm
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        keep: int,
+        show: Callable[[str], None],
+        stop_signal: Callable[[], int | None],
+        deadline: float | None,
     ) -> None:
+        """Take where checkpoints go and when to leave.
+
+        Args:
+            store: Checkpoints and history of the run.
+            keep: How many of the best, by validation loss, stay beside the last.
+            show: Tells the user in one line what happened.
+            stop_signal: Number of the signal that arrived; None if none did.
+            deadline: `time.monotonic()` by which the last save must be done; None for none.
+        """
+        self._store, self._keep, self._show = store, keep, show
+        self._stop_signal, self._deadline = stop_signal, deadline
+        self._saved_step, self._save_seconds = 0, 0.0
+        self._step_began, self._step_seconds = 0.0, 0.0
+
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Keep `trainer.keep_checkpoints` of the best, and leave after `trainer.max_hours`."""
+        trainer = context.run.settings.trainer
+        return cls(
+            CheckpointStore(context.run.path),
+            keep=trainer.keep_checkpoints,
+            show=context.show,
+            stop_signal=context.stop_signal,
+            deadline=None if trainer.max_hours is None else context.started + 3600 * trainer.max_hours,
+        )
+
+    def on_start(self, loop: Loop) -> None:
+        """Forget what a killed run recorded after the checkpoint this one starts from."""
+        self._saved_step = loop.step
+        if loop.first_rank:
+            self._store.history.drop_after(loop.step)
+
+    def on_step_start(self, loop: Loop) -> None:
+        """Take the time of the step."""
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Leave if the signal arrived during the step."""
-        self._leave_if_told(trainer)
+        self._step_seconds = max(self._step_seconds, time.monotonic() - self._step_began)
+        self._leave_if_told(loop)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave if the signal arrived during validation."""
-        if not trainer.sanity_checking:
-            self._leave_if_told(trainer)
+    def on_validation_end(self, loop: Loop, validation: Validation) -> None:
+        """Record the loss, save what it was measured of, and leave if the signal arrived meanwhile."""
+        if loop.first_rank:
+            self._store.history.append("validation", step=validation.step, loss=validation.loss)
+        self._save(loop)
+        self._leave_if_told(loop)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop listening."""
-        self._restore()
+    def on_end(self, loop: Loop) -> None:
+        """Save steps that no validation followed."""
+        self._save(loop)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop listening."""
-        self._restore()
+    def _save(self, loop: Loop) -> None:
+        if self._saved_step != loop.step:
+            began = time.monotonic()
+            loop.announce_save()
+            self._store.save(loop)
+            self._saved_step, self._save_seconds = loop.step, time.monotonic() - began
+        if loop.first_rank:
+            self._store.retain(self._keep)
+        loop.barrier()
 
-    def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self._received = True
-
-    def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
-
-    def _leave_if_told(self, trainer: Trainer) -> None:
-        if trainer.global_step == trainer.max_steps or not self._told(trainer):
+    def _leave_if_told(self, loop: Loop) -> None:
+        number = self._stop_signal()
+        if loop.step >= loop.max_steps or not loop.any_rank(number is not None or self._late()):
             return
-        checkpoint = _last_checkpoint(trainer)
-        if checkpoint._last_global_step_saved != trainer.global_step:
-            checkpoint._save_last_checkpoint(trainer, checkpoint._monitor_candidates(trainer))
-        finalize = getattr(trainer.strategy.checkpoint_io, "maybe_finalize_save_checkpoint", None)
-        if finalize is not None:  # NeMo's asynchronous saves
-            finalize(blocking=True)
-        self._show(f"SIGTERM: saved step {trainer.global_step}; run the same command to go on (exit {EXIT_CODE})")
-        raise SIGTERMException(EXIT_CODE)
+        self._save(loop)
+        reason, code = ("trainer.max_hours", TIME_IS_UP) if number is None else (signal_name(number), 128 + number)
+        self._show(f"{reason}: saved step {loop.step} of {loop.max_steps}; run the same command to go on (exit {code})")
+        raise Stopped(code, said=True)
 
-    def _told(self, trainer: Trainer) -> bool:
-        if trainer.world_size == 1:
-            return self._received
-        flag = torch.tensor(int(self._received), device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
-
-
-def _last_checkpoint(trainer: Trainer) -> ModelCheckpoint:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.save_last:
-            return callback
-    raise ConfigError("SIGTERM could not save: no ModelCheckpoint has save_last; set save_last=True on one")
+    def _late(self) -> bool:
+        """Whether another step and its save would end after the deadline; steps and saves differ, so with some air."""
+        if self._deadline is None:
+            return False
+        return time.monotonic() + 1.5 * (self._step_seconds + self._save_seconds) >= self._deadline

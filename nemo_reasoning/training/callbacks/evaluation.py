@@ -3,34 +3,18 @@
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch import Callback, LightningModule, Trainer
+from typing import Any, Self
 
 from nemo_reasoning.reasoning.messages import Mode
-from nemo_reasoning.training.callbacks.generation import SamplePrompt, answer_prompts, can_generate
-from nemo_reasoning.training.loggers import Record, drop_records_after
+from nemo_reasoning.training.callbacks.base import Callback, Logger, Loop, Questions, RunContext, StepRecord
+from nemo_reasoning.training.callbacks.generation import MODES, SamplePrompt, answer_prompts, prompt_of
+from nemo_reasoning.training.loggers import drop_records_after
 
-QUIZ_FILE = "eval.jsonl"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paper:
-    """What is asked, and who judges the answers.
-
-    Attributes:
-        questions: User turns.
-        judge: Tells from the number of a question, the mode, what the model wrote and whether it came to
-            its end if the answer is right.
-    """
-
-    questions: Sequence[str]
-    judge: Callable[[int, Mode, str, bool], bool]
+EVALUATION_FILE = "eval.jsonl"
 
 
-class Quiz(Callback):
+class InTrainingEvaluation(Callback):
     """Asks every question in both modes every N steps and at the end, greedily.
 
     The shares of right answers go to the loggers as eval_accuracy_on and eval_accuracy_off, and with the
@@ -38,10 +22,13 @@ class Quiz(Callback):
     whole sequence and all layers on each rank, so it is off under pipeline and context parallelism.
     """
 
+    position = 90
+
     def __init__(
         self,
         *,
-        paper: Paper,
+        asked: Questions,
+        loggers: Sequence[Logger],
         prompts: Sequence[SamplePrompt],
         eos_ids: Collection[int],
         decode: Callable[[Sequence[int]], str],
@@ -54,63 +41,83 @@ class Quiz(Callback):
         """Set what to ask, how often, and when to give up.
 
         Args:
-            paper: Questions and judge.
+            asked: Questions and judge.
+            loggers: Where the shares go.
             prompts: All questions with thinking on, then all with thinking off.
             eos_ids: Tokens that end an answer.
             decode: Token ids to text.
             max_new_tokens: Bound on each answer; time grows with its square.
-            every_n_steps: Optimiser steps between evaluations.
+            every_n_steps: Optimizer steps between evaluations.
             patience: Evaluations without a better result after which training stops; None for never.
             path: The eval.jsonl of the run.
             show: Prints a line for the user.
         """
-        self._paper, self._prompts, self._eos_ids, self._decode = paper, prompts, frozenset(eos_ids), decode
+        self._asked, self._loggers, self._prompts = asked, loggers, prompts
+        self._eos_ids, self._decode = frozenset(eos_ids), decode
         self._max_new_tokens, self._every_n_steps, self._patience = max_new_tokens, every_n_steps, patience
         self._path, self._show = path, show
-        self._enabled, self._asked_step = True, 0
+        self._asked_step = 0
         self._results: list[float] = []
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the results of an earlier start; drop those after the checkpoint this one starts from."""
-        self._asked_step, self._enabled = trainer.global_step, can_generate(trainer)
-        if trainer.is_global_zero:
-            drop_records_after(self._path, step=trainer.global_step)
-            if not self._enabled:
-                self._show("No evaluation while training: it needs pipeline and context parallel size 1")
-        trainer.strategy.barrier()
-        self._results = _results(self._path)
-        self._stop_if_no_better(trainer)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Ask after every N-th step."""
-        if trainer.global_step % self._every_n_steps == 0:
-            self._ask(trainer, pl_module)
-            self._stop_if_no_better(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask the finished model."""
-        self._ask(trainer, pl_module)
-
-    def _ask(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._enabled or trainer.global_step == self._asked_step:
-            return
-        self._asked_step, began = trainer.global_step, time.perf_counter()
-        answers = answer_prompts(
-            trainer, pl_module, prompts=self._prompts, eos_ids=self._eos_ids, max_new_tokens=self._max_new_tokens
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self | None:
+        """Ask where `callbacks.eval` says what and how often."""
+        chosen, formatter = context.run.settings.callbacks.eval, context.inputs.formatter
+        if chosen is None or context.questions is None:
+            return None
+        questions = context.questions
+        return cls(
+            asked=questions,
+            loggers=context.loggers,
+            prompts=[prompt_of(question, mode, formatter) for mode in MODES for question in questions.questions],
+            eos_ids=[formatter.end_of_turn],
+            decode=lambda ids: str(formatter.tokenizer.decode(ids)),
+            max_new_tokens=chosen.max_new_tokens,
+            every_n_steps=chosen.every_n_steps,
+            patience=chosen.patience,
+            path=context.run.path / EVALUATION_FILE,
+            show=context.show,
         )
-        count = len(self._paper.questions)
+
+    def on_start(self, loop: Loop) -> None:
+        """Take up the results of an earlier start; drop those after the checkpoint this one starts from."""
+        self._asked_step = loop.step
+        if loop.first_rank:
+            drop_records_after(self._path, step=loop.step)
+            if not loop.can_generate:
+                self._show("No evaluation while training: it needs pipeline and context parallel size 1")
+        loop.barrier()
+        self._results = _results(self._path)
+        self._stop_if_no_better(loop)
+
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
+        """Ask after every N-th step."""
+        if record.step % self._every_n_steps == 0:
+            self._ask(loop)
+            self._stop_if_no_better(loop)
+
+    def on_end(self, loop: Loop) -> None:
+        """Ask the finished model."""
+        self._ask(loop)
+
+    def _ask(self, loop: Loop) -> None:
+        if not loop.can_generate or loop.step == self._asked_step:
+            return
+        self._asked_step, began = loop.step, time.perf_counter()
+        answers = answer_prompts(
+            loop, prompts=self._prompts, eos_ids=self._eos_ids, max_new_tokens=self._max_new_tokens
+        )
+        count = len(self._asked.questions)
         on = self._share("on", answers[:count])
         off = self._share("off", answers[count:])
         self._results.append((on + off) / 2)
-        for logger in trainer.loggers:
-            logger.log_metrics(Record(eval_accuracy_on=on, eval_accuracy_off=off), step=trainer.global_step)
-        if trainer.is_global_zero:
+        if loop.first_rank:
+            for logger in self._loggers:
+                logger.log(loop.step, {"eval_accuracy_on": on, "eval_accuracy_off": off})
             seconds = time.perf_counter() - began
-            self._write({"step": trainer.global_step, "accuracy_on": on, "accuracy_off": off, "seconds": seconds})
+            self._write({"step": loop.step, "accuracy_on": on, "accuracy_off": off, "seconds": seconds})
             self._show(
-                f"step {trainer.global_step}: {on:.0%} of {count} questions right with thinking on, {off:.0%} off "
+                f"step {loop.step}: {on:.0%} of {count} questions right with thinking on, {off:.0%} off "
                 f"({seconds:.0f} s)"
             )
 
@@ -118,7 +125,7 @@ class Quiz(Callback):
         rights = 0
         for number, ids in enumerate(answers):
             finished = bool(ids) and ids[-1] in self._eos_ids
-            rights += self._paper.judge(number, mode, self._decode(ids[:-1] if finished else ids), finished)
+            rights += self._asked.judge(number, mode, self._decode(ids[:-1] if finished else ids), finished)
         return rights / len(answers)
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -126,14 +133,14 @@ class Quiz(Callback):
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def _stop_if_no_better(self, trainer: Trainer) -> None:
-        if self._patience is None or not self._results or trainer.should_stop:
+    def _stop_if_no_better(self, loop: Loop) -> None:
+        if self._patience is None or not self._results or loop.stopping:
             return
         since = len(self._results) - 1 - self._results.index(max(self._results))
         if since >= self._patience:
-            trainer.should_stop = True
-            if trainer.is_global_zero:
-                self._show(f"step {trainer.global_step}: no better for {since} evaluations, so training stops here")
+            loop.stopping = True
+            if loop.first_rank:
+                self._show(f"step {loop.step}: no better for {since} evaluations, so training stops here")
 
 
 def _results(path: Path) -> list[float]:

@@ -1,19 +1,23 @@
 """What the model writes while it trains."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from math import lcm
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
+from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.prepare.output import SPLITS
+from nemo_reasoning.reasoning.messages import Message, Mode
+from nemo_reasoning.reasoning.switch import system_prompt
 from nemo_reasoning.training.batching import ROW_MULTIPLE
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord
 from nemo_reasoning.training.loggers import drop_records_after
 
 SAMPLES_FILE = "samples.jsonl"
+MODES: tuple[Mode, ...] = ("on", "off")
 _EXCERPT = 160
 
 
@@ -71,51 +75,36 @@ def greedy_generate(
     return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
 
 
-@contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Put `module` in evaluation mode without gradients; restore every submodule's mode and the RNG.
-
-    `torch.inference_mode` would leave inference tensors in Megatron's cache of rotary embeddings, and
-    the next training step could not save them for its backward pass.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def can_generate(trainer: Trainer) -> bool:
-    """Whether each rank has the whole sequence and all layers, as generating needs it."""
-    return all(getattr(trainer.strategy, f"{kind}_parallel_size", 1) == 1 for kind in ("pipeline_model", "context"))
-
-
 def answer_prompts(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    *,
-    prompts: Sequence[SamplePrompt],
-    eos_ids: Collection[int],
-    max_new_tokens: int,
+    loop: Loop, *, prompts: Sequence[SamplePrompt], eos_ids: Collection[int], max_new_tokens: int
 ) -> list[list[int]]:
     """Let the model in training continue prompts; all ranks compute the same, and training does not notice.
 
     Arguments and result are those of `greedy_generate`.
     """
-    tensor_parallel: int = getattr(trainer.strategy, "tensor_model_parallel_size", 1)
-    with evaluating(pl_module), trainer.precision_plugin.val_step_context():
+    with loop.logits() as (forward, multiple):
         return greedy_generate(
-            _forward(pl_module, gather=tensor_parallel > 1),
+            forward,
             prompts=[prompt.ids for prompt in prompts],
             eos_ids=eos_ids,
             max_new_tokens=max_new_tokens,
-            device=next(pl_module.parameters()).device,
-            length_multiple=lcm(ROW_MULTIPLE, tensor_parallel),
+            device=loop.device,
+            length_multiple=lcm(ROW_MULTIPLE, multiple),
         )
+
+
+def prompt_of(question: str, mode: Mode, formatter: ChatFormatter) -> SamplePrompt:
+    """Return a question as a dialogue in a mode, up to where the assistant starts."""
+    dialogue = [Message("system", system_prompt(mode)), Message("user", question)]
+    return SamplePrompt(mode, question, formatter.prompt_ids(dialogue))
+
+
+def sample_prompts(data: Path, formatter: ChatFormatter) -> list[SamplePrompt]:
+    """Return the first question of the validation rows, once in each mode."""
+    with (data / SPLITS["validation"]).open(encoding="utf-8") as lines:
+        turns = json.loads(next(lines))["messages"]
+    question = next(turn["content"] for turn in turns if turn["role"] == "user")
+    return [prompt_of(question, mode, formatter) for mode in MODES]
 
 
 class GenerationSamples(Callback):
@@ -125,6 +114,8 @@ class GenerationSamples(Callback):
     zero writes. Needs the whole sequence and all layers on each rank, so it is off under pipeline and
     context parallelism.
     """
+
+    position = 80
 
     def __init__(
         self,
@@ -144,45 +135,57 @@ class GenerationSamples(Callback):
             eos_ids: Tokens that end an answer.
             decode: Token ids to text.
             max_new_tokens: Bound on each answer; time grows with its square.
-            every_n_steps: Optimiser steps between samples.
+            every_n_steps: Optimizer steps between samples.
             path: The samples.jsonl of the run.
             show: Prints a line for the user.
         """
         self._prompts, self._eos_ids, self._decode = prompts, frozenset(eos_ids), decode
         self._max_new_tokens, self._every_n_steps = max_new_tokens, every_n_steps
         self._path, self._show = path, show
-        self._enabled = True
         self._sampled_step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self | None:
+        """Sample every `callbacks.samples_interval` steps; 0 leaves it out."""
+        chosen, formatter = context.run.settings.callbacks, context.inputs.formatter
+        if not chosen.samples_interval:
+            return None
+        return cls(
+            prompts=sample_prompts(context.inputs.data, formatter),
+            eos_ids=[formatter.end_of_turn],
+            decode=lambda ids: str(formatter.tokenizer.decode(ids)),
+            max_new_tokens=chosen.samples_max_new_tokens,
+            every_n_steps=chosen.samples_interval,
+            path=context.run.path / SAMPLES_FILE,
+            show=context.show,
+        )
+
+    def on_start(self, loop: Loop) -> None:
         """Drop the samples that a killed run wrote after the checkpoint this run starts from."""
-        self._sampled_step = trainer.global_step
-        self._enabled = can_generate(trainer)
-        if trainer.is_global_zero:
-            drop_records_after(self._path, step=trainer.global_step)
-            if not self._enabled:
+        self._sampled_step = loop.step
+        if loop.first_rank:
+            drop_records_after(self._path, step=loop.step)
+            if not loop.can_generate:
                 self._show("No sample generations: they need pipeline and context parallel size 1")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Sample after every N-th step."""
-        if trainer.global_step % self._every_n_steps == 0:
-            self._sample(trainer, pl_module)
+        if record.step % self._every_n_steps == 0:
+            self._sample(loop)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_end(self, loop: Loop) -> None:
         """Sample the finished model."""
-        self._sample(trainer, pl_module)
+        self._sample(loop)
 
-    def _sample(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._enabled or trainer.global_step == self._sampled_step:
+    def _sample(self, loop: Loop) -> None:
+        if not loop.can_generate or loop.step == self._sampled_step:
             return
-        self._sampled_step = trainer.global_step
+        self._sampled_step = loop.step
         answers = answer_prompts(
-            trainer, pl_module, prompts=self._prompts, eos_ids=self._eos_ids, max_new_tokens=self._max_new_tokens
+            loop, prompts=self._prompts, eos_ids=self._eos_ids, max_new_tokens=self._max_new_tokens
         )
-        if trainer.is_global_zero:
-            self._report(trainer.global_step, answers)
+        if loop.first_rank:
+            self._report(loop.step, answers)
 
     def _report(self, step: int, answers: list[list[int]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,16 +210,3 @@ def excerpt(text: str) -> str:
     line = " ".join(text.split())
     half = _EXCERPT // 2
     return line if len(line) <= _EXCERPT else f"{line[:half]} ... {line[-half:]}"
-
-
-def _forward(module: LightningModule, *, gather: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(ids: torch.Tensor) -> torch.Tensor:
-        position_ids = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        logits: torch.Tensor = module(input_ids=ids, position_ids=position_ids, attention_mask=None)
-        if gather:  # each tensor-parallel rank holds a slice of the vocabulary
-            from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
-
-            logits = gather_from_tensor_model_parallel_region(logits)
-        return logits
-
-    return forward

@@ -1,40 +1,83 @@
-"""Makes NeMo's model compute logits and loss at supervised positions only."""
+"""What the model computes its loss from, and how its gradient reaches the adapters."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from megatron.core.models.gpt import GPTModel
+from torch.utils.hooks import RemovableHandle
 
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext
 from nemo_reasoning.training.loss import supervised_loss
 
 
 class SupervisedLoss(Callback):
-    """Puts `supervised_loss` in the place of output layer and loss, for the length of a run.
+    """Makes Megatron's model compute logits and loss at supervised positions only, for the length of a run.
 
-    Labels must be `IGNORED_LABEL` where nothing is supervised. Without labels the model still gives logits.
+    `supervised_loss` takes the place of output layer and loss. Labels must be `IGNORED_LABEL` where nothing is
+    supervised. Without labels the model still gives logits.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Change the model, which is built by now."""
-        install(pl_module)
+    position = 10
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Every run has it."""
+        return cls()
+
+    def on_model(self, loop: Loop) -> None:
+        """Change the model, which is built by now."""
+        install(loop.model)
+
+    def on_close(self, loop: Loop) -> None:
         """Give the models their own method back."""
-        for module in pl_module.modules():
-            if isinstance(module, GPTModel):
-                vars(module).pop("_postprocess", None)
+        for module in _gpt_models(loop.model):
+            vars(module).pop("_postprocess", None)
+
+
+class InputGradients(Callback):
+    """Asks for gradients of the first layer's input where layers are recomputed, for the length of a run.
+
+    Megatron recomputes a layer in a reentrant checkpoint, whose output has a gradient only if its input has
+    one. Behind a frozen embedding no layer would have any: the adapters would stay what they are, in silence.
+    """
+
+    position = 11
+
+    def __init__(self) -> None:
+        """Change nothing until training starts."""
+        self._hooks: list[RemovableHandle] = []
+
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Every run has it."""
+        return cls()
+
+    def on_model(self, loop: Loop) -> None:
+        """Watch the embedding of every model that recomputes whole layers."""
+        for module in _gpt_models(loop.model):
+            if module.pre_process and module.config.recompute_granularity == "full":
+                self._hooks.append(module.embedding.register_forward_hook(_ask_for_gradient))
+
+    def on_close(self, loop: Loop) -> None:
+        """Watch no longer."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
 
 def install(wrapped: torch.nn.Module) -> None:
-    """Change Megatron's models, one a pipeline stage, under NeMo's wrappers."""
-    for module in wrapped.modules():
-        if isinstance(module, GPTModel) and module.post_process:
+    """Put `supervised_loss` into Megatron's models, one a pipeline stage, under an engine's wrappers."""
+    for module in _gpt_models(wrapped):
+        if module.post_process:
             module._postprocess = _with_supervised_loss(module, module._postprocess)
 
 
-def _with_supervised_loss(model: GPTModel, plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def _gpt_models(wrapped: torch.nn.Module) -> Iterator[Any]:
+    from megatron.core.models.gpt import GPTModel
+
+    return (module for module in wrapped.modules() if isinstance(module, GPTModel))
+
+
+def _with_supervised_loss(model: Any, plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def postprocess(*, hidden_states: torch.Tensor, labels: torch.Tensor | None, **rest: Any) -> torch.Tensor:
         if labels is None:
             return plain(hidden_states=hidden_states, labels=labels, **rest)
@@ -43,3 +86,7 @@ def _with_supervised_loss(model: GPTModel, plain: Callable[..., torch.Tensor]) -
         return supervised_loss(hidden_states, weight, labels, group=model.pg_collection.tp)
 
     return postprocess
+
+
+def _ask_for_gradient(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return output.requires_grad_() if torch.is_grad_enabled() and not output.requires_grad else output

@@ -1,78 +1,52 @@
-"""One record per optimiser step, for every logger and for the display."""
+"""One record per optimizer step, for every logger."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Self
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from nemo_reasoning.training.callbacks.base import Callback, Logger, Loop, RunContext, StepRecord, Validation
 
-from nemo_reasoning.training.loggers import JsonlLogger, Record
-
-NEMO_NAMES = {"reduced_train_loss": "loss"}
-BOOKKEEPING = frozenset({"step", "epoch", "global_step", "global_batch_size", "consumed_samples"})
-VALIDATION_PREFIX = "val_"
-
-
-class MetricSource(Callback, ABC):
-    """A callback that measures something about every step."""
-
-    @abstractmethod
-    def step_metrics(self) -> dict[str, float]:
-        """Return what was measured since the last record, ready for the loggers."""
+VALIDATION_LOSS = "val_loss"
 
 
 class MetricsRecorder(Callback):
-    """Gathers the metrics of each step and gives them to `trainer.loggers`.
+    """Gives the record of each step, and every validation, to the loggers.
 
     Steps count from 1: record n holds the loss before the n-th update, the learning rate of that
-    update, and the validation loss after it. All values that NeMo or a callback logs with
-    `LightningModule.log` are included; those named "val_..." once per validation.
-
-    Attributes:
-        latest: The last value of every metric, for the display.
+    update, and the validation loss after it.
     """
 
-    def __init__(self, *, sources: Sequence[MetricSource], every_n_steps: int = 1) -> None:
-        """Record every `every_n_steps`-th step; `sources` must come earlier in `trainer.callbacks`."""
-        self.sources = sources
-        self.every_n_steps = every_n_steps
-        self.latest: dict[str, float] = {}
-        self._recorded_step = 0
+    position = 40
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        """Take where the records go."""
+        self._loggers = loggers
+
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Record to the run's loggers."""
+        return cls(context.loggers)
+
+    def on_start(self, loop: Loop) -> None:
         """Drop the records that a killed run wrote after the checkpoint this run starts from."""
-        self._recorded_step = trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, JsonlLogger):
-                logger.resume_from(trainer.global_step)
+        if loop.first_rank:
+            for logger in self._loggers:
+                logger.resume_from(loop.step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Record the step, unless gradients still accumulate."""
-        step = trainer.global_step
-        if step == self._recorded_step or step % self.every_n_steps:
-            return
-        self._recorded_step = step
-        metrics = _logged(trainer, validation=False)
-        for source in self.sources:
-            metrics |= source.step_metrics()
-        self._write(trainer, metrics)
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
+        """Record the step; callbacks that measure have added to it by now."""
+        self._log(loop, record.step, record.metrics)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, loop: Loop, validation: Validation) -> None:
         """Record the validation under the step it followed."""
-        if not trainer.sanity_checking and (metrics := _logged(trainer, validation=True)):
-            self._write(trainer, metrics)
+        loss = float("nan") if validation.loss is None else validation.loss
+        self._log(loop, validation.step, {VALIDATION_LOSS: loss})
 
-    def _write(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        self.latest |= metrics
-        for logger in trainer.loggers:
-            logger.log_metrics(Record(metrics), step=trainer.global_step)
+    def on_close(self, loop: Loop) -> None:
+        """Write what is pending."""
+        for logger in self._loggers:
+            logger.close()
 
-
-def _logged(trainer: Trainer, *, validation: bool) -> dict[str, float]:
-    return {
-        NEMO_NAMES.get(name, name): float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name not in BOOKKEEPING and name.startswith(VALIDATION_PREFIX) == validation
-    }
+    def _log(self, loop: Loop, step: int, metrics: dict[str, float]) -> None:
+        if loop.first_rank:
+            for logger in self._loggers:
+                logger.log(step, metrics)

@@ -1,30 +1,37 @@
 """What a QLoRA run's quantized base is, bit by bit, so that an export and a continued run can prove they have it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.errors import CheckpointError
-from nemo_reasoning.peft.nf4 import DIGESTS_FILE, digest, read_digests
+from nemo_reasoning.peft.nf4 import DIGESTS_FILE, digest, nf4_base, read_digests
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext
 
 
 class Nf4Digests(Callback):
     """Writes checksums of the quantized weights to the run's folder, or compares them with those of its first start."""
 
+    position = 2
+
     def __init__(self, folder: Path) -> None:
         """Take the run's folder."""
         self.folder = folder
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self | None:
+        """Write them where the base is quantized."""
+        return cls(context.run.path) if nf4_base(context.run.settings) else None
+
+    def on_start(self, loop: Loop) -> None:
         """Gather the checksums of all ranks.
 
         Raises:
             CheckpointError: The run began on a base with other bits.
         """
-        found = _of_all_ranks(dict(_digests(pl_module)))
+        found = _of_all_ranks(dict(_digests(loop.model)))
         known = read_digests(self.folder)
         if known is not None and known != found:
             changed = sorted(key for key in found.keys() | known.keys() if found.get(key) != known.get(key))
@@ -33,7 +40,7 @@ class Nf4Digests(Callback):
                 f"{len(changed)} of {len(found)} linears such as {changed[0]}; its base model or precision has "
                 "changed. Restore them, or choose another name"
             )
-        if trainer.is_global_zero:
+        if loop.first_rank:
             write_json(self.folder / DIGESTS_FILE, found)
 
 

@@ -1,14 +1,13 @@
 """What the user sees while a run trains."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from typing import Self
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord, Validation
 
 _GIB = 1024**3
 
@@ -58,34 +57,31 @@ class ProgressDisplay(Callback):
     Redrawn by the training loop itself: a drawing thread could hold a lock while the process forks.
     """
 
-    def __init__(self, *, recorder: MetricsRecorder, stream: TextIO, every_n_steps: int) -> None:
-        """Show what `recorder` gathered; it must come earlier in `trainer.callbacks`.
+    position = 50
+
+    def __init__(self, console: Console, *, show: Callable[[str], None], every_n_steps: int) -> None:
+        """Take where to draw.
 
         Args:
-            recorder: Source of the metrics.
-            stream: Where to write; what `quiet_output` yields, or stdout.
-            every_n_steps: Steps between lines where `stream` is no terminal.
+            console: The terminal, or what stands for it.
+            show: Prints a line, above the bar if there is one.
+            every_n_steps: Steps between lines where `console` is no terminal.
         """
-        self._recorder = recorder
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
-        self._every_n_steps = every_n_steps
+        self._console, self._show, self._every_n_steps = console, show, every_n_steps
+        self._latest: dict[str, float] = {}
         self._progress: _Bar | None = None
-        self._active = True
 
-    def show(self, line: str) -> None:
-        """Print a line for the user, above the bar if there is one."""
-        if self._active:
-            self._console.print(line)
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Show every `callbacks.progress_interval`-th step."""
+        interval = context.run.settings.callbacks.progress_interval
+        return cls(context.console, show=context.show, every_n_steps=interval)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep every rank but the first silent."""
-        self._active = trainer.is_global_zero
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the bar."""
-        if trainer.global_step:
-            self.show(f"resuming after step {trainer.global_step}")
-        if self._active and self._console.is_terminal:
+    def on_start(self, loop: Loop) -> None:
+        """Say where the run goes on, and draw the bar."""
+        if loop.step:
+            self._show(f"resuming after step {loop.step} of {loop.max_steps}")
+        if loop.first_rank and self._console.is_terminal:
             self._progress = _Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
@@ -96,43 +92,43 @@ class ProgressDisplay(Callback):
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            total = trainer.max_steps if trainer.max_steps > 0 else None
-            self._progress.add_task("training", total=total, completed=trainer.global_step)
+            self._progress.add_task("training", total=loop.max_steps, completed=loop.step)
             self._progress.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Redraw, or print a line."""
-        step = trainer.global_step
+        self._latest |= record.metrics
         if self._progress is not None:
-            self._draw("training", step)
-        elif step % self._every_n_steps == 0 or step in (1, trainer.max_steps):
-            total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
-            self.show(f"step {step}{total}  {format_metrics(self._recorder.latest)}")
+            self._draw("training", loop)
+        elif record.step % self._every_n_steps == 0 or record.step in (1, loop.max_steps):
+            self._show(f"step {record.step}/{loop.max_steps}  {format_metrics(self._latest)}")
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, loop: Loop) -> None:
         """Say why the steps pause."""
-        self._draw("validation", trainer.global_step)
+        self._draw("validation", loop)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, loop: Loop, validation: Validation) -> None:
         """Show the validation loss."""
-        self._draw("training", trainer.global_step)
-        if self._progress is None and not trainer.sanity_checking and "val_loss" in self._recorder.latest:
-            self.show(f"step {trainer.global_step}  val_loss {self._recorder.latest['val_loss']:.4f}")
+        if validation.loss is not None:
+            self._latest["val_loss"] = validation.loss
+        self._draw("training", loop)
+        if self._progress is None:
+            loss = "no number" if validation.loss is None else f"{validation.loss:.4f}"
+            self._show(f"step {validation.step}  val_loss {loss}")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_end(self, loop: Loop) -> None:
         """Leave the finished bar on the screen."""
         self._stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back before the traceback."""
+    def on_error(self, loop: Loop, error: BaseException) -> None:
+        """Give the terminal back before what is said about the error."""
         self._stop()
 
-    def _draw(self, description: str, step: int) -> None:
+    def _draw(self, description: str, loop: Loop) -> None:
         if self._progress is not None:
-            self._progress.metrics = format_metrics(self._recorder.latest)
-            self._progress.update(self._progress.task_ids[0], description=description, completed=step)
+            self._progress.metrics = format_metrics(self._latest)
+            task = self._progress.task_ids[0]
+            self._progress.update(task, description=description, completed=loop.step, total=loop.max_steps)
             self._progress.refresh()
 
     def _stop(self) -> None:

@@ -1,13 +1,13 @@
-"""Make every optimiser step the same whether or not the run was interrupted."""
+"""Make every optimizer step the same whether or not the run was interrupted."""
 
-from typing import Any
+from typing import Self
 
-import lightning.pytorch as pl
 import torch
-from megatron.core import parallel_state
+
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext
 
 
-class StepSeed(pl.Callback):
+class StepSeed(Callback):
     """Seeds torch's default generators from the run's seed and the step.
 
     LoRA's dropout draws from them. NeMo's checkpoints do not hold their state, so without this a
@@ -15,36 +15,42 @@ class StepSeed(pl.Callback):
     one replica draw the same.
     """
 
+    position = 5
+
     def __init__(self, seed: int) -> None:
         """Take the seed of the run."""
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Seed with `trainer.seed`."""
+        return cls(context.run.settings.trainer.seed)
+
+    def on_step_start(self, loop: Loop) -> None:
         """Seed the step that is about to run."""
-        generator_seed = (self.seed, trainer.global_step, parallel_state.get_data_parallel_rank())
-        torch.manual_seed(hash(generator_seed) & (2**63 - 1))
+        torch.manual_seed(hash((self.seed, loop.step, loop.data_rank)) & (2**63 - 1))
 
 
-class RunLength(pl.Callback):
+class RunLength(Callback):
     """Gives a restored learning rate schedule the length of this run, which may be longer than it was.
 
-    NeMo's schedules keep the number of steps in their state, so a run continued with more steps would
-    have the learning rate of the end of the shorter one.
+    Schedules keep the number of steps in their state, so a run continued with more steps would have the
+    learning rate of the end of the shorter one.
     """
 
-    def __init__(self, *, max_steps: int, warmup_steps: int) -> None:
-        """Take the steps of the run and of its warm-up."""
-        self.max_steps, self.warmup_steps = max_steps, warmup_steps
-        self._done = False
+    position = 6
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Set the length before the first step: adapters are restored after `on_train_start`."""
-        if self._done:
-            return
-        self._done = True
-        for configured in trainer.lr_scheduler_configs:
-            schedule: Any = configured.scheduler
-            schedule.max_steps, schedule.warmup_steps = self.max_steps, self.warmup_steps
-            schedule.decay_steps = self.max_steps - self.warmup_steps - schedule.constant_steps
-            schedule.last_epoch -= 1
-            schedule.step()
+    def __init__(self, *, warmup_ratio: float) -> None:
+        """Take the share of the steps in which the learning rate rises."""
+        self._warmup_ratio, self._length = warmup_ratio, 0
+
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Warm up for `optim.warmup_ratio` of the steps."""
+        return cls(warmup_ratio=context.run.settings.optim.warmup_ratio)
+
+    def on_step_start(self, loop: Loop) -> None:
+        """Set the length before the first step, as adapters are restored late, and whenever it changes."""
+        if self._length != loop.max_steps:
+            self._length = loop.max_steps
+            loop.set_schedule(max_steps=self._length, warmup_steps=round(self._warmup_ratio * self._length))

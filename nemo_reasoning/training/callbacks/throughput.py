@@ -1,56 +1,57 @@
-"""How fast training goes."""
+"""How fast training goes, and what share of the GPU's peak that is."""
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Self
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from nemo_reasoning.data.counts import BatchCounts
-from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.training.callbacks.gpu_peaks import peak_bf16_flops
-from nemo_reasoning.training.callbacks.metrics import MetricSource
+from nemo_reasoning.models.flops import step_flops
+from nemo_reasoning.models.sizes import architecture_from_hf, flops_adapter_weights
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord
 
 WINDOW = 100
-_NOTHING = BatchCounts(samples=0, tokens=0, nonpad_tokens=0, supervised_tokens=0)
+
+# Dense bf16 tensor-core TFLOP/s with fp32 accumulation at boost clock. Data sheets that print the
+# figure with 2:4 sparsity are halved.
+_PEAKS = (
+    (r"A100.*", 312.0),  # NVIDIA A100 80GB data sheet
+    (r"H100 PCIe", 756.0),  # NVIDIA H100 PCIe product brief (1513 sparse)
+    (r"H100 NVL", 835.5),  # NVIDIA H100 data sheet (1671 sparse)
+    (r"H100 80GB HBM3|H100 SXM.*", 989.4),  # NVIDIA H100 data sheet (1979 sparse)
+    (r"H200 NVL", 835.5),  # NVIDIA H200 data sheet (1671 sparse)
+    (r"H200", 989.4),  # NVIDIA H200 data sheet (1979 sparse)
+    (r"GH200.*", 989.4),  # NVIDIA GH200 data sheet (1979 sparse)
+    (r"B200", 2250.0),  # NVIDIA HGX B200 data sheet (4500 sparse per GPU)
+    (r"L4", 121.0),  # NVIDIA L4 data sheet (242 sparse)
+    (r"L40S", 362.0),  # NVIDIA L40S data sheet
+    (r"A10", 125.0),  # NVIDIA A10 data sheet; the A10G is another chip
+    (r"GeForce RTX 3090", 71.0),  # NVIDIA Ampere GA102 white paper
+    (r"GeForce RTX 4090", 165.2),  # NVIDIA Ada white paper
+    (r"GeForce RTX 5090", 209.5),  # NVIDIA RTX Blackwell white paper
+    (r"RTX A6000", 154.8),  # NVIDIA Ampere GA102 white paper
+    (r"RTX 6000 Ada Generation", 364.2),  # NVIDIA RTX 6000 Ada data sheet
+)
 
 
-@runtime_checkable
-class CountsBatches(Protocol):
-    """A data module that knows the size of every global batch."""
+def peak_bf16_flops(device_name: str) -> float | None:
+    """Return the dense bf16 peak in FLOP/s of a GPU, or None where it is not known.
 
-    def batch_counts(self, step: int) -> BatchCounts:
-        """Return the sizes of the batch of `step`, counted from 0, over all data-parallel ranks."""
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What this process trained on.
-
-    Attributes:
-        steps: Optimiser steps.
-        seconds: Time inside steps, without validation, checkpoints and samples.
-        counts: Sizes of all batches.
+    Args:
+        device_name: As `torch.cuda.get_device_name` gives it. Laptop chips, MIG slices and variants
+            with other clocks carry the same stem, so the whole name must match.
     """
-
-    steps: int = 0
-    seconds: float = 0.0
-    counts: BatchCounts = _NOTHING
-
-    def plus(self, counts: BatchCounts, seconds: float) -> "Totals":
-        """Return the totals with one step more."""
-        names = [field.name for field in fields(counts)]
-        summed = BatchCounts(**{name: getattr(self.counts, name) + getattr(counts, name) for name in names})
-        return Totals(steps=self.steps + 1, seconds=self.seconds + seconds, counts=summed)
-
-    @property
-    def supervised_tokens_per_second(self) -> float:
-        """Mean rate over the steps; 0 before the first."""
-        return self.counts.supervised_tokens / self.seconds if self.seconds else 0.0
+    name = device_name.removeprefix("NVIDIA ").strip()
+    if "MIG" in name:
+        return None
+    for pattern, tera in _PEAKS:
+        if re.fullmatch(pattern, name):
+            return tera * 1e12
+    return None
 
 
 def rates(counts: BatchCounts, *, seconds: float) -> dict[str, float]:
@@ -63,75 +64,69 @@ def rates(counts: BatchCounts, *, seconds: float) -> dict[str, float]:
     }
 
 
-class ThroughputMonitor(MetricSource):
-    """Measures each step from its start to its end, with the GPU waited for.
+class ThroughputMonitor(Callback):
+    """Measures each step from its start to its end, with the GPU waited for, and adds its rates to the record.
 
     Rates are those of the step; p50 and p95 are over the last `WINDOW` steps. MFU is the model FLOPs
     per second over the dense bf16 peak of all GPUs, left out where that peak is not known. The time
     left counts everything that happened between steps so far, validation included.
-
-    Attributes:
-        totals: Of the steps of this process.
     """
 
-    def __init__(self, *, flops: Callable[[BatchCounts], float] | None) -> None:
-        """Take `flops`: model FLOPs of a global batch (`models.flops.step_flops`); None leaves them out."""
-        self.totals = Totals()
-        self._flops = flops
+    position = 30
+
+    def __init__(self, *, counts: Callable[[int], BatchCounts], flops: Callable[[BatchCounts], float] | None) -> None:
+        """Take what tells the work of a step.
+
+        Args:
+            counts: Sizes of the global batch of a step, counted from 0.
+            flops: Model FLOPs of a global batch; None leaves them out.
+        """
+        self._counts, self._flops = counts, flops
         self._peak: float | None = None
         self._recent: deque[float] = deque(maxlen=WINDOW)
-        self._metrics: dict[str, float] = {}
+        self._steps = 0
         self._run_began = self._step_began = 0.0
 
-    def step_metrics(self) -> dict[str, float]:
-        """Return the rates of the last step."""
-        return self._metrics
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self | None:
+        """Measure unless `callbacks.throughput` is off."""
+        settings = context.run.settings
+        if not settings.callbacks.throughput:
+            return None
+        shape = settings.model.architecture or architecture_from_hf(context.inputs.tokenizer)
+        adapter = flops_adapter_weights(shape, settings.peft)
+        return cls(
+            counts=context.batches.batch_counts,
+            flops=lambda counts: step_flops(counts, shape=shape, adapter_weights=adapter),
+        )
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the data module's counts and the GPU's peak.
-
-        Raises:
-            ConfigError: The data module cannot tell how large its batches are.
-        """
-        if not isinstance(_datamodule(trainer), CountsBatches):
-            raise ConfigError(
-                f"{type(_datamodule(trainer)).__name__} has no batch_counts(step); "
-                "add it to the data module or set callbacks.throughput=false"
-            )
+    def on_start(self, loop: Loop) -> None:
+        """Find the GPUs' peak."""
         if torch.cuda.is_available() and (peak := peak_bf16_flops(torch.cuda.get_device_name())):
-            self._peak = peak * trainer.world_size
+            self._peak = peak * loop.world_size
         self._run_began = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_step_start(self, loop: Loop) -> None:
         """Start the clock."""
         self._step_began = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Stop the clock and work out the rates."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        seconds = now - self._step_began
-        counts = _datamodule(trainer).batch_counts(trainer.global_step - 1)
-        self.totals = self.totals.plus(counts, seconds)
+        seconds, counts = now - self._step_began, self._counts(record.step - 1)
+        self._steps += 1
         self._recent.append(seconds)
-        self._metrics = rates(counts, seconds=seconds) | self._timing(seconds) | self._utilisation(counts, seconds)
-        if trainer.max_steps > 0:
-            left = trainer.max_steps - trainer.global_step
-            self._metrics["eta_seconds"] = left * (now - self._run_began) / self.totals.steps
+        record.metrics |= rates(counts, seconds=seconds) | self._timing(seconds) | self._utilization(counts, seconds)
+        record.metrics["eta_seconds"] = (loop.max_steps - loop.step) * (now - self._run_began) / self._steps
 
     def _timing(self, seconds: float) -> dict[str, float]:
         p50, p95 = np.percentile(self._recent, [50, 95])
         return {"step_seconds": seconds, "step_seconds_p50": float(p50), "step_seconds_p95": float(p95)}
 
-    def _utilisation(self, counts: BatchCounts, seconds: float) -> dict[str, float]:
+    def _utilization(self, counts: BatchCounts, seconds: float) -> dict[str, float]:
         if self._flops is None:
             return {}
         achieved = self._flops(counts) / seconds
         return {"flops_per_second": achieved} | ({"mfu": achieved / self._peak} if self._peak else {})
-
-
-def _datamodule(trainer: Trainer) -> Any:
-    return trainer.datamodule  # type: ignore[attr-defined]  # the trainer sets it in fit()

@@ -1,23 +1,28 @@
 """What each format holds, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import save_tiny_llama
 from trained_adapters import PEFT, make_adapter, run, save_checkpoint, scaled, trained_logits
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from nemo_reasoning.artifacts import file_sha256
+from nemo_reasoning.config.export import EXPORT_FORMATS, refused_formats
 from nemo_reasoning.errors import ExportError, VerificationError
 from nemo_reasoning.export import verify
+from nemo_reasoning.export.formats import FORMATS
 from nemo_reasoning.export.formats.hf_peft import write_hf_peft
 from nemo_reasoning.export.formats.merged import write_merged
 from nemo_reasoning.export.formats.nemo import write_nemo_archive
-from nemo_reasoning.export.serve_commands import max_lora_rank
+from nemo_reasoning.export.serve_commands import BASE_PLACEHOLDER, max_lora_rank
 from nemo_reasoning.export.weights import Adapter, read_adapter
 from nemo_reasoning.models.hub import BaseModel
+from nemo_reasoning.models.sizes import architecture_from_hf
 
 
 def test_adapter_config(base: BaseModel, adapter: Adapter, tmp_path: Path) -> None:
@@ -82,10 +87,48 @@ def test_archive_bytes_depend_on_the_adapter_only(adapter: Adapter, tmp_path: Pa
     assert sums[0] == sums[1]
 
 
-def test_archive_refuses_odd_head_sizes(adapter: Adapter, tmp_path: Path) -> None:
-    odd = make_adapter(replace(adapter.shape, head_dim=32))
-    with pytest.raises(ExportError, match="hidden_size / heads"):
-        write_nemo_archive(odd, out=tmp_path / "odd.nemo")
+def test_archive_refuses_odd_head_sizes(adapter: Adapter) -> None:
+    odd = replace(adapter.shape, head_dim=32)
+    assert set(refused_formats(PEFT, odd)) == {"nemo"}
+    assert "hidden_size / heads" in refused_formats(PEFT, odd)["nemo"]
+    assert refused_formats(PEFT, adapter.shape) == {}
+    assert set(FORMATS) == set(EXPORT_FORMATS)
+
+
+def test_what_one_format_refuses_costs_no_other(adapter: Adapter, tmp_path: Path) -> None:
+    odd = save_tiny_llama(tmp_path / "odd", head_dim=32)
+    base, trained = BaseModel(name=str(odd), path=odd, revision="0"), make_adapter(architecture_from_hf(odd))
+    result = run(base, trained, tmp_path, formats=None)
+    assert (list(result.folders), list(result.refused)) == (["hf_peft", "merged"], ["nemo"])
+    with pytest.raises(ExportError, match=r"not written: nemo: .*Written: hf_peft"):
+        run(base, trained, tmp_path, formats=["nemo", "hf_peft"])
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("shards", ["1GB", "100KB"])
+def test_a_base_in_torchs_pickles_is_merged_into_safetensors(
+    base: BaseModel, adapter: Adapter, tmp_path: Path, shards: str
+) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(base.path, pickled)
+    (pickled / "model.safetensors").unlink()
+    model = LlamaForCausalLM.from_pretrained(base.path)
+    model.save_pretrained(pickled, safe_serialization=False, max_shard_size=shards)
+    result = run(replace(base, name=str(pickled), path=pickled), adapter, tmp_path, dtype="bfloat16")
+    assert result.checks["merged"]["rounding"]["tensors"] > 20
+    assert not list((tmp_path / "out" / "merged").glob("*.bin"))
+
+
+def test_no_file_of_an_export_names_this_machine(base: BaseModel, adapter: Adapter, tmp_path: Path) -> None:
+    run(base, adapter, tmp_path, formats=None)
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+    card = (tmp_path / "out" / "hf_peft" / "README.md").read_text()
+    assert "base_model:" not in card
+    assert BASE_PLACEHOLDER in card
+    config = json.loads((tmp_path / "out" / "hf_peft" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == BASE_PLACEHOLDER
 
 
 def test_reading_a_checkpoint(adapter: Adapter, tmp_path: Path) -> None:

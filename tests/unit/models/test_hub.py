@@ -12,9 +12,13 @@ from fake_hub import COMMIT, Repository, fake_hub
 from tiny import save_tiny_llama
 
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base
+from nemo_reasoning.models.hf_config import rope_of
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, weights_fingerprint
 
-LLAMA = {"model_type": "llama", "hidden_act": "silu", "rope_theta": 10000.0}
+LLAMA = {
+    **{"model_type": "llama", "hidden_act": "silu", "rope_theta": 10000.0, "num_hidden_layers": 2, "hidden_size": 8},
+    **{"intermediate_size": 16, "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 64},
+}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -32,6 +36,7 @@ def fetch(source: str | Path, *, revision: str | None = None) -> BaseModel:
 def write_config(folder: Path, **changes: Any) -> Path:
     """Write a Llama's config.json with these changes."""
     (folder / "config.json").write_text(json.dumps({**LLAMA, **changes}))
+    (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
 
@@ -45,7 +50,7 @@ def test_a_directory_is_used_where_it_is(tiny_llama: Path, monkeypatch: pytest.M
     assert len({base.revision for base in bases}) == 1
 
 
-def test_the_revision_of_a_directory_is_that_of_its_files(tiny_llama: Path) -> None:
+def test_the_revision_of_a_directory_is_that_of_its_content(tiny_llama: Path) -> None:
     weights = tiny_llama / "model.safetensors"
     stat, before = weights.stat(), fetch(tiny_llama).revision
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
@@ -56,7 +61,8 @@ def test_the_revision_of_a_directory_is_that_of_its_files(tiny_llama: Path) -> N
     save_tiny_llama(tiny_llama, seed=1)
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 2))
 
-    assert len({before, touched, longer, fetch(tiny_llama).revision}) == 4
+    assert before == touched
+    assert len({before, longer, fetch(tiny_llama).revision}) == 3
 
 
 def test_the_packaged_model_is_converted_once(cache_dir: Path, smollm2_hf: Path) -> None:
@@ -103,7 +109,7 @@ def test_llamas_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
         ({"attention_bias": True}, "has bias terms, which .* drop; choose a model without"),
         ({"mlp_bias": True}, "has bias terms"),
         ({"hidden_act": "gelu"}, "has hidden_act=gelu"),
-        ({"quantization_config": {"quant_method": "awq"}}, "has quantised weights; choose the original"),
+        ({"quantization_config": {"quant_method": "awq"}}, "has quantized weights; choose the original"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "has rope_scaling=.*'linear'.*Llama 3.1's only"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "has rope_scaling=.*'dynamic'"),
         ({"rope_scaling": {**LLAMA3_ROPE, "low_freq_factor": 2.0}}, "has rope_scaling=.*'low_freq_factor': 2.0"),
@@ -116,14 +122,82 @@ def test_what_nemo_cannot_hold_is_refused(tmp_path: Path, changes: dict[str, Any
         fetch(tmp_path)
 
 
-def test_a_rope_that_nemo_would_not_see_is_refused(tmp_path: Path) -> None:
-    rope = {"rope_type": "default", "rope_theta": 500000.0}
-    config = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
-    (tmp_path / "config.json").write_text(json.dumps({**config, "rope_parameters": rope}))
-
-    with pytest.raises(ModelSourceError, match="saved by transformers 5.*500000.*as rope_theta and rope_scaling"):
+def test_everything_in_the_way_is_said_at_once(tmp_path: Path) -> None:
+    write_config(tmp_path, attention_bias=True, hidden_act="gelu", rope_scaling={"type": "dynamic", "factor": 2.0})
+    with pytest.raises(ModelSourceError) as caught:
         fetch(tmp_path)
-    assert fetch(write_config(tmp_path, rope_parameters=rope)).path == tmp_path
+    assert [line.split()[1:3] for line in str(caught.value).splitlines()] == [
+        ["has", "bias"],
+        ["has", "hidden_act=gelu;"],
+        ["has", "rope_scaling={'rope_type':"],
+    ]
+
+
+V5 = {"rope_type": "default", "rope_theta": 500000.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "base", "scaling"),
+    [
+        ({}, 10000.0, None),
+        ({"rope_theta": 5e5}, 5e5, None),
+        ({"rope_theta": 5e5, "rope_scaling": {"rope_type": "default"}}, 5e5, None),
+        ({"rope_scaling": {"type": "default"}}, 10000.0, None),
+        ({"rope_parameters": V5}, 5e5, None),
+        ({"rope_parameters": V5, "rope_theta": 500000, "rope_scaling": None}, 5e5, None),
+        ({"rope_parameters": {**LLAMA3_ROPE, "rope_theta": 5e5}}, 5e5, LLAMA3_ROPE),
+        ({"rope_parameters": {**LLAMA3_ROPE, "rope_theta": 5e5}, "rope_scaling": LLAMA3_ROPE}, 5e5, LLAMA3_ROPE),
+        ({"rope_scaling": {**LLAMA3_ROPE, "type": "llama3"}}, 10000.0, LLAMA3_ROPE),
+    ],
+)
+def test_both_notations_of_the_rotary_embedding_are_read(
+    given: dict[str, Any], base: float, scaling: dict[str, Any] | None
+) -> None:
+    assert rope_of(given) == (base, scaling)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rope_parameters": V5, "rope_theta": 10000.0},
+        {"rope_parameters": V5, "rope_scaling": LLAMA3_ROPE},
+        {"rope_scaling": {"type": "linear", "rope_type": "llama3", "factor": 2.0}},
+    ],
+)
+def test_notations_that_disagree_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    config = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    write_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, **given}))
+    with pytest.raises(ModelSourceError, match="gives two .*; keep the one"):
+        fetch(tmp_path)
+
+
+def test_a_base_of_transformers_5_is_read_as_its_authors_meant(tiny_llama: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(tiny_llama)
+    for name, edit in (
+        ("config", {"rope_parameters": V5}),
+        ("tokenizer_config", {"tokenizer_class": "TokenizersBackend"}),
+    ):
+        file = tiny_llama / f"{name}.json"
+        kept = {key: value for key, value in json.loads(file.read_text()).items() if not key.startswith("rope")}
+        file.write_text(json.dumps(kept | edit))
+    base = fetch_base(str(tiny_llama), revision=None, cache_dir=tmp_path / "cache")
+    assert base.path != tiny_llama
+    assert AutoConfig.from_pretrained(base.path).rope_theta == 500000.0
+    assert AutoTokenizer.from_pretrained(base.path).encode("a b") == plain.encode("a b")
+    assert weights_fingerprint(base.path) == weights_fingerprint(tiny_llama)
+    assert fetch_base(str(tiny_llama), revision=None, cache_dir=tmp_path / "cache") == base
+
+
+def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelSourceError, match="has no weights"):
+        fetch(tmp_path)
+    (tmp_path / "pytorch_model-00001-of-00001.bin").touch()
+    assert fetch(tmp_path).path == tmp_path
 
 
 def test_a_directory_without_a_configuration(tmp_path: Path) -> None:

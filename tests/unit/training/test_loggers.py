@@ -13,8 +13,6 @@ from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.training.loggers import (
     METRICS_FILE,
     JsonlLogger,
-    Record,
-    RecordsOnly,
     build_loggers,
     drop_records_after,
     read_metrics,
@@ -33,23 +31,16 @@ def steps_in(path: Path) -> list[int]:
 
 def test_a_record_is_on_disk_before_the_logger_is_closed(tmp_path: Path) -> None:
     logger = JsonlLogger(tmp_path / "run" / METRICS_FILE)
-    logger.log_metrics(Record(loss=1.5, lr=0.25), step=3)
+    logger.log(3, {"loss": 1.5, "lr": 0.25})
 
     assert logger.path.read_text() == '{"step": 3, "loss": 1.5, "lr": 0.25}\n'
-    logger.finalize("success")
-
-
-def test_what_lightning_writes_of_its_own_accord_is_left_out(tmp_path: Path) -> None:
-    logger = JsonlLogger(tmp_path / METRICS_FILE)
-    logger.log_metrics({"loss": 1.5}, step=2)
-
-    assert not logger.path.exists()
+    logger.close()
 
 
 def test_numbers_json_lacks_become_null(tmp_path: Path) -> None:
     logger = JsonlLogger(tmp_path / METRICS_FILE)
-    logger.log_metrics(Record(loss=math.nan, grad_norm=math.inf), step=1)
-    logger.finalize("success")
+    logger.log(1, {"loss": math.nan, "grad_norm": math.inf})
+    logger.close()
 
     assert json.loads(logger.path.read_text()) == {"step": 1, "loss": None, "grad_norm": None}
 
@@ -57,10 +48,10 @@ def test_numbers_json_lacks_become_null(tmp_path: Path) -> None:
 def test_resuming_drops_later_records_and_appends_to_the_rest(tmp_path: Path) -> None:
     logger = JsonlLogger(tmp_path / METRICS_FILE)
     for step in range(1, 6):
-        logger.log_metrics(Record(loss=1.0), step=step)
+        logger.log(step, {"loss": 1.0})
     logger.resume_from(3)
-    logger.log_metrics(Record(loss=2.0), step=4)
-    logger.finalize("success")
+    logger.log(4, {"loss": 2.0})
+    logger.close()
 
     assert steps_in(logger.path) == [1, 2, 3, 4]
     assert read_metrics(logger.path)[-1]["loss"] == 2.0
@@ -94,17 +85,17 @@ def test_lines_of_one_step_are_read_as_one(tmp_path: Path) -> None:
     assert read_metrics(path) == [{"step": 1, "loss": 3}, {"step": 2, "loss": 1, "val_loss": 2}]
 
 
-def test_tensorboard_gets_records_and_nothing_else(tmp_path: Path) -> None:
+def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
     jsonl, tensorboard = build_loggers(
         backend=LoggerBackend.tensorboard, folder=tmp_path, run_name="run", project="tests"
     )
-    tensorboard.log_metrics({"val_loss": 9.0}, step=3)
-    tensorboard.log_metrics(Record(val_loss=1.25), step=4)
-    tensorboard.save()
-    tensorboard.finalize("success")
+    tensorboard.log(3, {"loss": 2.0})
+    tensorboard.log(4, {"val_loss": 1.25})
+    tensorboard.close()
 
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(4, 1.25)]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 2.0)]
     assert isinstance(jsonl, JsonlLogger)
 
 
@@ -120,7 +111,7 @@ def test_a_missing_package_is_named_with_its_remedy(backend: LoggerBackend, tmp_
         return build_loggers(backend=backend, folder=tmp_path, run_name="run", project="tests")[1]
 
     if importlib.util.find_spec(backend.value):
-        assert isinstance(build(), RecordsOnly)
+        build()
     else:
         with pytest.raises(ConfigError, match=f"pip install {backend.value}"):
             build()

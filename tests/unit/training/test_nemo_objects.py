@@ -215,16 +215,6 @@ def test_a_short_run_validates_at_its_end(build: ModuleType, interval: int, expe
     assert trainer.check_val_every_n_epoch is None
 
 
-def test_checkpoints_can_be_resumed_and_the_best_are_kept(build: ModuleType, tmp_path: Path) -> None:
-    logger = build.build_log(tmp_path, keep=2, loggers=[])
-    checkpoint = logger.ckpt
-
-    assert (checkpoint.dirpath, logger.explicit_log_dir) == (str(tmp_path / "checkpoints"), str(tmp_path / "nemo"))
-    assert (checkpoint.monitor, checkpoint.mode, checkpoint.save_top_k) == ("val_loss", "min", 2)
-    assert checkpoint.save_last
-    assert checkpoint.save_optim_on_train_end
-
-
 @pytest.mark.slow
 def test_an_imported_model_keeps_its_shape(build: ModuleType, tmp_path: Path) -> None:
     base = fetch_base(str(save_tiny_llama(tmp_path / "hf")), revision=None, cache_dir=tmp_path)

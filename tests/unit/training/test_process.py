@@ -1,6 +1,5 @@
 """Settings of the whole process reach torch and Python, and leave it as it was."""
 
-import gc
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from composing import sft_settings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.training.process import prepare_process, switched, with_expandable_segments
-from nemo_reasoning.training.train import _process_callbacks
 
 
 def settings(*overrides: str) -> SftSettings:
@@ -53,22 +51,7 @@ def test_switches_hold_for_the_block_alone() -> None:
     before = torch.get_float32_matmul_precision()
     with switched(settings("trainer.tf32=true").trainer):
         assert torch.get_float32_matmul_precision() == "high"
-        gc.disable()
     assert torch.get_float32_matmul_precision() == before
-    assert gc.isenabled()
-
-
-def test_garbage_is_collected_when_the_run_says_so(nemo_cpu: None) -> None:
-    with switched(settings().trainer):
-        (callback,) = _process_callbacks(settings("trainer.gc_interval=7").trainer)
-        assert (callback.gc_interval_train, callback.gc_interval_val) == (7, 7)
-        assert not gc.isenabled()
-    assert _process_callbacks(settings().trainer) == []
-
-
-def test_the_bound_on_memory_is_the_settings(nemo_cpu: None) -> None:
-    (callback,) = _process_callbacks(settings("trainer.memory_fraction=0.5").trainer)
-    assert callback.fraction == 0.5
 
 
 @pytest.mark.parametrize(

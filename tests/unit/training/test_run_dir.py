@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import Checkpoint, History, content_id, damage, seal
-from nemo_reasoning.training.run_dir import Identity, Run
+from nemo_reasoning.training.identity import Identity
+from nemo_reasoning.training.run_dir import Run
 
 
 def save(run: Path, name: str, step: int, content: bytes = b"weights") -> Path:

@@ -1,73 +1,241 @@
-"""SIGTERM in a real run."""
+"""Saving, stopping and going on."""
 
+import errno
 import os
+import shutil
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from lightning.pytorch import Trainer
-from tiny_run import At, TinyModel, fit
+from tiny_run import At, TinyLoop, checkpointing, fit
 
-from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.training.callbacks.checkpointing import EXIT_CODE, SigtermSave
-
-
-def terminate() -> None:
-    """Send SIGTERM to this process."""
-    os.kill(os.getpid(), signal.SIGTERM)
+from nemo_reasoning.errors import CheckpointError
+from nemo_reasoning.training.checkpoint_store import CheckpointStore
+from nemo_reasoning.training.checkpoints import list_checkpoints
+from nemo_reasoning.training.process import TIME_IS_UP, Stopped, StopSignals
 
 
-def interrupted(folder: Path, step: int, hook: str) -> list[str]:
-    """Train five steps, with SIGTERM in `hook` of `step`; return what the user is told."""
+def names(folder: Path) -> list[str]:
+    """Return what lies among the checkpoints."""
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def stopped(folder: Path, step: int, hook: str, *, by: signal.Signals, max_steps: int = 5) -> tuple[int, list[str]]:
+    """Train with a signal in `hook` of `step`; return the exit code and what the user is told."""
     shown: list[str] = []
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped:
-        fit(folder, [SigtermSave(show=shown.append), At(step, terminate, hook=hook)], max_steps=5)
-    assert stopped.value.code == EXIT_CODE == 143
-    assert signal.getsignal(signal.SIGTERM) == before
-    return shown
+    signals, sending = StopSignals(), At(step, lambda: os.kill(os.getpid(), by), hook=hook)
+    saving = checkpointing(folder, show=shown.append, stop_signal=lambda: signals.received)
+    with signals, signals.deferred(), pytest.raises(Stopped) as left:
+        fit(folder, [sending], max_steps=max_steps, saving=saving)
+    return int(left.value.code or 0), shown
 
 
 @pytest.mark.parametrize(
+    ("by", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=lambda value: str(value)
+)
+@pytest.mark.parametrize(
     ("step", "hook", "saved"),
     [
-        (2, "on_train_batch_start", 3),  # within the third step, which is finished first
-        (3, "on_train_batch_end", 3),
+        (2, "on_step_start", 3),  # within the third step, which is finished first
         (2, "on_validation_start", 2),
     ],
 )
-def test_the_step_is_finished_and_saved_with_its_optimizer(tmp_path: Path, step: int, hook: str, saved: int) -> None:
-    (told,) = interrupted(tmp_path, step, hook)
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
-
-    assert checkpoint["global_step"] == saved
-    assert len(checkpoint["optimizer_states"][0]["state"]) == 3
-    assert f"step {saved}" in told
-
-
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    interrupted(tmp_path, 3, "on_train_batch_end")
-    resumed = fit(tmp_path, [], max_steps=5, resume=str(tmp_path / "checkpoints" / "last.ckpt"))
-    whole = fit(tmp_path / "whole", [], max_steps=5)
-
-    assert resumed.losses == whole.losses[3:]
+def test_every_way_to_stop_finishes_the_step_and_saves_it(
+    tmp_path: Path, by: signal.Signals, code: int, step: int, hook: str, saved: int
+) -> None:
+    before = signal.getsignal(by)
+    found, (told,) = stopped(tmp_path, step, hook, by=by)
+    assert found == code
+    assert signal.getsignal(by) == before
+    assert f"saved step {saved} of 5" in told
+    assert list_checkpoints(tmp_path)[-1].step == saved
+    rest = fit(tmp_path, [], max_steps=5).losses
+    assert rest == fit(tmp_path / "whole", [], max_steps=5).losses[saved:]
 
 
 def test_a_signal_in_the_last_step_lets_training_finish(tmp_path: Path) -> None:
     shown: list[str] = []
-    model = fit(
-        tmp_path,
-        [SigtermSave(show=shown.append), At(4, terminate, hook="on_train_batch_start")],
-        max_steps=5,
-    )
-
-    assert len(model.losses) == 5
-    assert shown == []
+    saving = checkpointing(tmp_path, show=shown.append, stop_signal=lambda: signal.SIGTERM if ready else None)
+    ready: list[int] = []
+    model = fit(tmp_path, [At(4, lambda: ready.append(1), hook="on_step_start")], max_steps=5, saving=saving)
+    assert (len(model.losses), shown) == (5, [])
 
 
-def test_a_run_that_keeps_no_last_checkpoint_is_refused() -> None:
-    trainer = Trainer(logger=False, accelerator="cpu")
+def test_the_jobs_time_limit_stops_before_it_is_over(tmp_path: Path) -> None:
+    shown: list[str] = []
+    deadline = time.monotonic() + 3
+    saving = checkpointing(tmp_path, show=shown.append, deadline=deadline)
+    slow = [At(step, lambda: time.sleep(0.4), hook="on_step_start") for step in range(99)]
+    with pytest.raises(Stopped) as left:
+        fit(tmp_path, slow, max_steps=99, saving=saving)
+    assert left.value.code == TIME_IS_UP
+    assert "trainer.max_hours" in shown[0]
+    assert time.monotonic() < deadline
+    assert list_checkpoints(tmp_path)[-1].step >= 2
 
-    with pytest.raises(ConfigError, match="save_last"):
-        SigtermSave(show=print).on_train_start(trainer, TinyModel())
+
+def test_what_was_not_validated_is_last_and_never_best(tmp_path: Path) -> None:
+    stopped(tmp_path, 2, "on_step_start", by=signal.SIGTERM)
+    losses = {found.step: found.loss for found in list_checkpoints(tmp_path)}
+    assert losses.keys() == {2, 3}
+    assert losses[3] is None
+    assert losses[2] is not None
+
+
+def test_the_best_and_the_last_are_kept_and_named_so(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=8, saving=checkpointing(tmp_path, keep=2))
+    found = list_checkpoints(tmp_path)
+    losses = CheckpointStore(tmp_path).history.losses()
+    best = sorted(losses, key=lambda step: losses[step])[:2]
+    assert {checkpoint.step for checkpoint in found} == {*best, 8}
+    assert sum(name.endswith("-last") for name in names(tmp_path)) == 1
+    assert names(tmp_path)[-1].startswith("step=8-last") or 8 in best
+
+
+def test_going_on_with_fewer_to_keep_collects_the_others(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=6, saving=checkpointing(tmp_path, keep=3))
+    assert len(names(tmp_path)) == 3
+    fit(tmp_path, [], max_steps=8, saving=checkpointing(tmp_path, keep=0))
+    assert names(tmp_path) == ["step=8-last"]
+
+
+def test_a_torn_save_is_removed_and_the_one_before_is_used(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=4, saving=checkpointing(tmp_path, keep=4))
+    last = list_checkpoints(tmp_path)[-1].path
+    (last / "checkpoint.json").unlink()
+    last.with_name(last.name + "-unfinished").touch()
+    checkpoint, notes = CheckpointStore(tmp_path).recover()
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    assert last.name in notes[0]
+    assert names(tmp_path) == [checkpoint.path.name]
+
+
+def test_a_damaged_checkpoint_is_named_and_set_aside(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=4, saving=checkpointing(tmp_path, keep=4))
+    last = list_checkpoints(tmp_path)[-1].path
+    file = last / "weights" / "state.pt"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    checkpoint, (note,) = CheckpointStore(tmp_path).recover()
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    assert "step 4" in note
+    assert "state.pt" in note
+    assert (tmp_path / "set_aside" / last.name).is_dir()
+    assert fit(tmp_path, [], max_steps=5).losses == fit(tmp_path / "whole", [], max_steps=5).losses[2:]
+
+
+def test_with_none_left_it_starts_over_only_when_asked(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=4)
+    for checkpoint in list_checkpoints(tmp_path):
+        (checkpoint.path / "weights" / "state.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="restart=true"):
+        CheckpointStore(tmp_path).recover()
+    with pytest.raises(CheckpointError, match="restart=true"):
+        fit(tmp_path, [], max_steps=4)
+    CheckpointStore(tmp_path).restart()
+    assert len(fit(tmp_path, [], max_steps=4).losses) == 4
+
+
+def test_copies_doubles_and_old_times_do_not_confuse_it(tmp_path: Path) -> None:
+    fit(tmp_path, [], max_steps=6, saving=checkpointing(tmp_path, keep=9))
+    first, second, third = (found.path for found in list_checkpoints(tmp_path))
+    shutil.copytree(second, second.with_name("a copy"))
+    shutil.copytree(first, first.with_name("step=99-val_loss=0.0000-last"))
+    (third.parent / "notes.txt").write_text("mine")
+    for number, path in enumerate((third, second, first)):
+        os.utime(path, (number, number))
+    checkpoint, notes = CheckpointStore(tmp_path).recover()
+    assert checkpoint is not None
+    assert (checkpoint.step, notes) == (6, [])
+    assert [found.step for found in list_checkpoints(tmp_path, doubles=True)] == [2, 4, 6]
+
+
+OPERATIONS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "open")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that handles errors may see it."""
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[str]:
+    """Count the file operations on checkpoints and history, and die in the place of number `limit`."""
+    seen: list[str] = []
+    dead: list[bool] = []
+
+    def wrap(name: str, original: Callable[..., object]) -> Callable[..., object]:
+        def operation(*arguments: object, **options: object) -> object:
+            told = " ".join(str(argument) for argument in arguments)
+            if dead:
+                raise Killed
+            if name == "fsync" or "checkpoints" in told or "history" in told:
+                if len(seen) == limit:
+                    dead.append(True)
+                    raise Killed
+                seen.append(name)
+            return original(*arguments, **options)
+
+        return operation
+
+    for name in OPERATIONS:
+        monkeypatch.setattr(os, name, wrap(name, getattr(os, name)))
+    return seen
+
+
+def test_a_kill_at_any_file_operation_of_a_run_ends_in_one_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tmp_path / "whole", [], max_steps=6).losses
+    chosen = [(found.step, found.loss) for found in list_checkpoints(tmp_path / "whole")]
+    with monkeypatch.context() as patch:
+        total = len(counting(patch, None)) or len(_operations(tmp_path / "count", patch))
+    assert total > 60
+    for limit in range(total):
+        folder = tmp_path / f"killed{limit}"
+        with monkeypatch.context() as patch:
+            counting(patch, limit)
+            with pytest.raises(Killed):
+                fit(folder, [], max_steps=6)
+        losses = fit(folder, [], max_steps=6).losses
+        assert losses == whole[len(whole) - len(losses) :], limit
+        assert [(found.step, found.loss) for found in list_checkpoints(folder, doubles=True)] == chosen, limit
+        assert sum(name.endswith("-last") for name in names(folder)) == 1, limit
+        assert not [name for name in names(folder) if name.endswith("-unfinished")], limit
+        shutil.rmtree(folder)
+
+
+def _operations(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    seen = counting(patch, None)
+    fit(folder, [], max_steps=6)
+    return seen
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = TinyLoop.save
+
+    def full(self: TinyLoop, path: Path) -> None:
+        save(self, path)
+        if self.step == 4:
+            raise RuntimeError("writer failed") from OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TinyLoop, "save", full)
+        with pytest.raises(CheckpointError, match=r"no room to save step 4: .* MB.*goes on after step 2"):
+            fit(tmp_path, [], max_steps=6)
+    assert names(tmp_path) == ["step=2-last"]
+    assert fit(tmp_path, [], max_steps=6).losses == fit(tmp_path / "whole", [], max_steps=6).losses[2:]
+
+
+def test_a_disk_without_room_for_another_is_noticed_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(tmp_path, [], max_steps=2)
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100, 100))
+    with pytest.raises(CheckpointError, match="no room to save step 4"):
+        fit(tmp_path, [], max_steps=4)
+    assert names(tmp_path) == ["step=2-last"]

@@ -1,14 +1,15 @@
 """Questions while training, and stopping when the answers get no better."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.loggers import Logger
 from tiny_run import fit
 
 from nemo_reasoning.reasoning.messages import Mode
-from nemo_reasoning.training.callbacks.evaluation import QUIZ_FILE, Paper, Quiz
+from nemo_reasoning.training.callbacks.base import Logger, Questions
+from nemo_reasoning.training.callbacks.evaluation import EVALUATION_FILE, InTrainingEvaluation
 from nemo_reasoning.training.callbacks.generation import SamplePrompt
 from nemo_reasoning.training.loggers import JsonlLogger, read_metrics
 
@@ -27,29 +28,36 @@ class Judge:
         return mode == "on" and number < self.marks[evaluation]
 
 
-def quiz(folder: Path, judge: Judge, *, patience: int | None = None, shown: list[str] | None = None) -> Quiz:
-    return Quiz(
-        paper=Paper(questions=QUESTIONS, judge=judge),
+def asking(
+    folder: Path,
+    judge: Judge,
+    *,
+    patience: int | None = None,
+    shown: list[str] | None = None,
+    loggers: Sequence[Logger] = (),
+) -> InTrainingEvaluation:
+    return InTrainingEvaluation(
+        asked=Questions(questions=QUESTIONS, judge=judge),
+        loggers=loggers,
         prompts=[SamplePrompt(mode, text, [1, 2]) for mode in ("on", "off") for text in QUESTIONS],
         eos_ids=[],
         decode=lambda ids: " ".join(map(str, ids)),
         max_new_tokens=3,
         every_n_steps=2,
         patience=patience,
-        path=folder / QUIZ_FILE,
+        path=folder / EVALUATION_FILE,
         show=(shown if shown is not None else []).append,
     )
 
 
 def steps(folder: Path) -> list[tuple[int, float, float]]:
-    lines = map(json.loads, (folder / QUIZ_FILE).read_text().splitlines())
+    lines = map(json.loads, (folder / EVALUATION_FILE).read_text().splitlines())
     return [(line["step"], line["accuracy_on"], line["accuracy_off"]) for line in lines]
 
 
 def test_both_modes_are_asked_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
-    judge, shown, loggers = Judge([1, 2, 0]), [], list[Logger]()  # type: ignore[var-annotated]
-    loggers.append(JsonlLogger(tmp_path / "metrics.jsonl"))
-    fit(tmp_path, [quiz(tmp_path, judge, shown=shown)], max_steps=5, loggers=loggers)
+    judge, shown, logger = Judge([1, 2, 0]), [], JsonlLogger(tmp_path / "metrics.jsonl")  # type: ignore[var-annotated]
+    fit(tmp_path, [asking(tmp_path, judge, shown=shown, loggers=[logger])], max_steps=5, loggers=[logger])
     assert steps(tmp_path) == [(2, 0.5, 0.0), (4, 1.0, 0.0), (5, 0.0, 0.0)]
     assert [(number, mode) for number, mode, _, _ in judge.seen[:4]] == [(0, "on"), (1, "on"), (0, "off"), (1, "off")]
     assert all(len(text.split()) == 3 and not finished for _, _, text, finished in judge.seen)
@@ -59,7 +67,7 @@ def test_both_modes_are_asked_every_n_steps_and_at_the_end(tmp_path: Path) -> No
 
 
 def test_training_does_not_notice(tmp_path: Path) -> None:
-    watched = fit(tmp_path / "watched", [quiz(tmp_path, Judge([0] * 9))], max_steps=6)
+    watched = fit(tmp_path / "watched", [asking(tmp_path, Judge([0] * 9))], max_steps=6)
     assert watched.losses == fit(tmp_path / "alone", [], max_steps=6).losses
 
 
@@ -71,23 +79,21 @@ def test_training_stops_when_nothing_gets_better(
     tmp_path: Path, marks: list[int], patience: int | None, last: int
 ) -> None:
     shown: list[str] = []
-    fit(tmp_path, [quiz(tmp_path, Judge(marks), patience=patience, shown=shown)], max_steps=10)
+    fit(tmp_path, [asking(tmp_path, Judge(marks), patience=patience, shown=shown)], max_steps=10)
     assert steps(tmp_path)[-1][0] == last
     assert any("training stops here" in line for line in shown) == (patience is not None)
 
 
 def test_a_resumed_run_remembers_and_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
-    fit(tmp_path, [quiz(tmp_path, Judge([2, 1]))], max_steps=4)
-    checkpoint = next((tmp_path / "checkpoints").glob("*step=4*.ckpt"))
-    with (tmp_path / QUIZ_FILE).open("a") as file:
+    fit(tmp_path, [asking(tmp_path, Judge([2, 1]))], max_steps=4)
+    with (tmp_path / EVALUATION_FILE).open("a") as file:
         file.write(json.dumps({"step": 6, "accuracy_on": 1.0, "accuracy_off": 1.0}) + "\n")
-    fit(tmp_path, [quiz(tmp_path, Judge([1] * 9), patience=2)], max_steps=12, resume=str(checkpoint))
+    fit(tmp_path, [asking(tmp_path, Judge([1] * 9), patience=2)], max_steps=12)
     assert [step for step, _, _ in steps(tmp_path)] == [2, 4, 6]
 
 
 def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
-    fit(tmp_path, [quiz(tmp_path, Judge([1] * 9), patience=1)], max_steps=10)
-    checkpoint = next((tmp_path / "checkpoints").glob("*step=4*.ckpt"))
-    model = fit(tmp_path, [quiz(tmp_path, Judge([]), patience=1)], max_steps=10, resume=str(checkpoint))
-    assert len(model.losses) <= 1
-    assert [step for step, _, _ in steps(tmp_path)][:2] == [2, 4]
+    fit(tmp_path, [asking(tmp_path, Judge([1] * 9), patience=1)], max_steps=10)
+    model = fit(tmp_path, [asking(tmp_path, Judge([]), patience=1)], max_steps=10)
+    assert model.losses == []
+    assert [step for step, _, _ in steps(tmp_path)] == [2, 4]

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
-from tiny_run import VOCAB, TinyModel, fit
+from tiny_run import VOCAB, TinyLoop, fit
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from nemo_reasoning.training.callbacks.base import Callback
 from nemo_reasoning.training.callbacks.generation import (
     SAMPLES_FILE,
     GenerationSamples,
     SamplePrompt,
-    evaluating,
     excerpt,
     greedy_generate,
 )
@@ -79,20 +78,6 @@ def test_a_row_ends_with_its_end_token_while_others_go_on(llama: LlamaForCausalL
     assert ended == [reference(llama, prompt, end) for prompt in PROMPTS]
 
 
-def test_evaluating_restores_modes_and_random_state() -> None:
-    model = TinyModel().train()
-    model.embed.eval()  # frozen parts may already be in evaluation mode
-    state = torch.random.get_rng_state()
-    with evaluating(model):
-        assert not model.dropout.training
-        assert not torch.is_grad_enabled()
-        torch.rand(3)
-
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert (model.training, model.dropout.training, model.embed.training) == (True, True, False)
-    assert torch.is_grad_enabled()
-
-
 def sampler(folder: Path, *, shown: list[str] | None = None, eos_ids: tuple[int, ...] = ()) -> GenerationSamples:
     """Return a callback that asks two questions every second step."""
     return GenerationSamples(
@@ -130,17 +115,18 @@ def test_both_modes_are_sampled_every_n_steps_and_at_the_end(tmp_path: Path) -> 
 
 
 class Fp8Shapes(Callback):
-    """Fails where a product of Transformer Engine in FP8 would: it divides the tokens of a batch by 8."""
+    """Notes the shapes of what is generated: a product of Transformer Engine in FP8 divides tokens by 8."""
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    position = 0
+
+    def on_model(self, loop: Any) -> None:
         """Look at what the model is given while it does not train."""
         self.lengths: list[int] = []
-        pl_module.register_forward_pre_hook(self._check, with_kwargs=True)
+        loop.model.register_forward_pre_hook(self._look)
 
-    def _check(self, module: Any, args: Any, kwargs: Any) -> None:
-        if "input_ids" in kwargs:
-            self.lengths.append(kwargs["input_ids"].shape[1])
-            assert kwargs["input_ids"].numel() % 8 == 0
+    def _look(self, module: Any, arguments: Any) -> None:
+        if not torch.is_grad_enabled() and len(arguments[0]) == 2:  # the two prompts
+            self.lengths.append(arguments[0].shape[1])
 
 
 def test_samples_have_shapes_that_fp8_can_multiply(tmp_path: Path) -> None:
@@ -168,27 +154,20 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
 
 def test_a_resumed_run_replaces_later_samples(tmp_path: Path) -> None:
     fit(tmp_path, [sampler(tmp_path)], max_steps=4)
-    checkpoint = next((tmp_path / "checkpoints").glob("*step=4*.ckpt"))
     later = {"step": 6, "completion": "of a killed run"}
     with (tmp_path / SAMPLES_FILE).open("a") as file:
         file.write(json.dumps(later) + "\n")
-    fit(tmp_path, [sampler(tmp_path)], max_steps=6, resume=str(checkpoint))
+    fit(tmp_path, [sampler(tmp_path)], max_steps=6)
 
     assert [line["step"] for line in lines(tmp_path)] == [2, 2, 4, 4, 6, 6]
     assert later not in lines(tmp_path)
 
 
-class SplitPipeline(Callback):
-    """Makes the strategy say what NeMo's says under pipeline parallelism."""
-
-    def setup(self, trainer: Trainer, *_: object, **__: object) -> None:
-        """Set the size."""
-        setattr(trainer.strategy, "pipeline_model_parallel_size", 2)  # noqa: B010  # only NeMo's strategy has it
-
-
-def test_pipeline_parallel_runs_say_once_that_there_are_none(tmp_path: Path) -> None:
+def test_a_loop_that_cannot_generate_says_so_once(tmp_path: Path) -> None:
     shown: list[str] = []
-    fit(tmp_path, [SplitPipeline(), sampler(tmp_path, shown=shown)], max_steps=4)
+    loop = TinyLoop([sampler(tmp_path, shown=shown)], max_steps=4)
+    loop.can_generate = False
+    loop.run()
 
     assert len(shown) == 1
     assert "pipeline" in shown[0]

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny_run import At, fit
 
-from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
 from nemo_reasoning.training.callbacks.progress import ProgressDisplay, duration, format_metrics
 
 
@@ -38,9 +38,9 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_without_a_terminal_there_is_a_line_every_n_steps(tmp_path: Path) -> None:
     stream = io.StringIO()
-    recorder = MetricsRecorder(sources=[])
-    display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=4)
-    fit(tmp_path, [recorder, display, At(3, lambda: display.show("[a note] :smile:"))], max_steps=5)
+    console = Console(file=stream, markup=False, emoji=False)
+    display = ProgressDisplay(console, show=console.print, every_n_steps=4)
+    fit(tmp_path, [display, At(3, lambda: console.print("[a note] :smile:"))], max_steps=5)
     lines = stream.getvalue().splitlines()
 
     assert [line.split("  ")[0] for line in lines] == [
@@ -50,6 +50,7 @@ def test_without_a_terminal_there_is_a_line_every_n_steps(tmp_path: Path) -> Non
         "step 4/5",
         "step 4",
         "step 5/5",
+        "step 5",
     ]
     assert "loss" in lines[0]
     assert "val_loss" in lines[1]
@@ -58,12 +59,10 @@ def test_without_a_terminal_there_is_a_line_every_n_steps(tmp_path: Path) -> Non
 def test_a_resumed_run_says_where_it_starts(tmp_path: Path) -> None:
     fit(tmp_path, [], max_steps=2)
     stream = io.StringIO()
-    recorder = MetricsRecorder(sources=[])
-    display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=10)
-    last = str(tmp_path / "checkpoints" / "last.ckpt")
-    fit(tmp_path, [recorder, display], max_steps=3, resume=last)
+    console = Console(file=stream)
+    fit(tmp_path, [ProgressDisplay(console, show=console.print, every_n_steps=10)], max_steps=3)
 
-    assert stream.getvalue().startswith("resuming after step 2\n")
+    assert stream.getvalue().startswith("resuming after step 2 of 3\n")
 
 
 def crash() -> None:
@@ -89,13 +88,13 @@ def test_a_terminal_has_a_live_bar_that_is_taken_down(
     reader, writer = pty.openpty()
     with ThreadPoolExecutor() as pool, os.fdopen(writer, "w") as stream:
         reading = pool.submit(_read_all, reader)
-        recorder = MetricsRecorder(sources=[])
-        display = ProgressDisplay(recorder=recorder, stream=stream, every_n_steps=1)
+        console = Console(file=stream)
+        display = ProgressDisplay(console, show=console.print, every_n_steps=1)
         if fails:
             with pytest.raises(RuntimeError, match="crash"):
-                fit(tmp_path, [recorder, display, At(2, crash)], max_steps=3)
+                fit(tmp_path, [display, At(2, crash)], max_steps=3)
         else:
-            fit(tmp_path, [recorder, display], max_steps=3)
+            fit(tmp_path, [display], max_steps=3)
         stream.close()
         written = reading.result()
 

@@ -1,23 +1,19 @@
 """Random numbers belong to a step, not to what ran before it."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import lightning.pytorch as pl
-import pytest
 import torch
-from megatron.core import parallel_state
-from torch.utils.data import DataLoader
+from tiny_run import At, TinyLoop, fit
 
-from nemo_reasoning.training.callbacks.seeding import StepSeed
+from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
 
 
-def draw(*, seed: int, step: int) -> list[float]:
+def draw(*, seed: int, step: int, replica: int = 0) -> list[float]:
     """Return random numbers of a step."""
+    loop = TinyLoop([], max_steps=9)
+    loop.step, loop.data_rank = step, replica
     torch.rand(step)  # whatever was drawn before
-    trainer: Any = SimpleNamespace(global_step=step)
-    StepSeed(seed).on_train_batch_start(trainer, None, None, 0)
+    StepSeed(seed).on_step_start(loop)
     return torch.rand(4).tolist()
 
 
@@ -33,50 +29,30 @@ def test_seeds_differ() -> None:
     assert draw(seed=7, step=8) != draw(seed=8, step=7)
 
 
-def test_replicas_draw_different_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = draw(seed=7, step=1)
-    monkeypatch.setattr(parallel_state, "get_data_parallel_rank", lambda: 1)
-
-    assert draw(seed=7, step=1) != alone
+def test_replicas_draw_different_numbers() -> None:
+    assert draw(seed=7, step=1, replica=1) != draw(seed=7, step=1)
 
 
-class Dropping(pl.LightningModule):
-    """Remembers what dropout leaves of ones, step by step."""
+def test_an_interrupted_run_draws_what_the_whole_run_does(tmp_path: Path) -> None:
+    def numbers(folder: Path, steps: int) -> list[float]:
+        drawn: list[float] = []
+        notes = [At(step, lambda: drawn.append(float(torch.rand(1))), hook="on_step_start") for step in range(steps)]
+        fit(folder, [StepSeed(3), *notes], max_steps=steps)
+        return drawn
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-        self.masks: list[list[float]] = []
-
-    def training_step(self, batch: Any) -> torch.Tensor:
-        self.masks.append(torch.nn.functional.dropout(torch.ones(64)).tolist())
-        return self.weight.sum()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+    whole = numbers(tmp_path / "whole", 5)
+    assert numbers(tmp_path / "parts", 2) + numbers(tmp_path / "parts", 5) == whole
+    assert len(set(whole)) == 5
 
 
-def run(*, steps: int, checkpoint: Path, resume: bool = False) -> list[list[float]]:
-    """Train up to a step, from the checkpoint if `resume`, and leave one; returns what dropout left."""
-    model = Dropping()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        callbacks=[StepSeed(3)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(model, DataLoader(list(range(9))), ckpt_path=str(checkpoint) if resume else None)
-    trainer.save_checkpoint(checkpoint)
-    return model.masks
+def test_the_schedule_gets_the_length_of_the_run_before_its_first_step_and_when_it_changes() -> None:
+    lengths: list[tuple[int, int]] = []
 
+    class Scheduled(TinyLoop):
+        def set_schedule(self, *, max_steps: int, warmup_steps: int) -> None:
+            lengths.append((max_steps, warmup_steps))
 
-def test_an_interrupted_run_drops_out_what_the_whole_run_does(tmp_path: Path) -> None:
-    whole = run(steps=5, checkpoint=tmp_path / "whole")
-    first = run(steps=2, checkpoint=tmp_path / "part")
-    rest = run(steps=5, checkpoint=tmp_path / "part", resume=True)
-
-    assert first + rest == whole
-    assert len({tuple(mask) for mask in whole}) == 5
+    loop = Scheduled([RunLength(warmup_ratio=0.25)], max_steps=8)
+    loop.callbacks.append(At(3, lambda: setattr(loop, "max_steps", 5)))
+    loop.run()
+    assert lengths == [(8, 2), (5, 1)]

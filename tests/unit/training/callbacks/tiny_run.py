@@ -1,24 +1,23 @@
-"""A real Lightning run that logs what NeMo logs, on a language model of a few hundred weights."""
+"""A training in plain torch that drives callbacks as an engine does, on a language model of a few hundred weights."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger
-from torch.utils.data import DataLoader, TensorDataset
 
 from nemo_reasoning.data.counts import BatchCounts
-from nemo_reasoning.training.callbacks.order import attach
+from nemo_reasoning.training.callbacks.base import Callback, Logger, Logits, Loop, StepRecord, Validation, in_order
+from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
+from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
+from nemo_reasoning.training.checkpoint_store import CheckpointStore
 
-VOCAB, LENGTH, BATCH = 11, 6, 4
+VOCAB, LENGTH, BATCH, EVERY = 11, 6, 4, 2
 
 
-class TinyModel(LightningModule):
-    """Predicts the next token from this one, with dropout, under NeMo's names for its metrics."""
+class TinyModel(torch.nn.Module):
+    """Predicts the next token from this one, with dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,101 +26,145 @@ class TinyModel(LightningModule):
         self.head = torch.nn.Linear(8, VOCAB)
         self.losses: list[float] = []
 
-    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, attention_mask: None) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.dropout(self.embed(input_ids)))
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.dropout(self.embed(ids)))
         return logits
 
-    def _loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
-        (ids,) = batch
-        logits = self(ids[:, :-1], torch.arange(LENGTH), None)
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-
-    def training_step(self, batch: list[torch.Tensor]) -> torch.Tensor:
-        loss = self._loss(batch)
-        self.losses.append(loss.item())
-        self.log("reduced_train_loss", loss.detach())
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.log("global_step", float(self.global_step))
-        return loss
-
-    def validation_step(self, batch: list[torch.Tensor]) -> None:
-        self.log("val_loss", self._loss(batch), on_epoch=True)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=0.05)
+    def loss(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(self(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
 
 
-class TinyData(LightningDataModule):
-    """Batches of random tokens that resume where a checkpoint left off; batch n has n + 1 samples' counts."""
+class TinyLoop:
+    """An engine: one process, one device, a validation every second step and after the last."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.ids = torch.randint(VOCAB, (64 * BATCH, LENGTH), generator=generator)
+    def __init__(self, callbacks: Sequence[Callback], *, max_steps: int, first_rank: bool = True) -> None:
+        torch.manual_seed(0)
+        self.model = TinyModel()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
+        self.ids = torch.randint(VOCAB, (64 * BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+        self.callbacks, self.step, self.max_steps = list(in_order(callbacks)), 0, max_steps
+        self.world_size, self.first_rank, self.data_rank = 1, first_rank, 0
+        self.device, self.can_generate, self.stopping = torch.device("cpu"), True, False
+        self.requested = False
 
-    def batch_counts(self, step: int) -> BatchCounts:
-        samples = step + 1
-        return BatchCounts(
-            samples=samples, tokens=10 * samples, nonpad_tokens=8 * samples, supervised_tokens=3 * samples
-        )
+    def call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(first=self.trainer.global_step if self.trainer else 0)
+    def run(self) -> None:
+        for hook in ("on_setup", "on_model", "on_start"):
+            self.call(hook)
+        try:
+            while self.step < self.max_steps and not self.stopping:
+                self.advance()
+            self.call("on_end")
+        except BaseException as error:
+            self.call("on_error", error)
+            raise
+        finally:
+            self.call("on_close")
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(first=60)
+    def advance(self) -> None:
+        self.call("on_step_start")
+        torch.manual_seed(self.step)
+        loss = self.model.train().loss(self.batch(self.step))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        self.model.losses.append(loss.item())
+        self.call("on_step_end", StepRecord(self.step, {"loss": loss.item(), "lr": 0.05}))
+        if self.requested or self.step % EVERY == 0 or self.step >= self.max_steps or self.stopping:
+            self.requested = False
+            self.call("on_validation_start")
+            with self.logits():
+                value = float(self.model.loss(self.batch(60)))
+            self.call("on_validation_end", Validation(self.step, value))
 
-    def _loader(self, *, first: int) -> DataLoader[Any]:
-        return DataLoader(TensorDataset(self.ids[first * BATCH :]), batch_size=BATCH)
+    def batch(self, step: int) -> torch.Tensor:
+        return self.ids[step * BATCH : (step + 1) * BATCH]
+
+    @contextmanager
+    def logits(self) -> Iterator[tuple[Logits, int]]:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield self.model.eval(), 1
+        self.model.train()
+
+    def announce_save(self) -> None:
+        self.call("on_save")
+
+    def save(self, path: Path) -> None:
+        for part in ("weights", "context"):
+            (path / part).mkdir(parents=True)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        torch.save(state, path / "weights" / "state.pt")
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path / "weights" / "state.pt")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def any_rank(self, told: bool) -> bool:
+        return told
+
+    def agree(self, number: int) -> int:
+        return number
+
+    def request_validation(self) -> None:
+        self.requested = True
+
+    def barrier(self) -> None:
+        return None
+
+    def set_schedule(self, *, max_steps: int, warmup_steps: int) -> None:
+        return None
+
+
+def batch_counts(step: int) -> BatchCounts:
+    """Return made-up sizes: batch n has n + 1 samples."""
+    samples = step + 1
+    return BatchCounts(samples=samples, tokens=10 * samples, nonpad_tokens=8 * samples, supervised_tokens=3 * samples)
 
 
 class At(Callback):
-    """Does something in a hook at one step."""
+    """Does something in a hook at one step, last of all."""
 
-    def __init__(self, step: int, action: Callable[[], object], *, hook: str = "on_train_batch_end") -> None:
-        def act(trainer: Trainer, *_: object) -> None:
-            if trainer.global_step == step and not trainer.sanity_checking:
+    position = 99
+
+    def __init__(self, step: int, action: Callable[[], object], *, hook: str = "on_step_end") -> None:
+        def act(loop: Loop, *_: object) -> None:
+            if loop.step == step:
                 action()
 
         setattr(self, hook, act)
 
 
-class Reseed(Callback):
-    """Seeds each step by its number, so that a resumed run draws the dropout of an uninterrupted one."""
-
-    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        torch.manual_seed(trainer.global_step)
+def checkpointing(
+    folder: Path,
+    *,
+    keep: int = 1,
+    show: Callable[[str], None] = print,
+    stop_signal: Callable[[], int | None] = lambda: None,
+    deadline: float | None = None,
+) -> Checkpointing:
+    """Return the callback that saves."""
+    return Checkpointing(CheckpointStore(folder), keep=keep, show=show, stop_signal=stop_signal, deadline=deadline)
 
 
 def fit(
     folder: Path,
-    callbacks: list[Callback],
+    callbacks: Sequence[Callback],
     *,
     max_steps: int,
-    loggers: list[Logger] | None = None,
-    resume: str | None = None,
+    loggers: Sequence[Logger] = (),
+    saving: Checkpointing | None = None,
 ) -> TinyModel:
-    """Train with a validation and a checkpoint every second step."""
-    torch.manual_seed(0)
-    model = TinyModel()
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=max_steps,
-        max_epochs=-1,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        limit_val_batches=1,
-        num_sanity_val_steps=1,
-        logger=False,
-        log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(folder / "checkpoints", save_last=True, every_n_train_steps=2)],
-    )
-    trainer.loggers = loggers or []
-    attach(trainer, [Reseed(), *callbacks])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(model, datamodule=TinyData(), ckpt_path=resume)
-    return model
+    """Train, going on from the last checkpoint in a folder; the model holds the losses of this start."""
+    checkpoint, _ = CheckpointStore(folder).recover()
+    saving = saving or checkpointing(folder)
+    loop = TinyLoop([MetricsRecorder(loggers), saving, *callbacks], max_steps=max_steps)
+    if checkpoint is not None:
+        loop.load(checkpoint.path)
+    loop.run()
+    return loop.model

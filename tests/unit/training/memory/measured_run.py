@@ -10,12 +10,12 @@ import pytest
 import torch
 from architectures import SMALL
 from composing import sft_settings
-from lightning.pytorch import Callback
 
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.training import train as training_run
+from nemo_reasoning.training.callbacks.base import Callback, StepRecord
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
@@ -88,12 +88,14 @@ class _Held:
 class Probe(Callback):
     """Measures the first step."""
 
+    position = 99
+
     def __init__(self) -> None:
         self.measured = Measured()
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        lasting = {parameter.untyped_storage().data_ptr() for parameter in pl_module.parameters()}
-        for module in pl_module.modules():
+    def on_step_start(self, loop: Any) -> None:
+        lasting = {parameter.untyped_storage().data_ptr() for parameter in loop.model.parameters()}
+        for module in loop.model.modules():
             lasting |= {
                 buffer.untyped_storage().data_ptr() for buffer in module._buffers.values() if buffer is not None
             }
@@ -106,7 +108,8 @@ class Probe(Callback):
         if not self.measured.positions:
             self.measured.positions = (kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape[1]
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+    def on_step_end(self, loop: Any, record: StepRecord) -> None:
+        trainer, pl_module = loop.trainer, loop.model
         self.saved.hooks.__exit__(None, None, None)
         from megatron.core.distributed import DistributedDataParallel
 
@@ -145,8 +148,8 @@ def measure(settings: SftSettings, *, tokenizer: Path, folder: Path, monkeypatch
     formatter = ChatFormatter.load(tokenizer, template=load_template("chatml"))
     data = folder / "data"
     prepare_data(settings.data, formatter=formatter, seq_length=settings.trainer.seq_length, out=data)
-    probe, build = Probe(), training_run._build_callbacks
-    monkeypatch.setattr(training_run, "_build_callbacks", lambda *args, **kwargs: [*build(*args, **kwargs), probe])
+    probe, build = Probe(), training_run.build_callbacks
+    monkeypatch.setattr(training_run, "build_callbacks", lambda context: [*build(context), probe])
     from megatron.core.models.gpt.gpt_model import GPTModel
 
     make = GPTModel.__init__

@@ -1,0 +1,66 @@
+"""The weight files of a base model as it was published: safetensors or torch's pickles, one file or many."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from nemo_reasoning.errors import ExportError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SAFETENSORS, _PICKLES = "model.safetensors", "pytorch_model.bin"
+
+
+def base_files(base: Path) -> dict[Path, str]:
+    """Return the weight files of a Hugging Face directory, each with its name as safetensors.
+
+    Raises:
+        ExportError: There are none.
+    """
+    for single in (_SAFETENSORS, _PICKLES):
+        index = base / f"{single}.index.json"
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            return {base / name: _as_safetensors(name) for name in names}
+        if (base / single).is_file():
+            return {base / single: _SAFETENSORS}
+    raise ExportError(f"{base} has neither {_SAFETENSORS} nor {_PICKLES}, nor an index of several; download it again")
+
+
+def _as_safetensors(name: str) -> str:
+    return name.replace("pytorch_model", "model").removesuffix(".bin").removesuffix(".safetensors") + ".safetensors"
+
+
+def read_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the weights of a file one at a time, each as it is stored."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as source:
+            for name in source.keys():  # noqa: SIM118 - the handle is not a mapping
+                yield name, source.get_tensor(name)
+    else:
+        yield from torch.load(file, map_location="cpu", weights_only=True, mmap=True).items()
+
+
+def read_weights(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
+    """Return how to read one weight of a base model by its name, wherever it is, rounded to `dtype`."""
+    homes = {name: file for file in base_files(base) for name in _names(file)}
+
+    def read(name: str) -> torch.Tensor:
+        file = homes[name]
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as source:
+                weight: torch.Tensor = source.get_tensor(name)
+        else:
+            weight = torch.load(file, map_location="cpu", weights_only=True, mmap=True)[name]
+        return weight.to(DTYPES[dtype])
+
+    return read
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as source:
+            return list(source.keys())
+    return list(torch.load(file, map_location="cpu", weights_only=True, mmap=True))

@@ -1,0 +1,145 @@
+"""What a Hugging Face directory says about its model, in the notations of transformers 4 and 5 alike."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_reasoning.artifacts import cached_folder, fingerprint, write_json
+from nemo_reasoning.errors import ModelSourceError
+
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+_LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+_PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
+_RENAMED_TOKENIZERS = ("TokenizersBackend", "TokenizersBackendFast")  # what transformers 5 calls the plain one
+
+
+def read_hf_config(path: Path) -> dict[str, Any]:
+    """Return the parsed config.json of a Hugging Face directory.
+
+    Raises:
+        ModelSourceError: It is missing or broken.
+    """
+    file = path / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelSourceError(f"{path} has no config.json; point model.source at a Hugging Face directory") from None
+    except ValueError as error:
+        raise ModelSourceError(f"{file} is not valid JSON ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise ModelSourceError(f"{file} holds no settings of a model; download it again")
+    return config
+
+
+def rope_of(config: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
+    """Return base and scaling of the rotary embedding, in whichever notation they are given; None without scaling.
+
+    Transformers 4 writes `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`; a scaling's kind is
+    called `rope_type`, or `type` by older releases, and the kind "default" is none.
+
+    Raises:
+        ValueError: Two notations are given and disagree.
+    """
+    new, old = config.get("rope_parameters"), config.get("rope_scaling")
+    bases = [given["rope_theta"] for given in (new or {}, config) if given.get("rope_theta") is not None]
+    if len(set(map(float, bases))) > 1:
+        raise ValueError(f"gives two bases of the rotary embedding, {bases[0]} and {bases[1]}")
+    scalings = [_scaling(given) for given in (new, old) if given is not None]
+    if len(scalings) == 2 and scalings[0] != scalings[1]:
+        raise ValueError(f"gives two scalings of the rotary embedding, rope_parameters={new} and rope_scaling={old}")
+    return float(bases[0]) if bases else 10000.0, scalings[0] if scalings else None
+
+
+def _scaling(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    kinds = [given[key] for key in ("rope_type", "type") if given.get(key) is not None]
+    if len(set(kinds)) > 1:
+        raise ValueError(f"gives two kinds of scaling of the rotary embedding: {dict(given)}")
+    if not kinds or kinds[0] == "default":
+        return None
+    rest = {key: value for key, value in given.items() if key not in ("rope_type", "type", "rope_theta")}
+    return {"rope_type": kinds[0], **rest}
+
+
+def llama_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return everything about a config.json that NeMo's Llama importer cannot hold, or would hold as something else."""
+    kind = config.get("model_type")
+    if kind != "llama":
+        return [f"is a {kind!r} model; this package trains Llama architectures"]
+    problems = [f"does not say {name} in its config.json; download it again" for name in _NEEDED if name not in config]
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        problems.append("has bias terms, which NeMo's Llama importer would drop; choose a model without")
+    if config.get("hidden_act") not in (None, "silu"):
+        problems.append(f"has hidden_act={config['hidden_act']}; NeMo's Llama importer knows silu only")
+    if config.get("quantization_config"):
+        problems.append("has quantized weights; choose the original with 16 or 32 bits a weight")
+    if (config.get("pretraining_tp") or 1) != 1:
+        problems.append(
+            f"has pretraining_tp={config['pretraining_tp']}, which changes how its products are rounded; set it to 1"
+        )
+    try:
+        scaling = rope_of(config)[1]
+    except ValueError as error:
+        return [*problems, f"{error}; keep the one that its authors give"]
+    if scaling and (
+        scaling["rope_type"] != "llama3" or any(scaling.get(key) != value for key, value in _LLAMA3_ROPE.items())
+    ):
+        problems.append(
+            f"has rope_scaling={scaling}; NeMo's Llama importer knows Llama 3.1's only, with {_LLAMA3_ROPE}"
+        )
+    elif scaling and "factor" not in scaling:
+        problems.append(f"has rope_scaling={scaling} without its factor; download its config.json again")
+    return problems
+
+
+def require_llama(config: Mapping[str, Any], *, name: str) -> None:
+    """Refuse what NeMo's Llama importer cannot hold.
+
+    Args:
+        config: Parsed config.json.
+        name: What the user calls the model.
+
+    Raises:
+        ModelSourceError: Says everything that is in the way.
+    """
+    if problems := llama_problems(config):
+        raise ModelSourceError("\n".join(f"model.source={name} {problem}" for problem in problems))
+
+
+def readable_by_all(path: Path, *, name: str, cache_dir: Path) -> Path:
+    """Return a Hugging Face directory that transformers 4 and 5, and NeMo, read alike: itself, or a view of it.
+
+    A view links to the files, but for the two configurations, which it holds in the older notation: transformers 4
+    and NeMo's importer ignore `rope_parameters` in silence.
+    """
+    config, tokenizer = read_hf_config(path), _tokenizer_config(path)
+    changed: dict[str, dict[str, Any]] = {}
+    if "rope_parameters" in config or (config.get("rope_scaling") and rope_of(config)[1] is None):
+        base, scaling = rope_of(config)
+        kept = {key: value for key, value in config.items() if key not in ("rope_parameters", "rope_scaling")}
+        changed[CONFIG] = {**kept, "rope_theta": base, "rope_scaling": scaling}
+    if tokenizer.get("tokenizer_class") in _RENAMED_TOKENIZERS and (path / "tokenizer.json").is_file():
+        changed[TOKENIZER_CONFIG] = {**tokenizer, "tokenizer_class": _PLAIN_TOKENIZER}
+    if not changed:
+        return path
+
+    def build(out: Path) -> None:
+        for file in path.iterdir():
+            if file.is_file() and file.name not in changed:
+                (out / file.name).symlink_to(file.resolve())
+        for file_name, content in changed.items():
+            write_json(out / file_name, content)
+
+    key = fingerprint([str(path.resolve()), changed, sorted(file.name for file in path.iterdir())])
+    return cached_folder(cache_dir / "hf" / f"{Path(name).name.lower()}-{key}", build)
+
+
+def _tokenizer_config(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((path / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ModelSourceError(f"{path / TOKENIZER_CONFIG} is not valid JSON ({error}); download it again") from error
+    return found

@@ -1,0 +1,125 @@
+"""A number of steps that fits a time: `trainer.hours`."""
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord, Validation
+from nemo_reasoning.training.checkpoints import History
+
+UNKNOWN_LENGTH = 10_000  # steps until the first estimate: the learning rate is then still in its warm-up
+_FIRST, _SHARE = 5, 0.1  # a first estimate after so many steps; the last one after this share of the time
+LENGTH = "length"
+
+
+class TimeBudget(Callback):
+    """Fixes the number of steps from the measured speed, so that all of the work ends on time.
+
+    A first estimate after a few steps gives the learning rate schedule its length; the number is fixed after a tenth
+    of the time, when a validation with its save was measured too, and recorded: a run that goes on keeps it. The
+    last validation and save, and what the command does after training, lie within the time.
+    """
+
+    position = 65  # behind the saving, which it measures
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        started: float,
+        afterwards: float,
+        intervals: tuple[int, int],
+        history: History,
+        show: Callable[[str], None],
+    ) -> None:
+        """Take the time and what has to fit.
+
+        Args:
+            seconds: The whole time.
+            started: `time.monotonic()` when it began.
+            afterwards: Seconds that the command needs after training.
+            intervals: Steps between validations, and between samples (0 for none).
+            history: Where the number is recorded.
+            show: Tells the user in one line.
+        """
+        self._seconds, self._started, self._afterwards = seconds, started, afterwards
+        self._eval_interval, self._sample_interval = intervals
+        self._history, self._show = history, show
+        self._fixed = self._asked = False
+        self._steps: list[float] = []
+        self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._sampling = 0.0
+
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self | None:
+        """Fit the steps where `trainer.hours` is given."""
+        settings = context.run.settings
+        if settings.trainer.hours is None:
+            return None
+        return cls(
+            3600 * settings.trainer.hours,
+            started=context.started,
+            afterwards=context.afterwards,
+            intervals=(settings.trainer.eval_interval, settings.callbacks.samples_interval),
+            history=context.run.history,
+            show=context.show,
+        )
+
+    def on_start(self, loop: Loop) -> None:
+        """Keep the number that an earlier start has fixed."""
+        self._began = time.monotonic()
+        known = [event for event in self._history.events() if event["event"] == LENGTH and event["step"] <= loop.step]
+        if known:
+            loop.max_steps, self._fixed = known[-1]["steps"], known[-1]["fixed"]
+
+    def on_step_start(self, loop: Loop) -> None:
+        """Take the time; what lies between two steps and is no validation is sampling."""
+        now = time.monotonic()
+        if self._sample_interval and self._step_ended and loop.step % self._sample_interval == 0:
+            self._sampling = max(self._sampling, now - self._step_ended - self._pause)
+        self._step_began = now
+
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
+        """Estimate, and ask for a validation when it is time to fix the number."""
+        self._step_ended = time.monotonic()
+        self._steps.append(self._step_ended - self._step_began)
+        if self._fixed:
+            return
+        if len(self._steps) == _FIRST:
+            self._set(loop, fixed=False)
+        available = self._seconds - self._afterwards - (self._began - self._started)
+        cycle = self._speed * self._eval_interval <= 2.5 * _SHARE * available and record.step < self._eval_interval
+        if self._step_ended - self._began >= _SHARE * available and len(self._steps) >= _FIRST and not cycle:
+            self._asked = True
+            loop.request_validation()
+
+    def on_validation_start(self, loop: Loop) -> None:
+        """Take the time of the pause."""
+        self._pause_began = time.monotonic()
+
+    def on_validation_end(self, loop: Loop, validation: Validation) -> None:
+        """Fix the number if that was what the validation was for."""
+        self._pause = time.monotonic() - self._pause_began
+        if self._asked and not self._fixed:
+            self._set(loop, fixed=True)
+
+    @property
+    def _speed(self) -> float:
+        """Mean seconds of a step; the first one compiles and does not count."""
+        counted = self._steps[1:] or self._steps
+        return sum(counted) / len(counted)
+
+    def _set(self, loop: Loop, *, fixed: bool) -> None:
+        between = self._pause / self._eval_interval
+        if self._sample_interval:
+            between += self._sampling / self._sample_interval
+        left = self._seconds - (time.monotonic() - self._started) - self._afterwards - self._pause - self._sampling
+        more = max(1, int(left / (self._speed + between))) if left > 0 else 1
+        loop.max_steps = loop.agree(loop.step + more)
+        self._fixed = fixed
+        if loop.first_rank:
+            self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed)
+            if fixed:
+                self._show(
+                    f"trainer.hours: {loop.max_steps} steps at {self._speed:.2f} s a step, and {self._pause:.1f} s for "
+                    "each validation with its save"
+                )

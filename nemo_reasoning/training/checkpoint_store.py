@@ -1,0 +1,217 @@
+"""Writes the checkpoints of a run, and puts its folder in order when the run goes on."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.errors import CheckpointError
+from nemo_reasoning.training.checkpoints import (
+    CHECKPOINTS,
+    SEAL,
+    UNFINISHED,
+    Checkpoint,
+    History,
+    damage,
+    list_checkpoints,
+    read_losses,
+    seal,
+    sealed_step,
+)
+
+_LAST = "-last"  # of the name of the last one, for people
+
+
+class Saver(Protocol):
+    """What saving needs of `callbacks.base.Loop`, which says more about each."""
+
+    step: int
+    first_rank: bool
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint's weights and context."""
+
+    def any_rank(self, told: bool) -> bool:
+        """Whether any process says so."""
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+
+
+class CheckpointStore:
+    """Writes the checkpoints of a run; used by the process that trains it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the run's folder."""
+        self.folder, self.history = folder, History(folder)
+
+    def save(self, loop: Saver) -> None:
+        """Write a checkpoint of the step that was done; all ranks take part.
+
+        It is declared finished, by `checkpoint.json`, when all of its bytes are on disk. Until then a file beside
+        it says that it is not, as NeMo does it.
+
+        Raises:
+            CheckpointError: There is no room for it.
+        """
+        path = self.folder / CHECKPOINTS / f"step={loop.step}{_LAST}"
+        if loop.any_rank(loop.first_rank and self._too_full()):
+            raise self._no_room(loop.step)
+        if loop.first_rank:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(path)
+            _marker(path).touch()
+        loop.barrier()
+        try:
+            loop.save(path)
+            if loop.first_rank:
+                seal(path, step=loop.step)
+        except Exception as error:
+            if not _is_full(error):
+                raise
+            if loop.first_rank:
+                _remove(path)
+            raise self._no_room(loop.step) from error
+        if loop.first_rank:
+            self.history.append("save", step=loop.step)
+            _marker(path).unlink()
+
+    def retain(self, keep: int) -> None:
+        """Remove every checkpoint but the last and the `keep` best; only the last is called so."""
+        found = list_checkpoints(self.folder)
+        measured = sorted((one.loss, -one.step) for one in found if one.loss is not None)
+        kept = {-step for _, step in measured[:keep]} | {one.step for one in found[-1:]}
+        for checkpoint in found:
+            if checkpoint.step not in kept:
+                _remove(checkpoint.path)
+            elif checkpoint is not found[-1] and checkpoint.path.name.endswith(_LAST):
+                _rename(checkpoint.path, f"step={checkpoint.step}-val_loss={checkpoint.loss:.4f}")
+            elif checkpoint is found[-1] and not checkpoint.path.name.endswith(_LAST):
+                _rename(checkpoint.path, f"step={checkpoint.step}{_LAST}")
+
+    def recover(self) -> tuple[Checkpoint | None, list[str]]:
+        """Put the folder in order and return what to go on from, the checkpoint with most steps that is intact.
+
+        What a kill cut off is removed. A damaged checkpoint is moved to `set_aside`.
+
+        Returns:
+            The checkpoint, None if nothing was ever saved; and what was found and done, a line each.
+
+        Raises:
+            CheckpointError: Something was saved, and none of it is left intact.
+        """
+        self._adopt()
+        had = any(event["event"] == "save" for event in self.history.events())
+        notes = self._remove_torn()
+        for checkpoint in list_checkpoints(self.folder, doubles=True):
+            if harm := damage(checkpoint):
+                place = self._set_aside(checkpoint.path)
+                notes.append(f"the checkpoint of step {checkpoint.step} is damaged ({harm}); it was moved to {place}")
+                had = True
+        found = list_checkpoints(self.folder)
+        for double in list_checkpoints(self.folder, doubles=True):
+            if double not in found:
+                _remove(double.path)
+        if had and not found:
+            raise CheckpointError(
+                "; ".join([*notes, f"{self.folder} has no intact checkpoint left, though it had some"])
+                + ". Restore one from a copy, or start over from the base model with restart=true"
+            )
+        return (found[-1] if found else None), notes
+
+    def restart(self) -> None:
+        """Set aside all checkpoints and forget what happened, so that the run begins anew."""
+        if (self.folder / CHECKPOINTS).is_dir():
+            self._set_aside(self.folder / CHECKPOINTS)
+        self.history.path.unlink(missing_ok=True)
+
+    def _adopt(self) -> None:
+        """Take over a folder of version 0.1: write down what its metrics and checkpoints say."""
+        if self.history.path.is_file():
+            return
+        found = list_checkpoints(self.folder, doubles=True)
+        for checkpoint in found:
+            if not (checkpoint.path / SEAL).is_file():
+                seal(checkpoint.path, step=checkpoint.step)
+        validations = [
+            {"event": "validation", "step": step, "loss": loss} for step, loss in read_losses(self.folder).items()
+        ]
+        saves = [{"event": "save", "step": checkpoint.step} for checkpoint in found]
+        if validations or saves:
+            write_text(self.history.path, "".join(json.dumps(event) + "\n" for event in [*validations, *saves]))
+
+    def _remove_torn(self) -> list[str]:
+        """Remove what a kill left of a save or a removal, and set aside what else is no checkpoint."""
+        notes = []
+        for path in sorted((self.folder / CHECKPOINTS).glob("*")):
+            if path.is_dir() and sealed_step(path) is None:
+                notes.append(f"{path.name} is no finished checkpoint: it was cut off")
+                if _marker(path).exists():
+                    _remove(path)
+                else:
+                    self._set_aside(path)
+        for path in (self.folder / CHECKPOINTS).glob(f"*{UNFINISHED}"):
+            path.unlink()
+        return notes
+
+    def _set_aside(self, path: Path) -> Path:
+        place = self.folder / "set_aside" / path.name
+        number = 1
+        while place.exists():
+            number += 1
+            place = place.with_name(f"{path.name}.{number}")
+        place.parent.mkdir(exist_ok=True)
+        path.rename(place)
+        return place
+
+    def _too_full(self) -> bool:
+        """Whether a checkpoint as large as the last one does not fit."""
+        return shutil.disk_usage(self.folder).free < self._expected_bytes()
+
+    def _expected_bytes(self) -> int:
+        last = list_checkpoints(self.folder)[-1:]
+        return sum(file.stat().st_size for one in last for file in one.path.rglob("*") if file.is_file())
+
+    def _no_room(self, step: int) -> CheckpointError:
+        last, needed = list_checkpoints(self.folder)[-1:], self._expected_bytes()
+        wanted = f"it takes {_megabytes(needed)}, and" if needed else "only"
+        again = f"goes on after step {last[0].step}" if last else "begins anew"
+        return CheckpointError(
+            f"no room to save step {step}: {wanted} {_megabytes(shutil.disk_usage(self.folder).free)} are free in "
+            f"{self.folder}. Make room and run the same command: it {again}"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(path.name + UNFINISHED)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; it is none any more from the first operation on."""
+    if path.is_dir():
+        _marker(path).touch()
+        (path / SEAL).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    _marker(path).unlink(missing_ok=True)
+
+
+def _rename(path: Path, name: str) -> None:
+    if not path.with_name(name).exists():
+        path.rename(path.with_name(name))
