@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_reasoning.config import CONF_PACKAGE, RECIPES, load_settings
 from nemo_reasoning.config.checks import as_list
 from nemo_reasoning.errors import ConfigError, NemoReasoningError
+from nemo_reasoning.packages import explained
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -152,7 +153,7 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
 
     def job(config: "DictConfig") -> None:
         _restore(full_errors)
-        with one_line_errors():
+        with one_line_errors(f"nemo-reasoning {name}"):
             sys.argv[:] = argv or sys.argv
             try:
                 settings = load_settings(config, recipe.settings)
@@ -185,7 +186,7 @@ def _restore(full_errors: str | None) -> None:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(command: str = "this command") -> Iterator[None]:
     """Turn an exception into its message and exit code 1; a traceback that is not ours to explain goes to a file.
 
     HYDRA_FULL_ERROR=1 shows every traceback.
@@ -197,6 +198,8 @@ def one_line_errors() -> Iterator[None]:
         text = str(error)
         sys.exit(f"{type(error).__name__}:{chr(10) if text.startswith('- ') else ' '}{text}")
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (known := explained(error, command=command)):
+            sys.exit(f"{type(known).__name__}: {known}")
         if os.environ.get(_FULL_ERROR) == "1":
             raise
         with tempfile.NamedTemporaryFile("w", prefix="nemo-reasoning-", suffix=".log", delete=False) as log:

@@ -29,6 +29,10 @@ class BackendError(NemoReasoningError):
     """The machine, or the installed NeMo stack, cannot run what was asked."""
 
 
+class MissingPackageError(BackendError):
+    """A package that what was asked for needs is not installed."""
+
+
 class VersionError(BackendError):
     """NeMo or Megatron-Core is installed in a version this package does not support."""
 

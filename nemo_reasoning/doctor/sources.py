@@ -11,6 +11,7 @@ from nemo_reasoning.config.data import DataSource
 from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.config.model import Init
 from nemo_reasoning.doctor.facts import Access, Source
+from nemo_reasoning.packages import pip_command
 
 
 def find_sources(settings: DoctorSettings) -> tuple[Source, ...]:
@@ -39,7 +40,7 @@ def model_source(name: str, revision: str | None, *, timeout: float) -> Source:
     if name.startswith("pypi:"):
         package = name.removeprefix("pypi:").partition("/")[0]
         installed = package.isidentifier() and find_spec(package) is not None
-        detail = "" if installed else f"pip install {package.replace('_', '-')}"
+        detail = "" if installed else pip_command(package)
         return Source(key=key, name=name, access=Access.here if installed else Access.missing, detail=detail)
     if Path(name).expanduser().is_dir():
         complete = (Path(name).expanduser() / "config.json").is_file()

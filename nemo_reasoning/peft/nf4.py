@@ -6,7 +6,6 @@ Here every step is exact or, the mean, summed in float64, so that all devices gi
 computes the base again that a GPU trained on. Dequantizing is bitsandbytes' kernels.
 """
 
-import importlib.util
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,9 @@ import torch
 
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.train import SftSettings
-from nemo_reasoning.errors import BackendError, VerificationError
+from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.models.sizes import NF4_BLOCK, NF4_SCALE_BLOCK
+from nemo_reasoning.packages import require
 
 DIGESTS_FILE = "nf4.json"  # in the folder of a run
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -57,9 +57,8 @@ def nf4_base(settings: SftSettings) -> Nf4Base | None:
 
 
 def require_bitsandbytes() -> None:
-    """Raise BackendError unless bitsandbytes is installed."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise BackendError("peft=qlora needs bitsandbytes, which is not installed; pip install --no-deps bitsandbytes")
+    """Raise MissingPackageError unless bitsandbytes is installed."""
+    require("bitsandbytes", needed_by="peft=qlora")
 
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, Any]:

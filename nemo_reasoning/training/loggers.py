@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from nemo_reasoning.artifacts import fingerprint, write_text
 from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.packages import pip_command
 from nemo_reasoning.training.callbacks.base import Logger
 
 METRICS_FILE = "metrics.jsonl"
@@ -152,7 +153,7 @@ def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, projec
     except ImportError as error:
         raise ConfigError(
             f"logger={backend.value}, but its package is not installed ({error}); "
-            f"run `pip install {backend.value}` or set logger=none"
+            f"{pip_command(backend.value)}, or set logger=none"
         ) from error
 
 

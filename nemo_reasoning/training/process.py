@@ -1,6 +1,5 @@
 """What holds for the whole process, not for one object of NeMo: torch's settings, and the signals that stop it."""
 
-import importlib.util
 import os
 import signal
 import threading
@@ -11,9 +10,11 @@ from typing import Any
 
 from nemo_reasoning.backend.runtime import resolve
 from nemo_reasoning.backend.versions import require_supported_versions
+from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.train import SftSettings, needs_gpu
 from nemo_reasoning.config.trainer import Fp8, TrainerSettings, needs_transformer_engine
 from nemo_reasoning.errors import BackendError
+from nemo_reasoning.packages import require
 
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
 _FP8_CAPABILITY = (8, 9)  # of Ada and Hopper, the first with FP8 tensor cores
@@ -35,10 +36,10 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
     """
     require_supported_versions()
     trainer = settings.trainer
-    if settings.optim.kind.is_8bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise BackendError(
-            f"optim.kind={settings.optim.kind.value} needs bitsandbytes; `pip install bitsandbytes`, or set optim=adamw"
-        )
+    if settings.optim.kind.is_8bit:
+        require("bitsandbytes", needed_by=f"optim.kind={settings.optim.kind.value}")
+    if settings.peft.scheme is PeftScheme.qlora:
+        require("bitsandbytes", needed_by="peft=qlora")
     if not needs_gpu(settings) + needs_transformer_engine(trainer):
         return  # and torch need not be loaded yet
     machine = resolve(cuda=cuda, transformer_engine=transformer_engine)

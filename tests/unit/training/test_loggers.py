@@ -113,5 +113,5 @@ def test_a_missing_package_is_named_with_its_remedy(backend: LoggerBackend, tmp_
     if importlib.util.find_spec(backend.value):
         build()
     else:
-        with pytest.raises(ConfigError, match=f"pip install {backend.value}"):
+        with pytest.raises(ConfigError, match=f"pip install --no-deps {backend.value}"):
             build()
