@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -52,18 +52,22 @@ def _prepare(settings: PrepareSettings, formatter: "ChatFormatter", console: Con
     from nemo_reasoning.data.prepare.pipeline import prepare_data
 
     out = Path(settings.output_dir)
-    manifest = prepare_data(
-        settings.data, formatter=formatter, seq_length=settings.seq_length, out=out, tell=console.print
-    )
+
+    def tell(line: str) -> None:
+        style = "yellow" if line.startswith("warning: ") else None
+        console.print(line, style=style, markup=False, soft_wrap=True)
+
+    manifest = prepare_data(settings.data, formatter=formatter, seq_length=settings.seq_length, out=out, tell=tell)
     counts = manifest["counts"]
     console.print(_table(counts))
     console.print(f"tokenised with {counts['tokenizer']}; report: {out / 'report.html'}", soft_wrap=True)
 
 
-def _table(counts: dict[str, dict[str, dict[str, int]]]) -> Table:
-    """Return where every row went."""
-    table = Table("outcome", *counts["outcomes"])
-    names = sorted({name for outcomes in counts["outcomes"].values() for name in outcomes})
-    for name in names:
-        table.add_row(name, *(f"{outcomes.get(name, 0):,}" for outcomes in counts["outcomes"].values()))
+def _table(counts: dict[str, Any]) -> Table:
+    """Return where every row went, by subset and mode."""
+    by_mode: dict[str, dict[str, dict[str, int]]] = counts["outcomes_by_mode"]
+    groups = [(subset, mode, ends) for subset, modes in by_mode.items() for mode, ends in modes.items()]
+    table = Table("outcome", *(f"{subset}, {mode}" for subset, mode, _ in groups))
+    for name in sorted({name for _, _, ends in groups for name in ends}, key=lambda name: (name != "kept", name)):
+        table.add_row(name, *(f"{ends.get(name, 0):,}" for _, _, ends in groups))
     return table

@@ -6,6 +6,9 @@ from enum import Enum
 from nemo_reasoning.config import checks
 from nemo_reasoning.config.model import ModelSettings
 
+ALIASES = {"coding": "code"}
+BYTES_PER_TOKEN = 4  # of English prose, roughly
+
 
 class DataSource(Enum):
     """Where the rows come from."""
@@ -91,6 +94,8 @@ class DataSettings:
     revision: str | None
     layout: dict[str, list[str]]
     subsets: dict[str, int | None]
+    mix: dict[str, float]
+    bytes_per_row: int | None
     columns: ColumnSettings
     sampling: Sampling
     block_kb: int
@@ -106,6 +111,31 @@ class DataSettings:
     engine: Engine
     workers: int | None
     seed: int
+
+    @property
+    def wanted_rows(self) -> dict[str, int | None]:
+        """Rows of each subset: as listed, or as the weights of a mix share them; None is all there are."""
+        if self.mix:
+            total, rows = sum(self.mix.values()), self.rows or 0
+            return {name: max(1, round(rows * weight / total)) for name, weight in self.mix.items() if weight}
+        return {ALIASES.get(name, name): rows for name, rows in self.subsets.items()}
+
+    def forecast(self) -> str | None:
+        """Say what reading from a hub will take, before filters; None for files of one's own and built-in problems."""
+        if self.source is not DataSource.nemotron:
+            return None
+        wanted = self.wanted_rows
+        listed = ", ".join(f"{name} {'all' if rows is None else f'{rows:,}'}" for name, rows in wanted.items())
+        modes = f"{self.thinking_off_share:.0%} of the thinking rows will answer without thinking, besides rows that do"
+        if None in wanted.values() or self.bytes_per_row is None:
+            return f"rows: {listed}; how many bytes they take is known once the first are read; {modes}"
+        rows = sum(filter(None, wanted.values()))
+        size = rows * self.bytes_per_row
+        tokens = size / BYTES_PER_TOKEN
+        return (
+            f"rows: {rows:,} ({listed}), streaming about {size / 1e9:.2g} GB and training on about {tokens / 1e6:,.0f} "
+            f"million tokens, before filters and at the average row; {modes}"
+        )
 
     def problems(self) -> list[str]:
         """Return what cannot be prepared, each with its remedy."""
@@ -133,8 +163,19 @@ class DataSettings:
             return ["data.rows=null: the built-in problems never end; give a number of rows"]
         if self.source is DataSource.jsonl and not self.paths:
             return ["data.paths=[]: name at least one file, as in data.paths=[rows.jsonl]"]
-        if self.source is DataSource.nemotron and not self.subsets:
+        if self.source is DataSource.nemotron and not self.subsets and not self.mix:
             return ["data.subsets={}: name at least one, as in data.subsets={math: 1000}"]
+        return self._mix_problems() if self.mix else []
+
+    def _mix_problems(self) -> list[str]:
+        if self.source is not DataSource.nemotron:
+            return [f"data.mix={self.mix} names subsets; choose data=mix, or data=nemotron"]
+        if self.rows is None:
+            return ["data.mix without data.rows: say how many rows there are to be in all"]
+        if min(self.mix.values()) < 0 or not any(self.mix.values()):
+            return [f"data.mix={self.mix}: weights are above 0"]
+        if unknown := sorted(set(self.mix) - set(self.layout)):
+            return [f"data.mix names {', '.join(unknown)}; data.layout has {', '.join(sorted(self.layout))}"]
         return []
 
 

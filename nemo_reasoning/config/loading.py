@@ -65,7 +65,7 @@ def read_group(group: str, name: str) -> DictConfig:
         name: A file in it, without ending.
     """
     own = cast(DictConfig, OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
-    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    bases = [base for base in own.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
     return cast(DictConfig, OmegaConf.merge(*(read_group(group, base) for base in bases), own))
 
 

@@ -32,6 +32,7 @@ class RunPlan:
         rows: Training rows to expect (a hash decides which ones validate), None where only reading the data tells.
         steps: Optimiser steps; where `rows` decides, as uncertain as these.
         stages: What the command does, in order.
+        forecast: What reading the data takes, where they come from a hub.
     """
 
     parameters: int
@@ -42,6 +43,7 @@ class RunPlan:
     rows: int | None
     steps: int | None
     stages: tuple[str, ...]
+    forecast: str | None
 
 
 def plan_run(settings: SftSettings) -> RunPlan:
@@ -68,6 +70,7 @@ def plan_run(settings: SftSettings) -> RunPlan:
         rows=rows,
         steps=steps,
         stages=_stages(settings),
+        forecast=settings.data.forecast(),
     )
 
 
@@ -84,9 +87,12 @@ def _local_architecture(settings: SftSettings) -> Architecture:
 
 
 def _training_rows(settings: SftSettings) -> int | None:
-    if settings.data.source is not DataSource.builtin or settings.data.rows is None:
+    data = settings.data
+    if data.source is DataSource.jsonl:
         return None
-    return round(settings.data.rows * (1 - settings.data.validation_share))
+    wanted = [data.rows] if data.source is DataSource.builtin else list(data.wanted_rows.values())
+    known = [rows for rows in wanted if rows is not None]
+    return round(sum(known) * (1 - data.validation_share)) if len(known) == len(wanted) else None
 
 
 def _stages(settings: SftSettings) -> tuple[str, ...]:
@@ -111,7 +117,7 @@ def _source(data: DataSettings) -> str:
     if data.source is DataSource.builtin:
         return "built-in problems"
     if data.source is DataSource.nemotron:
-        return f"{', '.join(data.subsets)} of {data.root}"
+        return f"{', '.join(data.wanted_rows)} of {data.root or 'the sources in data.layout'}"
     return ", ".join(data.paths)
 
 
@@ -131,6 +137,8 @@ def plan_table(plan: RunPlan) -> Table:
         table.add_row(label, value)
     for number, stage in enumerate(plan.stages, start=1):
         table.add_row(f"stage {number}", stage)
+    if plan.forecast is not None:
+        table.add_row("data", plan.forecast)
     return table
 
 

@@ -12,6 +12,7 @@ from nemo_reasoning.models.importer import PROCESS_GROUP_VARIABLES
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
     "model=hf_local",
+    "data=builtin",
     "model.template=chatml",
     "data.rows=300",
     "hardware=cpu",

@@ -62,7 +62,13 @@ def test_a_dry_run(installed: Path, tmp_path: Path) -> None:
 
 
 def test_a_preview_of_the_data(installed: Path, tmp_path: Path, tiny_llama: Path) -> None:
-    model = ("model=hf_local", f"model.source={tiny_llama}", "model.template=chatml", f"cache_dir={tmp_path}")
+    model = (
+        "model=hf_local",
+        "data=builtin",
+        f"model.source={tiny_llama}",
+        "model.template=chatml",
+        f"cache_dir={tmp_path}",
+    )
     said = run(installed, tmp_path, "nemo-reasoning", "prepare", "preview=3", *model)
     assert said.count("detailed thinking") >= 3
 

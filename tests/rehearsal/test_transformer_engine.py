@@ -36,7 +36,13 @@ class Rehearsal:
     def train(self, name: str, *overrides: str, **environment: str) -> tuple[list[float], dict[str, int]]:
         """Return the losses of a run, and how often each function of the extension was called."""
         printed = run(
-            *(HERE / "sft_lora.py", "model=hf_local", f"model.source={self.model}", "model.template=chatml"),
+            *(
+                HERE / "sft_lora.py",
+                "model=hf_local",
+                "data=builtin",
+                f"model.source={self.model}",
+                "model.template=chatml",
+            ),
             *("hardware=cpu", "trainer.max_steps=3", "data.rows=60", "trainer.seq_length=256", "logger=none"),
             *("trainer.micro_batch_size=4", "trainer.global_batch_size=4", "trainer.eval_interval=2"),
             *("callbacks.samples_interval=2", "callbacks.samples_max_new_tokens=8", "peft.dim=4", "peft.alpha=8"),

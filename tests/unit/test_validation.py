@@ -13,7 +13,7 @@ from nemo_reasoning.config.trainer import AUTO_BATCH, Fp8, Recompute
 from nemo_reasoning.errors import ConfigError
 
 NAN, INF = math.nan, math.inf
-LLAMA = ("model=llama3_8b", "hardware=gpu_80gb")
+LLAMA = ("model=llama3_8b", "data=builtin", "hardware=gpu_80gb")
 
 
 def problems(*overrides: str, **changes: Any) -> list[str]:

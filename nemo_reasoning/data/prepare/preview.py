@@ -1,9 +1,12 @@
 """Show rows as they would be trained on, before anything is written."""
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +16,10 @@ from rich.text import Text
 from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.report import page_environment
-from nemo_reasoning.data.prepare.shards import Shard
-from nemo_reasoning.errors import DataError
+from nemo_reasoning.data.prepare.shards import QUARANTINED, Shard
+from nemo_reasoning.data.schemas.mapping import propose_mapping
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,27 @@ def samples_of(shard: Shard, subset: str, formatter: ChatFormatter) -> Iterator[
 
 
 def in_turn(samples: list[Iterator[Sample]], count: int) -> list[Sample]:
-    """Return the first samples, the subsets in turn.
+    """Return the first samples, the subsets in turn; none if no row is left."""
+    return [sample for turn in zip_longest(*samples) for sample in turn if sample is not None][:count]
 
-    Raises:
-        DataError: There is none.
+
+def why_nothing(shards: Sequence[Shard], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return why there is no row to show: what became of the rows, and which columns may hold what.
+
+    Args:
+        shards: What was read.
+        rows: Some of the objects in it.
     """
-    found = [sample for turn in zip_longest(*samples) for sample in turn if sample is not None][:count]
-    if not found:
-        raise DataError("no row to show is left after the filters; see data.filters and seq_length")
-    return found
+    ends = Counter(shard.names[outcome] for shard in shards for outcome in shard.outcomes.tolist())
+    told = ", ".join(f"{count} x {name}" for name, count in ends.most_common(5)) or "there is no row at all"
+    details = [f"{found['reason']}: {found['detail']}" for shard in shards for found in shard.quarantine][:1]
+    proposal = propose_mapping(rows) if any(name.startswith(f"{QUARANTINED}missing keys") for name in ends) else None
+    found = [f"no row to show ({told})", *details]
+    if proposal:
+        found.append(f"these columns may fit: {proposal}")
+    elif not details:
+        found.append("see data.filters and seq_length")
+    return "; ".join(found)
 
 
 def _pieces(ids: NDArray[np.int32], mask: NDArray[np.bool_], formatter: ChatFormatter) -> list[tuple[str, bool]]:
@@ -70,8 +87,13 @@ def show(samples: list[Sample], console: Console) -> None:
         console.rule(f"{title}: {sample.tokens} tokens, {sample.supervised} supervised", align="left")
         text = Text()
         for content, supervised in sample.pieces:
-            text.append(content, style="black on green" if supervised else "dim")
+            text.append(_harmless(content), style="black on green" if supervised else "dim")
         console.print(text)
+
+
+def _harmless(text: str) -> str:
+    """Return a text whose control characters are shown instead of sent to the terminal."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def write_page(samples: list[Sample], path: Path) -> None:

@@ -131,6 +131,23 @@ def _octaves(lengths: NDArray[np.int64]) -> list[int]:
     return counts
 
 
+def heavy_losses(outcomes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """Return which modes of which subsets lost more than half of their rows to one filter.
+
+    Args:
+        outcomes: By subset, mode and name.
+    """
+    found = []
+    for subset, modes in outcomes.items():
+        for mode, ends in modes.items():
+            read = sum(ends.values())
+            name, lost = max(ends.items(), key=lambda end: end[1] * (end[0] != KEPT))
+            if name != KEPT and 2 * lost > read and mode != "unknown":
+                kept = ends.get(KEPT, 0)
+                found.append(f"{subset}, thinking {mode}: {name} took {lost:,} of {read:,} rows, {kept:,} are kept")
+    return found
+
+
 def page_environment() -> Environment:
     """Return the environment of this room's HTML templates; text of rows is escaped."""
     return Environment(

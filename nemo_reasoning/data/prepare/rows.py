@@ -1,6 +1,6 @@
 """Bring rows of many shards into one store, in any order, with a bounded part of them in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +97,27 @@ def _interleave(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[
 def _middles(count: int, others: int) -> NDArray[np.int64]:
     """Return (place + 1/2) / count of each element, times 2 * count * others, which makes it whole."""
     return (2 * np.arange(count, dtype=np.int64) + 1) * max(others, 1)
+
+
+def repeated(
+    rows: Rows, numbers: NDArray[np.int64], *, wanted: Mapping[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return rows of each subset as often as it takes to have as many as are wanted.
+
+    Args:
+        rows: All rows.
+        numbers: The rows to take, each once.
+        wanted: Rows of each subset, copies included.
+
+    Returns:
+        Numbers of rows, and the how-manieth copy of its row each is, both [sum of wanted].
+    """
+    chosen, copies = [], []
+    for place, name in enumerate(rows.subsets):
+        own = numbers[rows.subset[numbers] == place]
+        own = own[np.argsort(rows.facts["order"][own], kind="stable")]
+        if len(own):
+            places = np.arange(wanted[name])
+            chosen.append(own[places % len(own)])
+            copies.append((places // len(own)).astype(np.uint64))
+    return np.concatenate(chosen), np.concatenate(copies)

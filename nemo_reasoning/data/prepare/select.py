@@ -14,12 +14,13 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.config.data import DataSettings
+from nemo_reasoning.config.data import DataSettings, Sampling
 from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen
 from nemo_reasoning.data.prepare.inputs import Subset
 from nemo_reasoning.data.prepare.shards import KEPT, MODES, QUARANTINED, Shard
 from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.prepare.worker import SIGNATURES
+from nemo_reasoning.data.schemas.dialogue import fraction
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.reasoning.messages import Mode
 
@@ -60,6 +61,14 @@ class _Progress:
     unused_answers: int = 0
     units_taken: int = 0
     exhausted: bool = False
+
+    def count(self, names: list[str], outcomes: NDArray[Any], modes: NDArray[np.uint8]) -> None:
+        """Count what became of rows."""
+        pairs, counts = np.unique(outcomes.astype(np.int64) * len(MODES) + modes, return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            name, mode = names[pair // len(MODES)], MODES[pair % len(MODES)]
+            self.outcomes[name] += count
+            self.by_mode[(mode, name)] += count
 
     @property
     def missing(self) -> float:
@@ -167,31 +176,41 @@ class Selection:
         self._tell(f"data: rows kept so far: {', '.join(kept)}")
 
     def _take(self, unit: Unit, folder: Path) -> None:
-        """Keep the rows of a shard that are new, up to as many as are missing; later ones count as not read."""
+        """Keep the rows of a shard that are new, up to as many as are missing; the others count as not read.
+
+        Rows of blocks are looked at in random order, so that the last of them give a sample and not their heads.
+        """
         progress, shard = self._subsets[unit.subset], Shard.open(folder)
         names, outcomes = [*shard.names, EXACT, NEAR], np.array(shard.outcomes)
-        places = shard.rows["place"]
+        places, rank = shard.rows["place"], self._rank(unit, len(outcomes))
         new = self._not_seen(shard)
         outcomes[places[~new]] = names.index(EXACT)
         kept, last = list[int](), len(outcomes)
         signatures = self._signatures(folder) if len(places) else []
-        for number in np.flatnonzero(new):
+        fresh = np.flatnonzero(new)
+        for number in fresh[np.argsort(rank[places[fresh]], kind="stable")]:
             if len(kept) >= progress.missing:
-                last = int(places[number])
+                last = int(rank[places[number]])
                 break
             if self._near is not None and not self._near.add(signatures[number]):
                 outcomes[places[number]] = names.index(NEAR)
             else:
                 kept.append(int(number))
-        totals = np.bincount(outcomes[:last], minlength=len(names))
+        read = rank < last
         progress.units_taken += 1
         self.encoded_again += shard.encoded_again
-        progress.outcomes.update({name: int(total) for name, total in zip(names, totals, strict=True) if total})
-        progress.by_mode.update(_by_mode(names, outcomes[:last], shard.modes[:last]))
+        progress.count(names, outcomes[read], shard.modes[read])
         progress.unknown.update(shard.unknown)
         progress.unused_answers += shard.unused_answers
-        self._list_unusable(unit, shard, progress, last)
-        self._keep(unit.subset, folder, shard, np.array(kept, dtype=np.int64))
+        self._list_unusable(unit, shard, progress, read)
+        self._keep(unit.subset, folder, shard, np.array(sorted(kept), dtype=np.int64))
+
+    def _rank(self, unit: Unit, rows: int) -> NDArray[np.int64]:
+        """Return when each row of a unit is looked at, [rows]."""
+        if unit.sampling is not Sampling.block:  # head wants no other order, and reservoir has drawn one
+            return np.arange(rows)
+        seed = int(fraction(unit.name, purpose="rows of blocks", seed=self.data.seed) * 2**53)
+        return np.random.Generator(np.random.PCG64(seed)).permutation(rows)
 
     def _not_seen(self, shard: Shard) -> NDArray[np.bool_]:
         if self.data.filters.exact_duplicates:
@@ -212,16 +231,16 @@ class Selection:
         self.licenses[subset].update(shard.licenses[number] for number in rows["license"])
         self.taken.append(Taken(subset, folder, indices, rows, np.diff(shard.token_ends)[indices]))
 
-    def _list_unusable(self, unit: Unit, shard: Shard, progress: _Progress, end: int) -> None:
+    def _list_unusable(self, unit: Unit, shard: Shard, progress: _Progress, read: NDArray[np.bool_]) -> None:
         """Write unusable rows with their line in the file, where the file is read from its beginning."""
         for found in shard.quarantine:
             facts: dict[str, Any] = dict(found)
-            if facts.pop("place") < end:
+            if read[facts.pop("place")]:
                 address = facts["file"]
                 facts["file"] = self._origins.get(address, address)
-                facts["line"] = progress.lines[address] + facts["line"] + 1 if unit.sequential else None
+                facts["line"] = progress.lines[address] + facts["line"] + 1 if unit.sampling is Sampling.head else None
                 self._quarantine.write(json.dumps(facts, ensure_ascii=False, sort_keys=True) + "\n")
-        if unit.sequential:
+        if unit.sampling is Sampling.head:
             progress.lines[unit.spans[0].address] += shard.lines
 
     def _check_quarantine(self, *, least: int) -> None:
@@ -236,9 +255,3 @@ class Selection:
                 f"{unusable.total()} of {read} rows are unusable ({reasons}), more than "
                 f"data.max_quarantined_share={share}; repair the rows or raise the share"
             )
-
-
-def _by_mode(names: list[str], outcomes: NDArray[Any], modes: NDArray[np.uint8]) -> dict[tuple[Mode | None, str], int]:
-    pairs, counts = np.unique(outcomes.astype(np.int64) * len(MODES) + modes, return_counts=True)
-    found = zip(pairs.tolist(), counts.tolist(), strict=True)
-    return {(MODES[pair % len(MODES)], names[pair // len(MODES)]): count for pair, count in found}

@@ -22,6 +22,7 @@ from nemo_reasoning.errors import DataError
 _TYPICAL_ROW = 4096  # bytes; only sizes the units
 _INDEX = np.dtype([("key", "f8"), ("file", "i4"), ("start", "i8"), ("length", "i4")])
 _INDEX_SPAN = 64 * 2**20
+_SMALL = 64 * 2**20  # bytes that are read as a whole in a moment, so that a sample need not be of blocks
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Unit:
         subset: Name of the subset.
         number: Place among the units of the subset.
         spans: Where the rows lie, in the order they are read.
-        sequential: Whether the units of the subset read each file from its beginning, so that lines can be numbered.
+        sampling: How rows are drawn; head reads each file from its beginning, so that lines can be numbered.
     """
 
     subset: str
     number: int
     spans: tuple[Span, ...]
-    sequential: bool
+    sampling: Sampling
 
     @property
     def name(self) -> str:
@@ -54,15 +55,25 @@ def plan_units(subset: Subset, data: DataSettings, index: Sequence[Path]) -> Ite
         data: Sampling, sizes and seed.
         index: What `IndexRows` wrote, for reservoir sampling; empty for the others.
     """
-    sequential = subset.rows is None or data.sampling is Sampling.head
-    if sequential:
+    sampling = sampling_of(subset, data)
+    if sampling is Sampling.head:
         groups: Iterator[tuple[Span, ...]] = ((span,) for span in _cut(subset, data.shard_mb * 2**20))
-    elif data.sampling is Sampling.block:
+    elif sampling is Sampling.block:
         groups = _blocks(subset, data)
     else:
         groups = _reservoir(subset, index, rows_at_once=_unit_bytes(subset, data) // _TYPICAL_ROW)
     for number, spans in enumerate(groups):
-        yield Unit(subset.name, number, spans, sequential)
+        yield Unit(subset.name, number, spans, sampling)
+
+
+def sampling_of(subset: Subset, data: DataSettings) -> Sampling:
+    """Return how rows are drawn from a subset: all rows in order, and small local files row by row."""
+    if subset.rows is None:
+        return Sampling.head
+    if data.sampling is Sampling.block and not any(map(is_remote, subset.files)):
+        small = sum(map(file_size, subset.files)) <= _SMALL
+        return Sampling.reservoir if small else Sampling.block
+    return data.sampling
 
 
 def index_spans(subset: Subset, data: DataSettings) -> list[Span]:
@@ -71,7 +82,7 @@ def index_spans(subset: Subset, data: DataSettings) -> list[Span]:
     Raises:
         DataError: The files are remote, so that all of them would have to be fetched.
     """
-    if subset.rows is None or data.sampling is not Sampling.reservoir:
+    if sampling_of(subset, data) is not Sampling.reservoir:
         return []
     if remote := [file for file in subset.files if is_remote(file)]:
         raise DataError(

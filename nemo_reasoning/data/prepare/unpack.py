@@ -1,54 +1,109 @@
-"""Turn compressed and columnar files into plain JSON Lines, so that any part of them can be read."""
+"""Turn files that cannot be read from any place into plain JSON Lines, which can."""
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
-from nemo_reasoning.artifacts import atomic_path, fingerprint
+from nemo_reasoning.artifacts import atomic_path, fingerprint, write_text
+from nemo_reasoning.data.prepare.files import file_size
+from nemo_reasoning.data.prepare.formats import Format, file_errors, opener_of
 from nemo_reasoning.data.store import disk_errors
 
 DAMAGED = b"\0damaged archive: "  # begins a line that stands for what could not be unpacked
-PACKED = (".gz", ".zst", ".parquet")
 _CHUNK = 2**20
+_LONGEST_WINDOW = 2**31  # zstd --long=31
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The plain JSON Lines of a file.
+
+    Attributes:
+        path: Where they are.
+        damage: What is missing, in words; None if nothing.
+    """
+
+    path: Path
+    damage: str | None
 
 
 @dataclass(frozen=True)
 class Unpack:
-    """Writes the plain JSON Lines of an address into a folder, once; a damaged end becomes a marked line."""
+    """Writes the whole rows of a file into a folder, once; what is missing becomes a marked line."""
 
     folder: Path
 
-    def __call__(self, address: str) -> Path:
-        """Unpack a file and return where it went."""
+    def __call__(self, job: tuple[str, Format]) -> Unpacked:
+        """Unpack (address, format)."""
+        address, kind = job
         path = self.folder / f"{fingerprint(address)}.jsonl"
+        note = path.with_suffix(".damage")
         if not path.exists():
-            with disk_errors(path), atomic_path(path) as partial, partial.open("wb") as target:
-                for chunk in _unpacked(address):
-                    target.write(chunk)
-        return path
+            with disk_errors(path), atomic_path(path) as partial:
+                damage = _write(address, kind, partial)
+                if damage:
+                    write_text(note, damage)
+        return Unpacked(path, note.read_text(encoding="utf-8") if note.exists() else None)
 
 
-def _unpacked(address: str) -> Iterator[bytes]:
-    with ExitStack() as files:
-        source: Any = files.enter_context(fsspec.open(address, "rb"))
-        reader = {".gz": _gzip, ".zst": _zstd, ".parquet": _parquet}[Path(address).suffix]
-        yield from reader(source)
+def _write(address: str, kind: Format, target: Path) -> str | None:
+    """Write the whole rows of a file and return what is missing."""
+    rows, rest, damage = 0, b"", None
+    with target.open("wb") as lines:
+        try:
+            for chunk in _chunks(address, kind):
+                whole, end, rest = (rest + chunk).rpartition(b"\n")
+                lines.write(whole + end)
+                rows += whole.count(b"\n") + len(end)
+        except _CutError as error:
+            size = f"{file_size(address):,} bytes"
+            missing = (
+                f"{error.missing:,} bytes of rows are missing" if error.missing else "how much is missing is unknown"
+            )
+            damage = f"{address} ({size}) is cut or damaged after {rows:,} whole rows; {missing} ({error})"
+            lines.write(DAMAGED + damage.encode() + b"\n")
+        else:
+            lines.write(rest)
+    return damage
 
 
-def _gzip(source: BinaryIO) -> Iterator[bytes]:
+class _CutError(Exception):
+    """A file ends before its rows do; `missing` is how many bytes are known to be lost, 0 if nobody knows."""
+
+    def __init__(self, why: object, *, missing: int = 0) -> None:
+        super().__init__(" ".join(str(why).split()))
+        self.missing = missing
+
+
+def _chunks(address: str, kind: Format) -> Iterator[bytes]:
+    with file_errors(address):
+        source: Any = fsspec.open(address, "rb").open()
+    with source:
+        if kind is Format.parquet:
+            yield from _parquet(source)
+        elif kind is Format.zstd:
+            yield from _zstd(source)
+        elif kind is Format.array:
+            yield from _array(source)
+        else:
+            yield from _compressed(source, kind)
+
+
+def _compressed(source: BinaryIO, kind: Format) -> Iterator[bytes]:
+    """Yield the content of a gzip, bzip2 or xz file."""
+    import lzma
+
     try:
-        with gzip.GzipFile(fileobj=source) as plain:
-            while chunk := plain.read(_CHUNK):
-                yield chunk
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield _damage(error)
+        plain: Any = opener_of(kind)(source)
+        while chunk := plain.read1(_CHUNK):
+            yield chunk
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise _CutError(error) from error
 
 
 def _zstd(source: BinaryIO) -> Iterator[bytes]:
@@ -56,21 +111,24 @@ def _zstd(source: BinaryIO) -> Iterator[bytes]:
     import zstandard
 
     def frame() -> Any:
-        return zstandard.ZstdDecompressor().decompressobj()
+        return zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW).decompressobj()
 
-    current, begun = frame(), False
+    current, begun, wanted, got = frame(), False, 0, 0
     try:
         while data := source.read(_CHUNK):
             while data:
-                yield current.decompress(data)
+                if not begun:
+                    wanted, got = max(0, zstandard.frame_content_size(data)), 0
+                plain = current.decompress(data)
+                got += len(plain)
+                yield plain
                 data, begun = current.unused_data, True
                 if current.eof:
                     current, begun = frame(), False
     except zstandard.ZstdError as error:
-        yield _damage(error)
-        return
+        raise _CutError(error, missing=max(0, wanted - got)) from error
     if begun:
-        yield _damage(EOFError("the last frame is cut"))
+        raise _CutError("the last frame is cut", missing=max(0, wanted - got))
 
 
 def _parquet(source: BinaryIO) -> Iterator[bytes]:
@@ -82,8 +140,42 @@ def _parquet(source: BinaryIO) -> Iterator[bytes]:
             for row in batch.to_pylist():
                 yield json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
     except (pyarrow.ArrowException, OSError) as error:
-        yield _damage(error)
+        raise _CutError(error) from error
 
 
-def _damage(error: Exception) -> bytes:
-    return b"\n" + DAMAGED + str(error).replace("\n", " ").encode() + b"\n"
+def _array(source: BinaryIO) -> Iterator[bytes]:
+    """Yield each element of a JSON array as a line, holding one element at a time."""
+    decoder, text, pending = json.JSONDecoder(), "", b""
+    begun = False
+    while True:
+        data = source.read(_CHUNK)
+        decoded, pending = _utf8(pending + data)
+        text += decoded
+        if not begun:
+            text, begun = text.lstrip("\ufeff \t\r\n").removeprefix("["), True
+        while text := text.lstrip(", \t\r\n"):
+            if text.startswith("]"):
+                return
+            try:
+                value, end = decoder.raw_decode(text)
+            except ValueError as error:
+                if data:
+                    break  # perhaps the element goes on
+                raise _CutError(f"no JSON at {text[:30]!r}: {error}") from error
+            if end == len(text) and data:
+                break  # perhaps a number goes on
+            yield json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+            text = text[end:]
+        if not data:
+            raise _CutError("the array is not closed")
+
+
+def _utf8(data: bytes) -> tuple[str, bytes]:
+    """Return the text of whole characters, and the bytes of one that goes on."""
+    for cut in range(min(4, len(data) + 1)):
+        try:
+            return data[: len(data) - cut].decode(), data[len(data) - cut :]
+        except UnicodeDecodeError as error:
+            if error.end < len(data) - 3:
+                raise _CutError(f"not UTF-8: {error}") from error
+    raise _CutError("not UTF-8")

@@ -112,6 +112,7 @@ class Layout:
         return not columns.isdisjoint(self.question) and not columns.isdisjoint(answers)
 
 
+DECLARED = "data.columns"  # name of the layout that the settings declare
 _ANSWERS = ("completion", "response", "output", "generation", "generated_solution", "generations", "solutions")
 LAYOUTS = (
     Layout("messages", turns=("messages",)),
@@ -164,7 +165,7 @@ def declared(columns: Mapping[str, str | None]) -> Layout | None:
             f"data.columns names {', '.join(sorted(named))}: name turns, or question and answer, of your rows"
         )
     keys = {key: named.pop(key) for key in ("role", "content", "weight") if key in named}
-    return Layout("data.columns", **{"trace": (), "system": (), **named}, turn=TurnKeys(**keys))
+    return Layout(DECLARED, **named, verdicts=VERDICTS, turn=TurnKeys(**keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +206,14 @@ def plan_columns(columns: tuple[str, ...], mapping: Layout | None) -> ColumnPlan
 
 
 def _spare(layout: Layout) -> frozenset[str]:
-    """Return the columns of layouts that come after this one in the documented order: they say the same again."""
+    """Return the columns of layouts that come after this one in the documented order: they say the same again.
+
+    Where the settings name the columns, all other layouts come after.
+    """
     later = {second for first, second in ORDER if first == layout.name}
-    return frozenset(name for other in LAYOUTS if other.name in later for name in other.reads)
+    return frozenset(
+        name for other in LAYOUTS if other.name in later or layout.name == DECLARED for name in other.reads
+    )
 
 
 def _choose(present: frozenset[str]) -> Layout:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nemo_reasoning.data.hub import hub_errors
 from nemo_reasoning.errors import DataError
 
 
@@ -46,30 +47,9 @@ def find_files(source: str, patterns: Sequence[str], *, revision: str | None) ->
 
 def _download(source: str, patterns: Sequence[str], revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
 
-    address = f"https://huggingface.co/datasets/{source}"
-    try:
+    with hub_errors(source, remedy=f"download {', '.join(patterns)} and give its directory as source"):
         return Path(snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns=list(patterns)))
-    except GatedRepoError as error:
-        raise DataError(
-            f"the data set {source} is gated: accept its terms at {address}, then set HF_TOKEN to a token of the "
-            "same account"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise DataError(f"{source} is neither a directory nor a data set you can see at {address}") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise DataError(
-            f"the data set {source} could not be downloaded ({type(error).__name__}) and is not in the local hub "
-            f"cache: check the network, or download {', '.join(patterns)} from {address} and give its directory as "
-            "source"
-        ) from error
 
 
 def read_rows(files: Sequence[Path], *, header: bool = True) -> Iterator[FileRow]:

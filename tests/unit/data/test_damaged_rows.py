@@ -8,7 +8,9 @@ import zstandard
 from prepared_rows import corpus, lines_of, nemotron_row, prepared, write_lines
 from pyarrow import parquet
 
-CHOSEN = ("data=jsonl", "data.fast_tokenizer=false", "data.max_quarantined_share=1")
+from nemo_reasoning.errors import DataError
+
+CHOSEN = ("data=jsonl", "data.fast_tokenizer=false", "data.max_quarantined_share=1", "data.damaged_files=keep")
 GOOD = [nemotron_row(number) for number in range(40)]
 USER = {"role": "user", "content": "Why?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -92,11 +94,16 @@ def test_a_cut_archive_is_noticed(tmp_path: Path, suffix: str) -> None:
     packed = tmp_path / f"rows.jsonl.{suffix}"
     _pack(corpus(tmp_path / "rows.jsonl", 3000), packed)
     packed.write_bytes(packed.read_bytes()[: -(packed.stat().st_size // 3)])
-    chosen = ("data.fast_tokenizer=false", f"data.paths=[{corpus(tmp_path / 'good.jsonl', 50, seed=3)},{packed}]")
-    prepared(tmp_path / "out", "data=jsonl", *chosen, "data.max_quarantined_share=1")
-    reasons = [row["reason"] for row in lines_of(tmp_path / "out" / "quarantine.jsonl")]
-    assert "damaged archive" in reasons
-    assert {row["file"] for row in lines_of(tmp_path / "out" / "quarantine.jsonl")} == {str(packed)}
+    chosen = ("data=jsonl", f"data.paths=[{corpus(tmp_path / 'good.jsonl', 50, seed=3)},{packed}]")
+    size = packed.stat().st_size
+    with pytest.raises(DataError, match=rf"rows\.jsonl\.{suffix} \({size:,} bytes\) is .*cut"):
+        prepared(tmp_path / "out", *chosen)
+    if suffix == "parquet":
+        return  # without its end nothing of it can be read
+    counts = prepared(tmp_path / "out", *CHOSEN, *chosen[1:])["counts"]
+    assert 50 + 500 < counts["kept"] < 50 + 3000
+    (row,) = lines_of(tmp_path / "out" / "quarantine.jsonl")
+    assert (row["reason"], row["file"]) == ("damaged archive", str(packed))
 
 
 def _pack(plain: Path, packed: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from prepared_rows import corpus, digests, lines_of, nemotron_row, prepared, write_lines
 
 from nemo_reasoning.artifacts import read_manifest
+from nemo_reasoning.data.prepare import units
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import DataError
 
@@ -36,7 +37,8 @@ def test_stores_and_messages_describe_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["block", "reservoir", "head"])
-def test_output_does_not_depend_on_workers(tmp_path: Path, sampling: str) -> None:
+def test_output_does_not_depend_on_workers(tmp_path: Path, sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_SMALL", 0)  # as if the file were too large to be drawn from row by row
     path = corpus(tmp_path / "rows.jsonl", 3000)
     chosen = (*SMALL_UNITS, f"data.paths=[{path}]", f"data.sampling={sampling}", "data.rows=1500", "data.block_kb=8")
     for workers in (1, 2, 8):

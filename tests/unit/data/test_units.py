@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import data_settings
 
+from nemo_reasoning.data.prepare import units
 from nemo_reasoning.data.prepare.files import LONGEST_LINE, Span, owned_lines
 from nemo_reasoning.data.prepare.inputs import Subset
 from nemo_reasoning.data.prepare.units import IndexRows, index_spans, plan_units
@@ -57,8 +58,8 @@ def test_a_file_that_shrank_is_noticed(tmp_path: Path) -> None:
 def _taken(path: Path, *overrides: str, rows: int, index: list[Path] | None = None) -> list[bytes]:
     data = data_settings("data=jsonl", f"data.paths=[{path}]", "data.block_kb=1", *overrides)
     subset = Subset("rows", (str(path),), rows)
-    units = plan_units(subset, data, index or [])
-    return [line.content for unit in units for span in unit.spans for line in owned_lines(span)]
+    taken = plan_units(subset, data, index or [])
+    return [line.content for unit in taken for span in unit.spans for line in owned_lines(span)]
 
 
 @pytest.fixture
@@ -68,7 +69,8 @@ def thousand(tmp_path: Path) -> Path:
     return path
 
 
-def test_blocks_take_every_row_once_in_an_order_of_the_seed(thousand: Path) -> None:
+def test_blocks_take_every_row_once_in_an_order_of_the_seed(thousand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_SMALL", 0)  # as if the file were too large to be drawn from row by row
     lines = thousand.read_bytes().splitlines()
     first = _taken(thousand, rows=10)
     assert first == _taken(thousand, rows=10)

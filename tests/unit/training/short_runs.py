@@ -21,7 +21,7 @@ ADAPTER = ("peft.dim=4", "peft.alpha=8")
 def short_settings(model: Path, out: Path, *overrides: str) -> SftSettings:
     """Return the settings of a run of a few steps at a constant learning rate."""
     return sft_settings(
-        *("model=hf_local", f"model.source={model}", "model.template=chatml", "model.dtype=float32"),
+        *("model=hf_local", "data=builtin", f"model.source={model}", "model.template=chatml", "model.dtype=float32"),
         *("data.rows=60", "hardware=cpu", "logger=none", "callbacks.samples_interval=0", f"output_dir={out}"),
         *("trainer.precision=32", "trainer.seq_length=256", "trainer.micro_batch_size=4", "trainer.eval_interval=2"),
         *("trainer.global_batch_size=4", "trainer.max_steps=4", "optim.min_lr_ratio=1", "optim.warmup_ratio=0"),

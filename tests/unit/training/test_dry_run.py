@@ -16,7 +16,7 @@ from nemo_reasoning.training.dry_run import RunPlan, plan_run, plan_table
 def rendered(plan: RunPlan) -> dict[str, str]:
     """Return the table's rows as the terminal shows them."""
     out = StringIO()
-    Console(file=out, width=160).print(plan_table(plan))
+    Console(file=out, width=400).print(plan_table(plan))
     lines = [line.strip("│┃ \n").split("│") for line in out.getvalue().splitlines() if "│" in line]
     return {label.strip(): value.strip() for label, value in lines}
 
@@ -30,7 +30,7 @@ def test_llama3_8b_on_an_80_gb_card() -> None:
     assert plan.trainable_parameters == 142_606_336
     assert plan.weight_bytes == 2 * plan.parameters
     assert (plan.tokens_per_step, plan.micro_batches) == (16 * 4096, 8)
-    assert (plan.rows, plan.steps) == (1900, 238)
+    assert (plan.rows, plan.steps) == (71_250, 8_906)
 
 
 def test_qlora_plans_its_linears_in_four_bits() -> None:
@@ -45,7 +45,7 @@ def test_qlora_plans_its_linears_in_four_bits() -> None:
 
 def test_steps_follow_the_settings() -> None:
     settings = sft_settings(
-        "model=llama3_8b", "hardware=gpu_80gb", "trainer.precision=32", "trainer.micro_batch_size=2"
+        *("model=llama3_8b", "hardware=gpu_80gb", "data=builtin"), "trainer.precision=32", "trainer.micro_batch_size=2"
     )
     settings.trainer.max_steps, settings.trainer.devices, settings.trainer.tensor_model_parallel_size = 7, 8, 2
     plan = plan_run(settings)
@@ -68,7 +68,7 @@ def test_files_are_counted_when_they_are_read() -> None:
 def test_stages_name_what_will_happen() -> None:
     settings = sft_settings("hardware=gpu_80gb", "model=llama3_8b", "name=run")
     assert plan_run(settings).stages == (
-        "prepare built-in problems -> outputs/run/data",
+        "prepare math, code, science of nvidia/Llama-Nemotron-Post-Training-Dataset -> outputs/run/data",
         "base model: meta-llama/Meta-Llama-3-8B-Instruct",
         "train with lora, bf16-mixed, 1 x gpu_80gb; validate and save every 500 steps -> outputs/run/checkpoints",
     )
@@ -87,9 +87,10 @@ def test_the_table_shows_it_all() -> None:
         "trainable parameters": "142,606,336 (1.78%)",
         "base weights": "15.0 GiB",
         "tokens a step, at most": "65,536 in 8 micro-batches a replica",
-        "training rows": "about 1,900",
-        "steps": "238",
+        "training rows": "about 71,250",
+        "steps": "8,906",
         **{f"stage {number}": stage for number, stage in enumerate(plan.stages, start=1)},
+        "data": plan.forecast,
     }
 
 

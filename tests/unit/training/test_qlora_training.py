@@ -51,7 +51,13 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def settings_of(room: Path, name: str, *overrides: str) -> SftSettings:
     """Return the settings of a run of the tiny model."""
     return sft_settings(
-        *("model=hf_local", f"model.source={room / 'tiny'}", "model.template=chatml", "model.dtype=float32"),
+        *(
+            "model=hf_local",
+            "data=builtin",
+            f"model.source={room / 'tiny'}",
+            "model.template=chatml",
+            "model.dtype=float32",
+        ),
         *("peft=qlora", "peft.dim=4", "peft.alpha=8", "peft.dropout=0.1", "data.rows=120", "data.workers=1"),
         *("hardware=cpu", "trainer.precision=32", "trainer.seq_length=256", "trainer.micro_batch_size=4"),
         *("trainer.global_batch_size=8", f"trainer.max_steps={STEPS}", "trainer.eval_interval=3", "optim.lr=1e-2"),

@@ -1,0 +1,64 @@
+"""Propose which columns of an unknown data set hold what."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_reasoning.data.schemas.turns import CONTENT_KEYS, ROLES
+
+_HINTS = {
+    "system": ("system", "persona", "instructions"),
+    "trace": ("think", "reason", "thought", "trace", "cot", "rationale", "scratch"),
+    "question": ("question", "prompt", "problem", "query", "ask", "user", "instruction", "input"),
+    "answer": ("answer", "response", "completion", "output", "solution", "reply", "assistant", "final"),
+}
+
+
+def propose_mapping(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return overrides of data.columns that seem to fit some rows; None if nothing does.
+
+    A list of objects one of whose values is always a role is the dialogue. Else columns of text are told by
+    their names, and by their lengths where names say nothing: answers are longer than questions.
+    """
+    columns = {name: [row[name] for row in rows if row.get(name) is not None] for row in rows for name in row}
+    for name, values in columns.items():
+        if values and (turns := _turn_keys(values)):
+            role, content = turns
+            return f"data.columns.turns={name} data.columns.role={role} data.columns.content={content}"
+    texts = {name: values for name, values in columns.items() if values and all(isinstance(v, str) for v in values)}
+    hinted = {what: _hinted(texts, what) for what in _HINTS}
+    chosen = {what: name for what, name in hinted.items() if name is not None}
+    rest = sorted(set(texts) - set(chosen.values()), key=lambda name: sum(map(len, texts[name])))
+    for what in ("answer", "question"):
+        if what not in chosen and rest:
+            chosen[what] = rest.pop()
+    if not {"question", "answer"} <= set(chosen):
+        return None
+    return " ".join(f"data.columns.{what}={name}" for what, name in sorted(chosen.items()))
+
+
+def _turn_keys(values: Sequence[Any]) -> tuple[str, str] | None:
+    """Return the keys of role and content of turns in a column, if that is what it holds."""
+    turns = [turn for value in values if isinstance(value, list) for turn in value]
+    if not turns or not all(isinstance(turn, dict) for turn in turns):
+        return None
+    names = {key for turn in turns for key in turn}
+    roles = [key for key in sorted(names) if all(str(turn.get(key)).strip().lower() in ROLES for turn in turns)]
+    texts = [key for key in sorted(names - set(roles)) if all(isinstance(turn.get(key), str) for turn in turns)]
+    if not roles or not texts:
+        return None
+    known = [key for key in CONTENT_KEYS if key in texts]
+    return roles[0], known[0] if known else max(texts, key=lambda key: sum(len(turn[key]) for turn in turns))
+
+
+def _hinted(texts: Mapping[str, Any], what: str) -> str | None:
+    """Return the column of text whose name speaks of a part, and of no part that is looked for before."""
+    earlier = [hint for part, hints in _HINTS.items() for hint in hints if list(_HINTS).index(part) < _index(what)]
+    for hint in _HINTS[what]:
+        for name in sorted(texts):
+            if hint in name.lower() and not any(other in name.lower() for other in earlier):
+                return name
+    return None
+
+
+def _index(what: str) -> int:
+    return list(_HINTS).index(what)
