@@ -1,7 +1,7 @@
 """From settings to answers: one prompt, a file of them, or a chat."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -10,17 +10,18 @@ from typing import Any, get_args
 from rich.console import Console
 
 from nemo_reasoning.answers import extract_final_answer
-from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.artifacts import file_sha256, write_json
 from nemo_reasoning.config.inference import EffortSettings, GenerateSettings, Scaling
 from nemo_reasoning.errors import DataError, EngineError
 from nemo_reasoning.inference.chat_cli import Chat, show_stream
-from nemo_reasoning.inference.checkpoints import resolve_checkpoint
+from nemo_reasoning.inference.checkpoints import ModelFiles, resolve_checkpoint
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.load import load_engine
 from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.inference.scaling import Scaled, best_of, extend, vote
 from nemo_reasoning.reasoning.messages import Message, Role
 
+_WAVE = 64  # questions that are answered between two writes; a killed run loses at most these
 Ask = Callable[[GenerationRequest], Scaled]
 
 
@@ -38,7 +39,7 @@ def generate(settings: GenerateSettings) -> None:
     console = Console(highlight=False, soft_wrap=True)
     try:
         if settings.input:
-            answer_file(engine, request, rows, settings=settings, console=console)
+            answer_file(engine, request, rows, settings=settings, console=console, model=_identity(files))
         elif settings.prompt is None:
             Chat(engine, request, console=console).run()
         elif settings.scaling is Scaling.none:
@@ -48,6 +49,11 @@ def generate(settings: GenerateSettings) -> None:
             show_scaled(scaled_by(engine, settings)(asked), console=console)
     finally:
         engine.close()
+
+
+def _identity(files: ModelFiles) -> str:
+    """Return what tells a model's answers from another model's."""
+    return files.base.name if files.adapter is None else file_sha256(files.adapter / "adapter_model.safetensors")
 
 
 def request_of(settings: GenerateSettings) -> GenerationRequest:
@@ -106,9 +112,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         DataError: It is unreadable, or a row asks nothing.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise DataError(f"input={path}: {error.strerror}; give a file of JSON Lines") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"input={path} is not UTF-8 text ({error}); convert it") from error
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -147,25 +155,77 @@ def answer_file(
     *,
     settings: GenerateSettings,
     console: Console,
+    model: str = "",
 ) -> None:
-    """Write each row with its answer; a row's seed depends on its place alone.
+    """Write each row with its answer, in order and as they are there; a row's seed depends on its place alone.
+
+    All columns of the rows stay: where the model's would take the name of one, "model_" stands in front of it. What a
+    killed run has written is kept, and not asked again.
+
+    Args:
+        engine: What answers.
+        request: What all rows have in common.
+        rows: From `read_rows`.
+        settings: Of the command.
+        console: Where to say what was written.
+        model: What tells the model's answers from another model's.
 
     Raises:
-        DataError: A row leaves too little of the model's context to the answer.
+        DataError: A row leaves too little of the model's context to the answer, or the output holds something else.
     """
     source = Path(settings.input or "")
     out = Path(settings.output) if settings.output else source.with_suffix(".answers.jsonl")
+    shared = replace(request, messages=(Message("user", "?"),))
+    scaled = settings.scaling is not Scaling.none
+    asked_for: dict[str, Any] = {"model": model, "scaling": settings.scaling.value, "request": asdict(shared)}
+    asked_for |= {"n": settings.n} if scaled else {}
+    done = _claim(out, asked_for, rows)
     asked = [replace(request, messages=_messages(row), seed=request.seed + place) for place, row in enumerate(rows)]
-    for number, each in enumerate(asked, 1):
+    for number, each in enumerate(asked[done:], done + 1):
         _check_room(engine, each, place=f"question {number} of {source}")
-    if settings.scaling is Scaling.none:
-        answers = [_told(completion) for completion in engine.generate(asked)]
-    else:
-        ask = scaled_by(engine, settings)
-        answers = [_told(found.completion) | _vote_told(found) for found in map(ask, asked)]
-    lines = [json.dumps(row | answer, ensure_ascii=False) for row, answer in zip(rows, answers, strict=True)]
-    write_text(out, "\n".join(lines) + "\n")
-    console.print(f"{len(rows)} answers in {out}", markup=False)
+    taken = {name for row in rows for name in row}
+    with out.open("a", encoding="utf-8") as file:
+        for row, answer in zip(rows[done:], _answers(engine, asked[done:], settings), strict=True):
+            file.write(json.dumps(row | _renamed(answer, taken), ensure_ascii=False) + "\n")
+            file.flush()
+    if clashing := sorted(taken & {*_COLUMNS, *(_VOTE_COLUMNS if scaled else ())}):
+        renamed = ", ".join(_renamed(dict.fromkeys(clashing), taken))
+        console.print(f"the rows have {', '.join(clashing)} already; the model's are {renamed}", markup=False)
+    console.print(f"{len(rows)} answers in {out}" + (f", {done} of them from before" if done else ""), markup=False)
+
+
+def _claim(out: Path, asked_for: dict[str, Any], rows: list[dict[str, Any]]) -> int:
+    """Return how many rows an earlier start of the same command has answered; take off what it left half written.
+
+    Raises:
+        DataError: The file belongs to another command.
+    """
+    beside, asked_for = out.with_suffix(".settings.json"), json.loads(json.dumps(asked_for))
+    text = out.read_bytes() if out.is_file() else b""
+    whole = text[: text.rfind(b"\n") + 1]
+    lines = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]] if beside.is_file() else []
+    before = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+    same = len(lines) <= len(rows) and all(row.items() <= line.items() for line, row in zip(lines, rows, strict=False))
+    if text and (before != asked_for or not same):
+        changed = [key for key in asked_for if before is not None and before.get(key) != asked_for[key]]
+        why = f"made with another {' and '.join(changed)}" if changed else "of other rows or of something else"
+        raise DataError(f"output={out} exists and is {why}; give another output=, or delete it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(beside, asked_for)
+    if whole != text:
+        with out.open("r+b") as file:
+            file.truncate(len(whole))
+    return len(lines)
+
+
+def _answers(engine: Engine, asked: list[GenerationRequest], settings: GenerateSettings) -> Iterator[dict[str, Any]]:
+    """Yield the columns of each answer, in the order of the requests."""
+    if settings.scaling is not Scaling.none:
+        for found in map(scaled_by(engine, settings), asked):
+            yield _told(found.completion) | _vote_told(found)
+        return
+    for start in range(0, len(asked), _WAVE):
+        yield from map(_told, engine.generate(asked[start : start + _WAVE]))
 
 
 def _check_room(engine: Engine, request: GenerationRequest, *, place: str) -> None:
@@ -180,11 +240,27 @@ def _check_room(engine: Engine, request: GenerationRequest, *, place: str) -> No
         )
 
 
+_COLUMNS = (
+    *("reasoning", "answer", "well_formed", "prompt_tokens", "completion_tokens", "reasoning_tokens"),
+    "finish_reason",
+)
+_VOTE_COLUMNS = ("final_answer", "votes", "samples", "tokens")
+
+
 def _told(completion: Completion) -> dict[str, Any]:
-    told = asdict(completion)
-    del told["text"], told["logprobs"]
-    return told
+    return {name: getattr(completion, name) for name in _COLUMNS}
 
 
 def _vote_told(found: Scaled) -> dict[str, Any]:
-    return {"final_answer": found.answer, "votes": found.votes, "samples": found.samples, "tokens": found.tokens}
+    return dict(zip(_VOTE_COLUMNS, (found.answer, found.votes, found.samples, found.tokens), strict=True))
+
+
+def _renamed(answer: dict[str, Any], taken: set[str]) -> dict[str, Any]:
+    """Return the columns of an answer under names that no row uses."""
+    renamed = {}
+    for name, value in answer.items():
+        free = name
+        while free in taken:
+            free = f"model_{free}"
+        renamed[free] = value
+    return renamed

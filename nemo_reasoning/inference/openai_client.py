@@ -1,8 +1,10 @@
 """Answers from a server that speaks OpenAI's protocol."""
 
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,6 +17,11 @@ from nemo_reasoning.reasoning.tags import split_thinking, with_thinking
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _ATTEMPTS = 5
+_TOO_LONG = re.compile(r"context|max_(?:completion_|new_)?tokens", re.IGNORECASE)
+_CONTEXT = re.compile(r"maximum context length (?:is|of) (\d+)", re.IGNORECASE)
+_PROMPT = re.compile(
+    r"(\d+) (?:of the prompt|in (?:the|your) (?:messages|prompt)|(?:input|prompt) tokens)", re.IGNORECASE
+)
 _TIMEOUT = httpx.Timeout(connect=10, read=3600, write=60, pool=None)
 
 
@@ -22,7 +29,8 @@ class OpenAIEngine(Engine):
     """Asks a chat completions endpoint, several requests at a time.
 
     Thinking may come inside the content, between its tags, or in a field of its own, `reasoning` or
-    `reasoning_content`. A server that is busy or out of reach is asked again, with growing pauses.
+    `reasoning_content`. A server that is busy or out of reach is asked again, with growing pauses; one whose context
+    is too short for `max_new_tokens` is asked for what it leaves, and the completion says so.
     """
 
     def __init__(self, url: str, *, model: str, concurrency: int, api_key_variable: str, pause: float = 1.0) -> None:
@@ -45,7 +53,7 @@ class OpenAIEngine(Engine):
         limits = httpx.Limits(max_connections=concurrency)
         self._client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT, limits=limits)
         self._threads = ThreadPoolExecutor(concurrency)
-        self._model, self._pause = model, pause
+        self._model, self._pause, self._api_key_variable = model, pause, api_key_variable
 
     def submit(self, request: GenerationRequest, report: Report) -> Generation:
         """As `Engine.submit`; the whole answer is reported at once, when it is there."""
@@ -77,31 +85,63 @@ class OpenAIEngine(Engine):
         self._client.close()
 
     def _complete(self, request: GenerationRequest) -> Completion:
-        answer = self._post(_body(request, self._model))
+        body, lowered = _body(request, self._model), None
+        while True:
+            response = self._post(body)
+            if response.is_success:
+                break
+            lowered = _lower_limit(response, body["max_tokens"])
+            if lowered is None:
+                raise EngineError(self._refusal(response))
+            body["max_tokens"] = lowered
         try:
-            return _completion(answer, request)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise EngineError(f"{self._client.base_url} is no chat completions server: it sent {answer}") from error
+            answer = response.json()
+            return replace(_completion(answer, request), lowered_to=lowered)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise EngineError(
+                f"{response.url} is no chat completions server: it sent {response.text[:200]!r}; check url, which ends "
+                "with /v1"
+            ) from error
 
-    def _post(self, body: dict[str, Any]) -> Any:
+    def _post(self, body: dict[str, Any]) -> httpx.Response:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 response = self._client.post("chat/completions", json=body)
             except httpx.TransportError as error:
                 if attempt == _ATTEMPTS:
-                    raise EngineError(f"{self._client.base_url} cannot be reached ({error!r}); is it up?") from error
+                    raise EngineError(
+                        f"{self._client.base_url} cannot be reached ({type(error).__name__}: {error}); start the "
+                        "server, or check url"
+                    ) from error
                 wait = 0.0
             else:
-                if response.is_success:
-                    return response.json()
                 if response.status_code not in _BUSY or attempt == _ATTEMPTS:
-                    raise EngineError(
-                        f"{response.url} answered {response.status_code}: {response.text[:500]}; "
-                        "check url, model and token limits"
-                    )
+                    return response
                 wait = _retry_after(response)
             time.sleep(max(wait, self._pause * 2 ** (attempt - 1)))
         raise AssertionError("unreachable")
+
+    def _refusal(self, response: httpx.Response) -> str:
+        """Return what the server said, and which setting to change."""
+        said = f"{response.url} answered {response.status_code}: {response.text[:500]}"
+        if response.status_code in (401, 403):
+            sent = "Authorization" in self._client.headers
+            name = self._api_key_variable
+            return f"{said}; {'it refuses the key in' if sent else 'it wants a key: set'} {name}, the environment " + (
+                "variable that api_key_variable names"
+            )
+        if response.status_code == 404:
+            return f"{said}; check model_name={self._model}, and url, which ends with /v1"
+        return f"{said}; check url, model_name and the limits on tokens"
+
+
+def _lower_limit(response: httpx.Response, asked: int) -> int | None:
+    """Return the token limit to ask for instead, if a server refuses one as larger than its context, or None."""
+    if response.status_code not in (400, 413, 422) or not _TOO_LONG.search(response.text):
+        return None
+    context, prompt = _CONTEXT.search(response.text), _PROMPT.search(response.text)
+    room = int(context[1]) - int(prompt[1]) if context and prompt else asked // 2
+    return room if 0 < room < asked else None
 
 
 def _retry_after(response: httpx.Response) -> float:

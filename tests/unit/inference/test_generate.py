@@ -57,6 +57,32 @@ def test_a_file(taught_llama: Path, tmp_path: Path) -> None:
     assert first["samples"] == 2
 
 
+def test_columns_stay_and_a_killed_run_goes_on(
+    taught_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": QUESTION, "answer": str(number), "note": "a\u2028b"} for number in range(4)]
+    source, out = tmp_path / "rows.jsonl", tmp_path / "rows.answers.jsonl"
+    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    asked = settings(taught_llama, f"input={source}", "temperature=0.8")
+    generate(asked)
+    assert "answer already; the model's are model_answer" in capsys.readouterr().out
+    whole = out.read_text()
+    answers = [json.loads(line) for line in whole.split("\n")[:-1]]
+    assert [answer["answer"] for answer in answers] == ["0", "1", "2", "3"]
+    assert all(isinstance(answer["model_answer"], str) for answer in answers)
+    first, second, *_ = whole.split("\n")
+    changed = json.dumps(json.loads(first) | {"model_answer": "kept"}, ensure_ascii=False)
+    out.write_text(changed + "\n" + second[: len(second) // 2])
+    generate(asked)
+    assert out.read_text().split("\n")[0] == changed  # not asked again
+    assert out.read_text().split("\n")[1:] == whole.split("\n")[1:]
+    with pytest.raises(DataError, match="made with another request.*output="):
+        generate(settings(taught_llama, f"input={source}", "temperature=0.9"))
+    source.write_text(source.read_text().replace("2", "5"))
+    with pytest.raises(DataError, match="of other rows.*output="):
+        generate(asked)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -155,6 +155,36 @@ def test_the_key_is_sent_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [headers.get("Authorization") for headers in server.headers] == ["Bearer secret", None]
 
 
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ("the model's maximum context length is 50 tokens, but 8 of the prompt and 100 new ones were asked for", [42]),
+        ("This model's maximum context length is 50 tokens and your request has 8 input tokens", [42]),
+        ("maximum context length is 50 tokens. However, you requested 108 tokens (8 in the messages, 100 in the", [42]),
+        ("max_tokens is too large", [50, 25]),
+    ],
+)
+def test_a_limit_is_lowered_to_the_servers_context(message: str, asked: list[int]) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        return said("x") if body["max_tokens"] <= 42 else (400, {}, {"error": {"message": message}})
+
+    with serving(answer) as server:
+        [completion] = engine(server).generate([request(max_new_tokens=100, mode="off")])
+        assert [body["max_tokens"] for body in server.asked] == [100, *asked]
+        assert completion.lowered_to == asked[-1]
+        assert engine(server).generate([request(mode="off")])[0].lowered_to is None
+
+
+@pytest.mark.parametrize(
+    ("status", "settings"),
+    [(401, ["NO_SUCH_KEY", "api_key_variable"]), (404, ["model_name=m", "/v1"]), (400, ["model_name"])],
+)
+def test_a_refusal_names_the_setting_to_change(status: int, settings: list[str]) -> None:
+    with serving(lambda body: (status, {}, {"error": "no"})) as server, pytest.raises(EngineError) as refusal:
+        engine(server).generate([request()])
+    assert all(setting in str(refusal.value) for setting in settings)
+
+
 def test_what_cannot_be_served_is_said() -> None:
     with serving(lambda body: (400, {}, {"error": "no model m"})) as server:
         with pytest.raises(EngineError, match="answered 400.*no model m"):
