@@ -15,12 +15,13 @@ from nemo_reasoning.config.data import DataSettings, Engine, Sampling
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.inputs import check_unchanged, find_subsets, snapshot
 from nemo_reasoning.data.prepare.output import write_output
-from nemo_reasoning.data.prepare.plan import Plan, Preparation, first_objects, make_plan
+from nemo_reasoning.data.prepare.plan import Plan, Preparation, first_objects, layouts_in, make_plan
 from nemo_reasoning.data.prepare.preview import Sample, in_turn, samples_of, why_nothing
 from nemo_reasoning.data.prepare.report import get_ready, heavy_losses
 from nemo_reasoning.data.prepare.select import Selection
 from nemo_reasoning.data.prepare.shards import Shard
 from nemo_reasoning.data.prepare.units import Unit
+from nemo_reasoning.data.schemas.layouts import declared
 from nemo_reasoning.data.store import disk_errors
 from nemo_reasoning.errors import DataError
 
@@ -96,7 +97,8 @@ def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: in
         samples = in_turn([islice(_samples(plan, units, formatter, shards), count) for _, units in plan.units], count)
         if not samples:
             raise DataError(why_nothing(shards, first_objects(plan.files)))
-        return samples
+        layouts = {subset.name: layouts_in(subset.files, declared(vars(data.columns))) for subset, _ in plan.units}
+        return [replace(sample, layout=layouts[sample.subset]) for sample in samples]
 
 
 def _samples(plan: Plan, units: Iterator[Unit], formatter: ChatFormatter, shards: list[Shard]) -> Iterator[Sample]:

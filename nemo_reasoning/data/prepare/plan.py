@@ -19,8 +19,8 @@ from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
 from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
 from nemo_reasoning.data.prepare.unpack import Unpack
 from nemo_reasoning.data.prepare.worker import MakeShard
-from nemo_reasoning.data.schemas.layouts import declared
-from nemo_reasoning.data.schemas.rows import decode_row
+from nemo_reasoning.data.schemas.layouts import Layout, declared
+from nemo_reasoning.data.schemas.rows import decode_row, layout_of
 from nemo_reasoning.errors import DataError, RowError
 from nemo_reasoning.reasoning.messages import Message
 
@@ -202,6 +202,15 @@ def first_objects(files: Sequence[str]) -> list[dict[str, Any]]:
             with suppress(RowError):
                 found.append(decode_row(line.content))
     return found
+
+
+def layouts_in(files: Sequence[str], mapping: Layout | None) -> str:
+    """Return the layouts of the first rows, each with the columns it is read from."""
+    found = list[str]()
+    for value in first_objects(files):
+        with suppress(RowError):
+            found.append(layout_of(value, mapping=mapping))
+    return "; ".join(dict.fromkeys(found))
 
 
 def _dialogue(line: bytes, filters: Filters) -> tuple[Message, ...] | None:

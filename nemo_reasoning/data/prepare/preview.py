@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from nemo_reasoning.artifacts import write_text
@@ -32,6 +33,7 @@ class Sample:
         tokens: How many.
         supervised: How many are trained on.
         pieces: Stretches of text, each with whether it is trained on.
+        layout: Layouts of its subset, with the columns they are read from.
     """
 
     subset: str
@@ -39,6 +41,7 @@ class Sample:
     tokens: int
     supervised: int
     pieces: list[tuple[str, bool]]
+    layout: str = ""
 
 
 def samples_of(shard: Shard, subset: str, formatter: ChatFormatter) -> Iterator[Sample]:
@@ -83,7 +86,7 @@ def _pieces(ids: NDArray[np.int32], mask: NDArray[np.bool_], formatter: ChatForm
 def show(samples: list[Sample], console: Console) -> None:
     """Print samples with what is trained on in green."""
     for number, sample in enumerate(samples, start=1):
-        title = f"{number}. {sample.subset}, thinking {sample.mode}"
+        title = escape(f"{number}. {sample.subset} ({sample.layout}), thinking {sample.mode}")
         console.rule(f"{title}: {sample.tokens} tokens, {sample.supervised} supervised", align="left")
         text = Text()
         for content, supervised in sample.pieces:

@@ -102,6 +102,18 @@ def read_draft(value: Any, *, mapping: Layout | None = None) -> Draft:
     return draft
 
 
+def layout_of(value: Mapping[str, Any], *, mapping: Layout | None = None) -> str:
+    """Return the layout of a row with the columns it is read from, such as "sharegpt: conversations".
+
+    Raises:
+        RowError: No layout fits, or several do.
+    """
+    columns = tuple(name for name, entry in value.items() if entry is not None)
+    layout = plan_columns(columns, mapping).layout
+    parts = layout.turns or (*layout.question, *layout.answer, *layout.reference)
+    return f"{layout.name}: {', '.join(name for name in parts if name in columns)}"
+
+
 def _check_metadata(value: Mapping[str, Any]) -> None:
     told = value.get("metadata")
     if isinstance(told, str | dict) and "train_turns" in told:
