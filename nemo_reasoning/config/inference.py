@@ -55,9 +55,11 @@ class EngineSettings:
 class EffortSettings:
     """Budgets of thinking tokens by level of effort."""
 
+    minimal: int
     low: int
     medium: int
     high: int
+    xhigh: int
 
 
 @dataclass
@@ -134,9 +136,11 @@ class Scaling(Enum):
 class Effort(Enum):
     """Levels of thinking."""
 
+    minimal = "minimal"
     low = "low"
     medium = "medium"
     high = "high"
+    xhigh = "xhigh"
 
 
 @dataclass

@@ -58,6 +58,14 @@ class Engine(ABC):
             EngineError: The prompt leaves no room, or there is no such adapter.
         """
 
+    def context(self, adapter: str | None) -> int:
+        """Return how many tokens of prompt and completion a model takes.
+
+        Raises:
+            EngineError: There is no such adapter, or only the server knows.
+        """
+        raise EngineError(f"{type(self).__name__} does not know the context of adapter={adapter}")
+
     @abstractmethod
     def close(self) -> None:
         """Fail what is running or waiting, and take no more requests."""

@@ -52,6 +52,7 @@ class TokenSequence:
             if bare
             else ThinkingBudget(request, forced_tokens=tokenizer.forced_tokens, transcript=self._transcript)
         )
+        self._grammar = None if request.schema is None else tokenizer.grammar(request.schema)
         self._banned: dict[int, list[int]] = {}  # by the number of tokens before their place
         self._undecided: torch.Tensor | None = None
         self.done = False
@@ -89,17 +90,21 @@ class TokenSequence:
             token = self._sampler.draw(scores, likeliest if scores is logits else int(scores.argmax()))
             decision = self._judge(token)
             if decision is TokenDecision.accept:
+                if self._grammar is not None and not self._transcript.parser.thinking:
+                    self._grammar.accept(token)
                 return self._write(token, self._measure(logits, token))
             if decision is TokenDecision.retract and self._undecided is not None:
                 logits = self._undecided
         return self.write_forced(logits)
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits with penalties, and without the tokens that must not come next."""
+        """Return the logits with penalties, and without tokens that must not come next or fit no given form."""
         if self._sampler.changes_logits:
             logits = self._sampler.penalize(logits, self.tokens)
         if banned := self.banned:
             logits = logits.index_fill(0, torch.tensor(banned, device=logits.device), -torch.inf)
+        if self._grammar is not None and not self._transcript.parser.thinking:
+            logits = self._grammar.mask(logits)
         return logits
 
     def offer(self, token: int, record: Record | None) -> TokenDecision:
@@ -147,7 +152,7 @@ class TokenSequence:
             if self._budget:
                 self._budget.wrote()
             self._tell()
-        if ended or self._transcript.stopped:
+        if ended or self._transcript.stopped or (self._grammar is not None and self._grammar.complete):
             self._finish("stop", ended=ended)
         elif len(self.tokens) == self.limit:
             self._finish("length", ended=False)

@@ -85,8 +85,9 @@ class ThinkingBudget:
         self._reserve = forced_tokens.longest_closing + max(1, min(self._limit // _ANSWER_SHARE, _ANSWER_TOKENS))
         self._closing = self.closed = False
         self.forced: deque[int] = deque()
-        fits = self._limit > len(forced_tokens.opening) + self._reserve
-        if self._least and fits and transcript.parser.state == "start":
+        self._formed = request.schema is not None  # then the block is opened and left by the engine, or not at all
+        fits = self._may_open and self._limit > len(forced_tokens.opening) + self._reserve
+        if (self._least or self._formed) and fits and transcript.parser.state == "start":
             self.forced.extend(forced_tokens.opening)
         self.wrote()
 
@@ -114,7 +115,8 @@ class ThinkingBudget:
         if not parser.blank:
             return TokenDecision.accept
         head = (parser.pending + text).lstrip()
-        if head.startswith(THINK_OPEN) and self._may_open and parser.state == "start" and self._left > self._reserve:
+        may_open = self._may_open and not self._formed
+        if head.startswith(THINK_OPEN) and may_open and parser.state == "start" and self._left > self._reserve:
             return TokenDecision.accept
         if head.startswith((THINK_OPEN, THINK_CLOSE)):
             return TokenDecision.refuse if self.undecided else TokenDecision.retract
@@ -133,7 +135,8 @@ class ThinkingBudget:
         start = len(parser.text) - len(parser.pending)
         short = self._transcript.count(parser.block_start, start + at) < self._least
         if not short and not ends:
-            return TokenDecision.accept
+            answers = bool(joined[at + len(THINK_CLOSE) :].strip())
+            return TokenDecision.refuse if answers and self._formed else TokenDecision.accept
         if short:
             self._transcript.take_back(start if ends else start + at)
             self.forced.extend(self._forced_tokens.wait)
@@ -145,6 +148,9 @@ class ThinkingBudget:
         """Intervene, if need be, after a token was written."""
         parser = self._transcript.parser
         if not parser.thinking:
+            if self._formed and not self.forced and parser.block_end and parser.blank:
+                lines = parser.text.count("\n", parser.block_end)
+                self.forced.extend(self._forced_tokens.newline * (2 - lines))
             self._closing = False
         elif not self._closing:
             used = self._transcript.thinking_tokens

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from nemo_reasoning.errors import ContextLengthError, EngineError, SwitchError
+from nemo_reasoning.inference.grammar import Grammar, grammar_tokenizer
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.thinking_budget import forced_tokens
 from nemo_reasoning.reasoning.messages import Message
@@ -89,6 +90,8 @@ class ChatTokenizer:
     def _dialogue(self, request: GenerationRequest) -> Prompt:
         """Return the tokens of a dialogue, and what the assistant has said at their end."""
         turns = [_without_thinking(message).to_dict() for message in _switched(request)]
+        if request.tools and not self.takes_tools:
+            raise EngineError("the chat template of this model knows no tools; remove tools, or set tool_choice=none")
         marks = self._marks([*(turn["content"] for turn in turns), request.prefill])
         for turn in turns:
             turn["content"] = _replaced(turn["content"], marks)
@@ -141,6 +144,18 @@ class ChatTokenizer:
     def takes_tools(self) -> bool:
         """Whether the chat template tells the model of tools."""
         return re.search(r"\{[%{][^{}]*\btools\b", str(self.hf_tokenizer.chat_template)) is not None
+
+    def grammar(self, schema: str) -> Grammar:
+        """Return what keeps an answer to a JSON schema.
+
+        Raises:
+            EngineError: That cannot be done with this schema or tokenizer.
+        """
+        return Grammar(self._grammar_tokenizer, schema)
+
+    @cached_property
+    def _grammar_tokenizer(self) -> Any:
+        return grammar_tokenizer(self.hf_tokenizer, self.stop_ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without special ones; thinking tags are kept."""

@@ -77,6 +77,10 @@ class Admission:
             )
         return self.models[model]
 
+    def context(self, model: str) -> int:
+        """Return how many tokens of prompt and completion a served model takes."""
+        return self._engine.context(self.models[model])
+
     @contextmanager
     def place(self, count: int) -> Iterator[None]:
         """Occupy places for the completions of a request.

@@ -1,7 +1,6 @@
 """The service as an ASGI application."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,19 +8,22 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from nemo_reasoning import __version__
 from nemo_reasoning.errors import NemoReasoningError
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.serving.admission import Admission
-from nemo_reasoning.serving.handlers import ChatFormat, Defaults, TextFormat, answer, chat_generation, text_generations
-from nemo_reasoning.serving.middleware import ErrorReply, RequestMiddleware, error_reply, reply, request_log
+from nemo_reasoning.serving.handlers import Defaults, answer, chat_generation, text_generations
+from nemo_reasoning.serving.middleware import LOGGER, ErrorReply, RequestMiddleware, error_reply, reply, request_log
 from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest
+from nemo_reasoning.serving.refusals import explain
+from nemo_reasoning.serving.responses import ChatFormat, TextFormat
 from nemo_reasoning.serving.sse import ClientGone
 
-PAGE = Path(__file__).parent / "page" / "index.html"
+_PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("marked.umd.js", "maths.js", "markdown.js", "chat.js")
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
@@ -75,11 +77,17 @@ def _add_answers(app: FastAPI, admission: Admission, *, defaults: Defaults, log_
         if log_prompts:
             log.facts["prompt"] = asked.prompt or [message.to_dict() for message in asked.messages]
 
+    named: set[str] = set()  # ignored fields that the log knows already
+
     @app.post("/v1/chat/completions", responses=_DOCUMENTED)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         asked = chat_generation(body, adapter=admission.adapter(body.model), defaults=defaults)
         note(request, body.model, asked, n=body.n, stream=body.stream)
-        form, limited = ChatFormat(logprobs=body.logprobs), body.limit is not None
+        if new := body.ignored - named:
+            named.update(new)
+            LOGGER.warning(json.dumps({"ignored": sorted(new), "note": "not understood, without effect; named once"}))
+        tools = [tool["function"]["name"] for tool in asked.tools]
+        form, limited = ChatFormat(logprobs=body.logprobs, tools=tools), body.limit is not None
         return await answer(asked.choices(body.n), body, request, form=form, admission=admission, limited=limited)
 
     @app.post("/v1/completions", responses=_DOCUMENTED)
@@ -93,7 +101,8 @@ def _add_answers(app: FastAPI, admission: Admission, *, defaults: Defaults, log_
 
 def _add_facts(app: FastAPI, admission: Admission) -> None:
     def model(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": admission.created, "owned_by": "nemo-reasoning"}
+        facts = {"id": name, "object": "model", "created": admission.created, "owned_by": "nemo-reasoning"}
+        return facts | {"max_model_len": admission.context(name)}
 
     @app.get("/v1/models", responses={401: _DOCUMENTED[401]})
     async def models() -> dict[str, Any]:
@@ -117,9 +126,19 @@ def _add_facts(app: FastAPI, admission: Admission) -> None:
     async def metrics() -> Response:
         return Response(admission.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    whole = chat_page()
+
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE, headers={"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"})
+    async def page() -> HTMLResponse:
+        return HTMLResponse(whole, headers={"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"})
+
+
+def chat_page() -> str:
+    """Return the chat page with its scripts inside, so that a browser asks for nothing else."""
+    page = (_PAGE / "index.html").read_text(encoding="utf-8")
+    for name in _SCRIPTS:
+        page = page.replace(f"/*{name}*/", (_PAGE / name).read_text(encoding="utf-8"))
+    return page
 
 
 def _add_errors(app: FastAPI, admission: Admission) -> None:
@@ -134,7 +153,7 @@ def _add_errors(app: FastAPI, admission: Admission) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        message, param = _explain(error.errors())
+        message, param = explain(error.errors())
         return sent(request, reply(400, message, code="invalid_request", param=param))
 
     @app.exception_handler(HTTPException)
@@ -163,42 +182,3 @@ def _http_reply(request: Request, error: HTTPException) -> ErrorReply:
     }
     message, code = known.get(error.status_code, (str(error.detail), "request_too_large"))
     return reply(error.status_code, message, code=code)
-
-
-_REMEDIES = {"extra_forbidden": "unknown field; remove it", "missing": "is missing; send it"}
-_FIELD = re.compile(r"\w+")  # what else stands in a place is pydantic's name of one of several types
-
-
-def _explain(errors: Sequence[Any]) -> tuple[str, str | None]:
-    """Return a message that names the fields at fault, and the first of them."""
-    told, fields = [], []
-    for error in errors[:4]:
-        field = _field(error)
-        fields.append(field)
-        what = _REMEDIES.get(error["type"], error["msg"])
-        if error["type"] == "too_long" and error["ctx"]["max_length"] == 0:
-            what = "is not supported here; remove it"
-        if error["type"] == "json_invalid":
-            what = f"the body is no JSON: {error['ctx']['error']} at character {error['loc'][-1]}"
-        elif error["type"] in ("model_attributes_type", "model_type"):
-            what = "the body is no JSON object; send one, with Content-Type: application/json"
-        given = _short(error.get("input"))
-        told.append(f"{field}: {what}{given}" if field else what)
-    return "; ".join(told), next((field for field in fields if field), None)
-
-
-def _field(error: Any) -> str:
-    """Return the place of an error as a client would write it."""
-    *path, last = map(str, error["loc"][1:] or [""])
-    named = [part for part in path if _FIELD.fullmatch(part)]
-    if _FIELD.fullmatch(last) or error["type"] == "extra_forbidden":
-        named.append(last)
-    return ".".join(named)
-
-
-def _short(value: Any) -> str:
-    """Return a plain value as it was sent, unless it is long."""
-    if not isinstance(value, str | int | float | bool):
-        return ""
-    text = json.dumps(value)
-    return f" (got {text})" if len(text) <= 60 else ""

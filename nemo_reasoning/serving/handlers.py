@@ -4,7 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -12,13 +12,12 @@ from fastapi.responses import JSONResponse, Response
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.sampling import Sampling
-from nemo_reasoning.serving import responses
 from nemo_reasoning.serving.admission import Admission, Numbered
 from nemo_reasoning.serving.middleware import RequestLog, request_log
 from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest, Sampled
-from nemo_reasoning.serving.responses import stamp, usage
+from nemo_reasoning.serving.responses import Format, stamp, usage
 from nemo_reasoning.serving.sse import HEARTBEAT, EventStream, event, unless_gone
-from nemo_reasoning.serving.thinking_options import plain_messages, thinking_of
+from nemo_reasoning.serving.thinking_options import plain_messages, prefill, thinking_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +47,9 @@ def chat_generation(body: ChatRequest, *, adapter: str | None, defaults: Default
     return GenerationRequest(
         messages=plain_messages(body),
         mode=mode,
+        prefill=prefill(body),
+        tools=offered_tools(body),
+        schema=body.response_format.schema_text if body.response_format else None,
         max_new_tokens=body.limit or 1,
         thinking_budget=None if mode == "off" else thinking.budget,
         min_thinking=thinking.least,
@@ -59,40 +61,14 @@ def chat_generation(body: ChatRequest, *, adapter: str | None, defaults: Default
     )
 
 
+def offered_tools(body: ChatRequest) -> tuple[dict[str, Any], ...]:
+    """Return the tools a model may call."""
+    return () if body.tool_choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in body.tools)
+
+
 def seed_of(given: int | None) -> int:
     """Return the seed a request gives, or a new one."""
     return secrets.randbits(62) if given is None else given
-
-
-class ChatFormat:
-    """Answers as chat completions."""
-
-    kinds = ("chat.completion", "chat.completion.chunk")
-    prefix = "chatcmpl"
-
-    def __init__(self, *, logprobs: bool) -> None:
-        """Take whether log-probabilities are told."""
-        self._logprobs = logprobs
-
-    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
-        """Return a finished choice."""
-        return responses.chat_choice(index, completion, logprobs=self._logprobs)
-
-    def begin(self, index: int) -> dict[str, Any]:
-        """Return the first part of a streamed choice."""
-        return responses.chunk_choice(index, {"role": "assistant", "content": ""})
-
-    def part(self, index: int, delta: Delta) -> dict[str, Any]:
-        """Return what a delta adds to a streamed choice."""
-        words = responses.reasoning_fields(delta.reasoning) if delta.reasoning else {}
-        if delta.answer:
-            words["content"] = delta.answer
-        told = responses.chat_logprobs(delta.logprobs) if self._logprobs else None
-        return responses.chunk_choice(index, words, logprobs=told)
-
-    def end(self, index: int, completion: Completion) -> dict[str, Any]:
-        """Return the last part of a streamed choice."""
-        return responses.chunk_choice(index, {}, finish_reason=completion.finish_reason)
 
 
 def text_generations(body: CompletionRequest, *, adapter: str | None) -> list[GenerationRequest]:
@@ -113,66 +89,9 @@ def text_generations(body: CompletionRequest, *, adapter: str | None) -> list[Ge
             logprobs=body.logprobs,
             adapter=adapter,
         )
-        for prompt in body.prompts
+        for prompt in body.prompt
         for number in range(body.n)
     ]
-
-
-class TextFormat:
-    """Answers as text completions."""
-
-    kinds = ("text_completion", "text_completion")
-    prefix = "cmpl"
-
-    def __init__(self, *, logprobs: bool) -> None:
-        """Take whether log-probabilities are told."""
-        self._logprobs = logprobs
-
-    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
-        """Return a finished choice."""
-        return responses.text_choice(
-            index,
-            completion.text,
-            entries=completion.logprobs,
-            logprobs=self._logprobs,
-            finish_reason=completion.finish_reason,
-        )
-
-    def begin(self, index: int) -> None:
-        """Return nothing: a streamed choice begins with its text."""
-
-    def part(self, index: int, delta: Delta) -> dict[str, Any]:
-        """Return what a delta adds to a streamed choice."""
-        return responses.text_choice(
-            index, delta.answer, entries=delta.logprobs, logprobs=self._logprobs, finish_reason=None
-        )
-
-    def end(self, index: int, completion: Completion) -> dict[str, Any]:
-        """Return the last part of a streamed choice."""
-        return responses.text_choice(index, "", entries=(), logprobs=False, finish_reason=completion.finish_reason)
-
-
-class Format(Protocol):
-    """How the choices of an endpoint look."""
-
-    prefix: str
-    kinds: tuple[str, str]
-
-    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
-        """Return a finished choice."""
-        ...
-
-    def begin(self, index: int) -> dict[str, Any] | None:
-        """Return the first part of a streamed choice, if it has one."""
-        ...
-
-    def part(self, index: int, delta: Delta) -> dict[str, Any]:
-        """Return what a delta adds to a streamed choice."""
-        ...
-
-    def end(self, index: int, completion: Completion) -> dict[str, Any]:
-        """Return the last part of a streamed choice."""
-        ...
 
 
 class Answer:

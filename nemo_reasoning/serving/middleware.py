@@ -16,7 +16,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError, NemoReasoningError, RequestError
+from nemo_reasoning.errors import (
+    ContextLengthError,
+    EngineClosedError,
+    EngineError,
+    GenerationError,
+    NemoReasoningError,
+    RequestError,
+)
 from nemo_reasoning.inference.request import Completion, Delta, Event
 from nemo_reasoning.serving.metrics import Metrics
 from nemo_reasoning.serving.responses import error_body
@@ -101,6 +108,9 @@ def error_reply(error: NemoReasoningError) -> ErrorReply:
     """Return how an error of ours is answered: an engine refuses what a client asks, or fails."""
     if isinstance(error, RequestError):
         return reply(error.status, str(error), code=error.code, param=error.param)
+    if isinstance(error, ContextLengthError):
+        param = "max_tokens" if error.prompt_tokens < error.context else "messages"
+        return reply(400, str(error), code="context_length_exceeded", param=param)
     if isinstance(error, EngineClosedError):
         return reply(503, str(error), code="stopping")
     if isinstance(error, GenerationError) or not isinstance(error, EngineError):

@@ -1,5 +1,6 @@
 """What clients may ask: OpenAI's requests, and every vendor's way to switch and bound the thinking."""
 
+import json
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,9 @@ from nemo_reasoning.reasoning.sampling import Sampling
 Text = Annotated[str, StringConstraints(max_length=2_000_000)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Budget = Annotated[int, Field(ge=0, le=10_000_000)]
-MOST_STOPS = 16
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+MOST_STOPS, MOST_PROMPTS = 16, 128
+_SAMPLING = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
 class Strict(BaseModel):
@@ -25,21 +28,64 @@ class Strict(BaseModel):
         return {key: entry for key, entry in value.items() if entry is not None} if isinstance(value, dict) else value
 
 
-class TextPart(Strict):
+class Lenient(Strict):
+    """An object whose unknown fields are ignored; see `ChatRequest.ignored`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class TextPart(Lenient):
     """Part of a message; pictures and sounds are not understood."""
 
-    type: Literal["text"]
+    type: Literal["text", "input_text", "output_text"]
     text: Text
 
 
-class ChatMessage(Strict):
-    """A turn. What an assistant's turn says besides its content, such as reasoning, is not read again."""
+class CalledFunction(Lenient):
+    """A function with its arguments, as JSON."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(Lenient):
+    """A call that an assistant made."""
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    def for_template(self) -> dict[str, Any]:
+        """Return the call as chat templates take it: arguments as an object where they are one."""
+        try:
+            arguments: Any = json.loads(self.function.arguments)
+        except json.JSONDecodeError:
+            arguments = self.function.arguments
+        return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
+
+
+class ChatMessage(Lenient):
+    """A turn. Of an assistant's earlier turns the reasoning is not read again."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] = ""
     name: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[ToolCall] = []
+    tool_call_id: str | None = None
+    prefix: bool = False
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ChatMessage":
+        if "content" not in self.model_fields_set and self.role != "assistant":
+            raise ValueError("has no content; send a text")
+        return self
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it instructs the model."""
+        return self.role in ("system", "developer")
 
     @property
     def text(self) -> str:
@@ -47,7 +93,7 @@ class ChatMessage(Strict):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class TemplateOptions(Strict):
+class TemplateOptions(Lenient):
     """vLLM's and NVIDIA's arguments of chat templates."""
 
     enable_thinking: bool | None = None
@@ -72,25 +118,66 @@ class StreamOptions(Strict):
 
     include_usage: bool = False
     include_obfuscation: bool = False
+    continuous_usage_stats: Literal[False] | None = None
+
+
+class Function(Lenient):
+    """A function the model may call."""
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] = {}
+
+
+class Tool(Lenient):
+    """A tool; functions are the only ones."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class JsonSchema(Lenient):
+    """A JSON schema and its name."""
+
+    name: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")] = {}
+
+
+class ResponseFormat(Lenient):
+    """What form the answer takes."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @property
+    def schema_text(self) -> str | None:
+        """The JSON schema of the answer; None for free text."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema else {}
+        return json.dumps(schema if self.type == "json_schema" else {"type": "object"})
 
 
 class Neutral(Strict):
-    """OpenAI's fields that change nothing here: those that only label a request, and others at rest."""
+    """Fields that change nothing here: those that only label a request, and others at rest."""
 
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
     store: Literal[False] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-
-    @field_validator("frequency_penalty", "presence_penalty", mode="before")
-    @classmethod
-    def _whole_zero(cls, value: Any) -> Any:
-        return 0 if isinstance(value, float) and value == 0 else value
+    stop_token_ids: Annotated[list[int], Field(max_length=0)] | None = None
+    min_tokens: Literal[0] | None = None
+    ignore_eos: Literal[False] | None = None
+    skip_special_tokens: Literal[True] | None = None
+    spaces_between_special_tokens: bool | None = None
+    include_stop_str_in_output: Literal[False] | None = None
+    use_beam_search: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
 
 
 class Sampled(Neutral):
@@ -99,22 +186,31 @@ class Sampled(Neutral):
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1
-    stop: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    stop: str | list[str] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
 
     @field_validator("stop")
     @classmethod
-    def _no_empty_stop(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(value, list) and "" in value:
+    def _usable_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value == "" or (isinstance(value, list) and "" in value):
             raise ValueError("an empty string stops nowhere; remove it")
+        if isinstance(value, list) and len(value) > MOST_STOPS:
+            raise ValueError(f"{len(value)} strings; give at most {MOST_STOPS}")
         return value
 
     def sampling(self, default: Sampling) -> Sampling:
         """Return how tokens are drawn: as the request says, and by default where it does not."""
-        given = {name: value for name in ("temperature", "top_p") if (value := getattr(self, name)) is not None}
+        given: dict[str, Any] = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
+        if self.top_k is not None:
+            given["top_k"] = max(self.top_k, 0)  # -1 is vLLM's word for all tokens
         return replace(default, **given)
 
     @property
@@ -131,19 +227,23 @@ class ChatRequest(Sampled):
     max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
+    response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: list[Tool] = []
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
+    continue_final_message: bool = False
+    add_generation_prompt: bool | None = None
 
     chat_template_kwargs: TemplateOptions | None = None
     thinking: ThinkingOptions | None = None
-    reasoning_effort: Literal["none", "low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     reasoning_budget: Budget | None = None
     thinking_token_budget: Budget | None = None
     min_thinking_tokens: Budget | None = None
     nvext: NimExtension | None = None
+    include_reasoning: Literal[True] | None = None
+    separate_reasoning: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _one_limit(self) -> "ChatRequest":
@@ -158,36 +258,61 @@ class ChatRequest(Sampled):
 
     @model_validator(mode="after")
     def _order_of_turns(self) -> "ChatRequest":
-        systems = [place for place, message in enumerate(self.messages) if message.role in ("system", "developer")]
-        if systems not in ([], [0]):
-            raise ValueError(f"messages[{systems[-1]}] is a system turn; there may be one, and it comes first")
-        if self.messages[-1].role != "user":
-            raise ValueError(f"the last message is the {self.messages[-1].role}'s; end with a user's")
+        first = next((place for place, turn in enumerate(self.messages) if not turn.is_system), len(self.messages))
+        late = next((place for place, turn in enumerate(self.messages) if turn.is_system and place > first), None)
+        if late is not None:
+            raise ValueError(f"messages[{late}] is a system turn; system turns come first")
+        last = self.messages[-1]
+        if last.role == "assistant" and not self.continues:
+            raise ValueError(
+                "the last message is the assistant's; end with a user's, or set continue_final_message=true "
+                "(add_generation_prompt=false) to have it continued"
+            )
+        if self.continues and last.role != "assistant":
+            raise ValueError(
+                f"continue_final_message=true, but the last message is the {last.role}'s; end with the assistant's"
+            )
+        if last.is_system:
+            raise ValueError(f"the last message is the {last.role}'s; end with a user's")
         return self
+
+    @property
+    def continues(self) -> bool:
+        """Whether the last message is the beginning of the answer."""
+        return self.continue_final_message or self.messages[-1].prefix
 
     @property
     def limit(self) -> int | None:
         """Most tokens to generate."""
         return self.max_completion_tokens or self.max_tokens
 
-
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    @property
+    def ignored(self) -> set[str]:
+        """Fields of messages and template arguments that are not understood, and change nothing."""
+        turns = {f"messages.{name}" for message in self.messages for name in message.model_extra or {}}
+        options = self.chat_template_kwargs.model_extra if self.chat_template_kwargs else None
+        return turns | {f"chat_template_kwargs.{name}" for name in options or {}}
 
 
 class CompletionRequest(Sampled):
     """POST /v1/completions: texts or tokens, continued as they stand."""
 
-    prompt: Text | Tokens | Annotated[list[Text], Field(min_length=1, max_length=128)]
+    prompt: Any
     max_tokens: Count = 16
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
 
-    @property
-    def prompts(self) -> list[str | tuple[int, ...]]:
-        """The prompts, one or several."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if isinstance(self.prompt[0], int):
-            return [tuple(self.prompt)]
-        return list(self.prompt)
+    @field_validator("prompt")
+    @classmethod
+    def _one_of_four_forms(cls, value: Any) -> list[str | tuple[int, ...]]:
+        """Return the prompts of a text, a list of texts, tokens, or a list of lists of tokens."""
+        several = value if isinstance(value, list) and value and not isinstance(value[0], int) else [value]
+        prompts = [tuple(one) if _are_tokens(one) else one for one in several]
+        if not all(isinstance(one, str | tuple) for one in prompts):
+            raise ValueError("give a text, a list of texts, a list of tokens, or a list of lists of tokens")
+        if len(prompts) > MOST_PROMPTS:
+            raise ValueError(f"{len(prompts)} prompts; give at most {MOST_PROMPTS}")
+        return prompts
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)

@@ -2,10 +2,13 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
+from typing import Any, Protocol
 
-from nemo_reasoning.inference.request import Alternative, Completion, TokenLogprob
+from nemo_reasoning.inference.request import Alternative, Completion, Delta, TokenLogprob
+from nemo_reasoning.serving.tools import find_tool_calls
 
 
 def stamp(prefix: str, *, kind: str, model: str) -> dict[str, Any]:
@@ -22,18 +25,6 @@ def usage(prompt_tokens: int, completions: Iterable[Completion]) -> dict[str, An
         "completion_tokens": written,
         "total_tokens": prompt_tokens + written,
         "completion_tokens_details": {"reasoning_tokens": sum(completion.reasoning_tokens for completion in done)},
-    }
-
-
-def chat_choice(index: int, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
-    """Return a choice of a chat completion."""
-    reasoning = completion.reasoning or None
-    message = {"role": "assistant", "content": completion.answer} | reasoning_fields(reasoning)
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": chat_logprobs(completion.logprobs) if logprobs else None,
-        "finish_reason": completion.finish_reason,
     }
 
 
@@ -65,27 +56,122 @@ def _token(entry: TokenLogprob | Alternative) -> dict[str, Any]:
     return {"token": entry.text, "logprob": entry.logprob, "bytes": list(entry.text.encode())}
 
 
-def text_choice(
-    index: int, text: str, *, entries: Sequence[TokenLogprob], logprobs: bool, finish_reason: str | None
-) -> dict[str, Any]:
-    """Return a choice of a text completion, whole or streamed."""
-    told = text_logprobs(entries) if logprobs else None
-    return {"index": index, "text": text, "logprobs": told, "finish_reason": finish_reason}
-
-
-def text_logprobs(entries: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Return log-probabilities in the older form."""
+def text_logprobs(entries: Sequence[TokenLogprob], *, start: int) -> dict[str, Any]:
+    """Return log-probabilities in the older form; `start` is the place of the first token in the text."""
     shown = [entry for entry in entries if entry.part == "answer"]
-    offsets, position = [], 0
-    for entry in shown:
-        offsets.append(position)
-        position += len(entry.text)
+    places = list(accumulate((len(entry.text) for entry in shown), initial=start))
     return {
         "tokens": [entry.text for entry in shown],
         "token_logprobs": [entry.logprob for entry in shown],
         "top_logprobs": [{other.text: other.logprob for other in entry.top} for entry in shown],
-        "text_offset": offsets,
+        "text_offset": places[:-1],
     }
+
+
+def _text_choice(
+    index: int, text: str, *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+class Format(Protocol):
+    """How the choices of an endpoint look."""
+
+    prefix: str
+    kinds: tuple[str, str]
+
+    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return a finished choice."""
+        ...
+
+    def begin(self, index: int) -> dict[str, Any] | None:
+        """Return the first part of a streamed choice, if it has one."""
+        ...
+
+    def part(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Return what a delta adds to a streamed choice."""
+        ...
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return the last part of a streamed choice."""
+        ...
+
+
+class ChatFormat:
+    """Answers as chat completions; where tools are offered, a stream tells the answer at its end."""
+
+    kinds = ("chat.completion", "chat.completion.chunk")
+    prefix = "chatcmpl"
+
+    def __init__(self, *, logprobs: bool, tools: Collection[str] = ()) -> None:
+        """Take whether log-probabilities are told, and the names of the tools that may be called."""
+        self._logprobs, self._tools = logprobs, tools
+
+    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return a finished choice."""
+        content, calls = self._answer(completion)
+        message = {"role": "assistant", "content": content} | reasoning_fields(completion.reasoning or None)
+        return {
+            "index": index,
+            "message": message | ({"tool_calls": calls} if calls else {}),
+            "logprobs": chat_logprobs(completion.logprobs) if self._logprobs else None,
+            "finish_reason": "tool_calls" if calls else completion.finish_reason,
+        }
+
+    def begin(self, index: int) -> dict[str, Any]:
+        """Return the first part of a streamed choice."""
+        return chunk_choice(index, {"role": "assistant", "content": ""})
+
+    def part(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Return what a delta adds to a streamed choice."""
+        words = reasoning_fields(delta.reasoning) if delta.reasoning else {}
+        if delta.answer and not self._tools:
+            words["content"] = delta.answer
+        told = chat_logprobs(delta.logprobs) if self._logprobs else None
+        return chunk_choice(index, words, logprobs=told)
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return the last part of a streamed choice."""
+        if not self._tools:
+            return chunk_choice(index, {}, finish_reason=completion.finish_reason)
+        content, calls = self._answer(completion)
+        words: dict[str, Any] = {"content": content} if content else {}
+        if calls:
+            words["tool_calls"] = [{"index": number, **call} for number, call in enumerate(calls)]
+        return chunk_choice(index, words, finish_reason="tool_calls" if calls else completion.finish_reason)
+
+    def _answer(self, completion: Completion) -> tuple[str, list[dict[str, Any]]]:
+        return find_tool_calls(completion.answer, self._tools) if self._tools else (completion.answer, [])
+
+
+class TextFormat:
+    """Answers as text completions."""
+
+    kinds = ("text_completion", "text_completion")
+    prefix = "cmpl"
+
+    def __init__(self, *, logprobs: bool) -> None:
+        """Take whether log-probabilities are told."""
+        self._logprobs = logprobs
+        self._said: Counter[int] = Counter()  # characters of each streamed choice
+
+    def whole(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return a finished choice."""
+        told = text_logprobs(completion.logprobs, start=0) if self._logprobs else None
+        return _text_choice(index, completion.text, logprobs=told, finish_reason=completion.finish_reason)
+
+    def begin(self, index: int) -> None:
+        """Return nothing: a streamed choice begins with its text."""
+
+    def part(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Return what a delta adds to a streamed choice."""
+        told = text_logprobs(delta.logprobs, start=self._said[index]) if self._logprobs else None
+        self._said[index] += sum(len(entry.text) for entry in delta.logprobs)
+        return _text_choice(index, delta.answer, logprobs=told)
+
+    def end(self, index: int, completion: Completion) -> dict[str, Any]:
+        """Return the last part of a streamed choice."""
+        return _text_choice(index, "", finish_reason=completion.finish_reason)
 
 
 def error_body(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:

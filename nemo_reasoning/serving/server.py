@@ -94,11 +94,10 @@ def limits_of(settings: ServeSettings) -> Limits:
 
 def defaults_of(thinking: ThinkingSettings, *, mode: str) -> Defaults:
     """Return what holds when a request does not say."""
-    efforts = thinking.efforts
     return Defaults(
         mode="on" if mode == "on" else "off",
         sampling={"on": thinking.sampling_on, "off": thinking.sampling_off},
-        efforts={"low": efforts.low, "medium": efforts.medium, "high": efforts.high},
+        efforts=dict(vars(thinking.efforts)),
     )
 
 

@@ -1,12 +1,13 @@
 """Every way to switch and bound the thinking, as one mode and one budget."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from nemo_reasoning.errors import RequestError
 from nemo_reasoning.reasoning.messages import Message, Mode, Role
 from nemo_reasoning.reasoning.switch import take_switches, template_switches
-from nemo_reasoning.serving.protocol import ChatRequest
+from nemo_reasoning.reasoning.tags import THINK_OPEN, with_thinking
+from nemo_reasoning.serving.protocol import ChatMessage, ChatRequest
 
 Value = TypeVar("Value")
 _MODES: dict[bool, Mode] = {True: "on", False: "off"}
@@ -110,6 +111,30 @@ def plain_messages(request: ChatRequest) -> tuple[Message, ...]:
     return take_switches(_turns(request))[0]
 
 
+def prefill(request: ChatRequest) -> str:
+    """Return what the assistant has said already, if the last message is to be continued."""
+    last = request.messages[-1]
+    if not request.continues:
+        return ""
+    trace = last.reasoning or last.reasoning_content
+    if not trace:
+        return last.text
+    return with_thinking(trace, "") + last.text if last.text else f"{THINK_OPEN}\n{trace}"
+
+
 def _turns(request: ChatRequest) -> list[Message]:
-    roles: dict[str, Role] = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
-    return [Message(roles[message.role], message.text) for message in request.messages]
+    """Return the dialogue, its leading system turns joined, without the turn that is to be continued."""
+    given = request.messages[: -1 if request.continues else None]
+    instructions = "\n\n".join(message.text for message in given if message.is_system)
+    system = [Message("system", instructions)] if instructions else []
+    return [*system, *(_turn(message) for message in given if not message.is_system)]
+
+
+def _turn(message: ChatMessage) -> Message:
+    return Message(
+        cast(Role, message.role),
+        message.text,
+        tool_calls=tuple(call.for_template() for call in message.tool_calls),
+        tool_call_id=message.tool_call_id,
+        name=message.name if message.role == "tool" else None,
+    )

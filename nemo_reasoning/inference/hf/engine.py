@@ -118,6 +118,10 @@ class HFEngine(Engine):
         """
         return tokenizer_of(self.tokenizers, adapter)
 
+    def context(self, adapter: str | None) -> int:
+        """As `Engine.context`."""
+        return tokenizer_of(self.tokenizers, adapter).context
+
     def max_new_tokens_for(self, request: GenerationRequest) -> int:
         """As `Engine.max_new_tokens_for`: what the context leaves behind the prompt."""
         return self.tokenizer(request.adapter).max_new_tokens_for(request)

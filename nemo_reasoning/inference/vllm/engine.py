@@ -91,6 +91,8 @@ class VllmEngine(Engine):
         """
         if self._closed:
             raise EngineClosedError("the engine is closed; start another one")
+        if request.schema is not None:
+            raise EngineError("response_format is not available with engine=vllm; ask for free text, or use engine=hf")
         tokenizer = tokenizer_of(self.tokenizers, request.adapter)
         generation = Generation()
         sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)
@@ -107,6 +109,10 @@ class VllmEngine(Engine):
     def closed(self) -> bool:
         """Whether it takes no more requests, or its server has ended."""
         return self._closed or not self._server.alive
+
+    def context(self, adapter: str | None) -> int:
+        """As `Engine.context`."""
+        return tokenizer_of(self.tokenizers, adapter).context
 
     def max_new_tokens_for(self, request: GenerationRequest) -> int:
         """As `Engine.max_new_tokens_for`: what the context leaves behind the prompt."""

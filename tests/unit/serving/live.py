@@ -19,7 +19,7 @@ MODEL, QUESTION, TRACE, ANSWER = "tiny", "What is 2 times 21?", "2 * 20 = 40", "
 DEFAULTS = Defaults(
     mode="on",
     sampling={"on": Sampling(), "off": Sampling()},
-    efforts={"low": 4, "medium": 16, "high": 64},
+    efforts={"minimal": 2, "low": 4, "medium": 16, "high": 64, "xhigh": 128},
 )
 LIMITS = Limits(capacity=40, max_new_tokens=120, max_choices=8, timeout=60.0, heartbeat=5.0, retry_after=7)
 
@@ -66,10 +66,18 @@ def serving(
     batch_size: int = 16,
     grace_seconds: float = 20.0,
     adapters: dict[str, Path] | None = None,
+    chat_template: str | None = None,
     **limits: Any,
 ) -> Iterator[Live]:
     """Serve a model until the block ends."""
-    engine = HFEngine(model, dtype="float32", device="cpu", batch_size=batch_size, adapters=adapters)
+    engine = HFEngine(
+        model,
+        dtype="float32",
+        device="cpu",
+        batch_size=batch_size,
+        adapters=adapters,
+        chat_template=chat_template,
+    )
     admission = Admission(
         engine, models={MODEL: None} | {name: name for name in adapters or {}}, limits=replace(LIMITS, **limits)
     )

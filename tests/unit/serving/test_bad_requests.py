@@ -1,6 +1,7 @@
 """What clients may not ask gets the right status, and a message that says what to change."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ from live import MODEL, QUESTION, Live
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": QUESTION}
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
 def post(live: Live, body: Any, *, path: str = CHAT, **options: Any) -> httpx.Response:
@@ -27,38 +29,49 @@ def refused(response: httpx.Response, status: int, message: str, param: str | No
 @pytest.mark.parametrize(
     ("fields", "message", "param"),
     [
-        ({"messages": []}, "at least 1 item", "messages"),
-        ({"messages": "hi"}, "valid list", "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "'system', 'developer', 'user' or 'assistant'", None),
-        ({"messages": [{"role": "user"}]}, "is missing", "messages.0.content"),
-        ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "end with a user's", None),
-        ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, "it comes first", None),
+        ({"messages": []}, "give 1 or more", "messages"),
+        ({"messages": "hi"}, "give a list", "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "'user', 'assistant' or 'tool'", None),
+        ({"messages": [{"role": "user"}]}, "has no content; send a text", "messages.0"),
+        ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "set continue_final_message=true", None),
+        ({"messages": [USER], "continue_final_message": True}, "end with the assistant's", None),
+        ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, "system turns come first", None),
+        ({"messages": [{"role": "system", "content": "x"}]}, "end with a user's", None),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "'text'", None),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, "unicode string", None),
-        ({"messages": [{"role": "user", "content": 5}]}, "valid string (got 5)", "messages.0.content"),
-        ({"model": 5}, "valid string (got 5)", "model"),
-        ({"stop": 5}, "stop: Input should be a valid string (got 5)", "stop"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "whole Unicode characters", None),
+        ({"messages": [{"role": "user", "content": 5}]}, "give a text, or a list (got 5)", "messages.0.content"),
+        ({"model": 5}, "give a text (got 5)", "model"),
+        ({"stop": 5}, "stop: give a text, or a list (got 5)", "stop"),
+        ({"stop": ["a"] * 17}, "17 strings; give at most 16", "stop"),
         ({"a b": 5}, "a b: unknown field", "a b"),
-        ({"temperature": "hot"}, 'valid number (got "hot")', "temperature"),
-        ({"temperature": -1}, "greater than or equal to 0 (got -1)", "temperature"),
-        ({"top_p": 0}, "greater than 0", "top_p"),
-        ({"n": 0}, "greater than or equal to 1", "n"),
+        ({"temprature": 1}, "did you mean temperature?", "temprature"),
+        ({"temperature": "hot"}, 'give a number (got "hot")', "temperature"),
+        ({"temperature": -1}, "give 0 or more (got -1)", "temperature"),
+        ({"top_p": 0}, "give more than 0 (got 0)", "top_p"),
+        ({"top_k": -2}, "give -1 or more (got -2)", "top_k"),
+        ({"min_p": 2}, "give 1 or less (got 2)", "min_p"),
+        ({"n": 0}, "give 1 or more (got 0)", "n"),
         ({"n": 9}, "ask for up to 8", "n"),
-        ({"n": True}, "valid integer", "n"),
-        ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
-        ({"max_tokens": 1.5}, "valid integer (got 1.5)", "max_tokens"),
+        ({"n": True}, "give a whole number", "n"),
+        ({"max_tokens": 0}, "give 1 or more (got 0)", "max_tokens"),
+        ({"max_tokens": 1.5}, "give a whole number (got 1.5)", "max_tokens"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "give one of them", None),
-        ({"max_tokens": 100_000}, "context length is 512", None),
+        ({"max_tokens": 100_000}, "context length is 512", "max_tokens"),
+        ({"messages": [{"role": "user", "content": "x" * 600}]}, "shorten the prompt", "messages"),
         ({"stop": [""]}, "empty string", "stop"),
         ({"top_logprobs": 2}, "set logprobs=true", None),
-        ({"logprobs": True, "top_logprobs": 21}, "less than or equal to 20", "top_logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools: is not supported here; remove it", "tools"),
-        ({"response_format": {"type": "json_object"}}, "'text'", None),
-        ({"frequency_penalty": 0.5}, "should be 0", "frequency_penalty"),
+        ({"logprobs": True, "top_logprobs": 21}, "give 20 or less", "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, "is missing; send it", "tools.0.function"),
+        ({"tools": [TOOL]}, "the chat template of this model knows no tools", None),
+        ({"tools": [TOOL], "tool_choice": "required"}, "'none' or 'auto'", "tool_choice"),
+        ({"response_format": {"type": "yaml"}}, "'json_object' or 'json_schema'", "response_format.type"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}}, "schema", None),
+        ({"frequency_penalty": 2.5}, "give 2 or less (got 2.5)", "frequency_penalty"),
+        ({"logit_bias": {"5": 1.0}}, "is not supported here", "logit_bias"),
         ({"surprise": 1}, "unknown field; remove it (got 1)", "surprise"),
-        ({"thinking_token_budget": -1}, "greater than or equal to 0 (got -1)", "thinking_token_budget"),
-        ({"reasoning_effort": "enormous"}, "'none', 'low', 'medium' or 'high'", "reasoning_effort"),
-        ({"seed": 2**70}, "less than", "seed"),
+        ({"thinking_token_budget": -1}, "give 0 or more (got -1)", "thinking_token_budget"),
+        ({"reasoning_effort": "enormous"}, "'minimal', 'low', 'medium', 'high' or 'xhigh'", "reasoning_effort"),
+        ({"seed": 2**70}, "give less than", "seed"),
     ],
 )
 def test_a_bad_chat_is_refused(live: Live, fields: dict[str, Any], message: str, param: str | None) -> None:
@@ -110,7 +123,10 @@ def test_conflicting_wishes_are_refused(live: Live, fields: dict[str, Any], mess
     ("body", "message"),
     [
         ({"prompt": [10**6]}, "token 1000000 in the prompt; the model knows 0 to 258"),
-        ({"prompt": []}, "prompt"),
+        ({"prompt": []}, "prompt: give a text, a list of texts, a list of tokens, or a list of lists of tokens"),
+        ({"prompt": [["a"]]}, "prompt: give a text"),
+        ({"prompt": ["a", 5]}, "prompt: give a text"),
+        ({"prompt": ["a"] * 129}, "129 prompts; give at most 128"),
         ({"prompt": ""}, "no token"),
         ({"prompt": "x", "echo": True}, "echo"),
         ({"prompt": "x", "suffix": "y"}, "unknown field"),
@@ -163,3 +179,27 @@ def test_null_counts_as_absent(live: Live) -> None:
     assistant = {"role": "assistant", "content": "x", "reasoning": None, "reasoning_content": "y", "name": None}
     body = {"model": MODEL, "messages": [USER, assistant, USER], "stop": None, "max_tokens": None, "thinking": None}
     assert post(live, body | {"frequency_penalty": 0.0, "user": "me"}).status_code == 200
+
+
+def test_no_refusal_speaks_a_validators_language(live: Live) -> None:
+    wrong: dict[str, list[Any]] = {
+        "messages": [5, [5], [{}], [{"role": "user", "content": [5]}], [{"role": "user", "content": {}}]],
+        "temperature": [[], "x", 9, float("nan")],
+        "stop": [{}, [5]],
+        "n": ["x", 0.5, 999],
+        "tools": ["x", [5]],
+        "response_format": ["json", {}],
+        "chat_template_kwargs": [5, {"enable_thinking": "yes"}],
+        "stream": ["yes", 2],
+        "seed": ["x", 1.5],
+        "reasoning_effort": [5],
+        "nvext": [[], {"x": 1}],
+    }
+    for field, values in wrong.items():
+        for value in values:
+            content = json.dumps({"model": MODEL, "messages": [USER], field: value})
+            reply = httpx.post(live.url + CHAT, content=content, headers={"Content-Type": "application/json"})
+            assert reply.status_code == 400, (field, value, reply.text)
+            message = reply.json()["error"]["message"]
+            assert not re.search(r"Input should|valid (string|integer|list|dict)|Value error|pydantic", message)
+            assert "give " in message or "send" in message or "remove" in message or "JSON" in message, message
