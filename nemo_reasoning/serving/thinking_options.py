@@ -7,7 +7,8 @@ from nemo_reasoning.errors import RequestError
 from nemo_reasoning.reasoning.messages import Message, Mode, Role
 from nemo_reasoning.reasoning.switch import take_switches, template_switches
 from nemo_reasoning.reasoning.tags import THINK_OPEN, with_thinking
-from nemo_reasoning.serving.protocol import ChatMessage, ChatRequest
+from nemo_reasoning.serving.messages import ChatMessage
+from nemo_reasoning.serving.protocol import ChatRequest
 
 Value = TypeVar("Value")
 _MODES: dict[bool, Mode] = {True: "on", False: "off"}

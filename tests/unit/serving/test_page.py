@@ -3,38 +3,15 @@
 `UPDATE_SCREENSHOTS=1 pytest tests/unit/serving/test_page.py` writes the pictures anew; look at them.
 """
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from live import ANSWER, QUESTION, TRACE, Live
-from PIL import Image, ImageChops, ImageFilter, ImageStat
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from chromium import CHROMIUM, ask, browser, feed, page, same_picture, stubbed
+from live import ANSWER, TRACE
+from playwright.sync_api import Page, expect
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PICTURES = Path(__file__).parents[2] / "data" / "page"
+__all__ = ["browser", "page", "stubbed"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-
-# Stands in for the service and the clock where a picture is to show one moment of an answer.
-STUB = """
-window.clock = 1000; performance.now = () => window.clock;
-const encoder = new TextEncoder();
-const line = event => encoder.encode("data: " + JSON.stringify(event) + "\\n\\n");
-window.feed = (...events) => events.forEach(event => window.pipe.enqueue(line(event)));
-window.finish = () => { window.pipe.enqueue(encoder.encode("data: [DONE]\\n\\n")); window.pipe.close(); };
-window.fetch = async (path, options) => {
-  if (path.endsWith("/models")) return Response.json({ data: [{ id: "llama3_8b-reasoning" }] });
-  window.asked = JSON.parse(options.body);
-  if (window.refusal) return Response.json({ error: { message: window.refusal } }, { status: 429 });
-  const stop = () => window.pipe.error(new DOMException("stopped", "AbortError"));
-  options.signal.addEventListener("abort", stop);
-  return new Response(new ReadableStream({ start: pipe => { window.pipe = pipe; } }));
-};
-"""
 RICH = r"""The **area** is $\pi r^2$, so with *r* = 3:
 
 $$A = \pi \cdot 3^2 = 9\pi \approx 28.27$$
@@ -58,66 +35,6 @@ $$\begin{aligned} x + y &= 5 \\ 2x - y &= 1 \end{aligned}$$
 \[ \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \cdot v,
 \quad f(x) = \begin{cases} x^2 & x < 0 \\ 1 & \text{else} \end{cases} \]
 So $\displaystyle a \lt b$ and \(\begin{bmatrix} 1 \\ 2 \end{bmatrix}\), and cut off \(\begin{aligned} x &= 2\)"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, live: Live) -> Iterator[Page]:
-    """Return the page of the running service; errors on it and requests to elsewhere fail the test."""
-    page = browser.new_page(viewport={"width": 900, "height": 640})
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith(live.url) else None)
-    page.goto(live.url)
-    expect(page.locator("#model option")).to_have_count(1)
-    yield page
-    page.close()
-    assert wrong == []
-
-
-@pytest.fixture
-def stubbed(browser: Browser, live: Live) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 900, "height": 640})
-    page.add_init_script(STUB)
-    page.goto(live.url)
-    expect(page.locator("#model option")).to_have_count(1)
-    yield page
-    page.close()
-
-
-def ask(page: Page, text: str = QUESTION) -> None:
-    page.get_by_label("Message").fill(text)
-    page.keyboard.press("Enter")
-
-
-def feed(page: Page, *deltas: dict[str, str], usage: tuple[int, int] | None = None, seconds: float = 0) -> None:
-    events: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in deltas]
-    if usage:
-        counts = {"completion_tokens": usage[0], "completion_tokens_details": {"reasoning_tokens": usage[1]}}
-        events.append({"choices": [], "usage": counts})
-    page.evaluate(f"() => {{ window.clock += {seconds * 1000}; feed(...{json.dumps(events)}); }}")
-    if usage:
-        page.evaluate("() => window.finish()")
-        expect(page.get_by_role("button", name="Send")).to_be_visible()
-
-
-def same_picture(page: Page, name: str, folder: Path) -> None:
-    """Compare with the picture kept, but for the edges of letters, which differ from font to font."""
-    kept, found = PICTURES / f"{name}.png", folder / f"{name}.png"
-    page.screenshot(path=found, animations="disabled")
-    if os.environ.get("UPDATE_SCREENSHOTS"):
-        shutil.copy(found, kept)
-    first, second = (Image.open(path).convert("RGB").filter(ImageFilter.BoxBlur(6)) for path in (kept, found))
-    assert first.size == second.size
-    difference = ImageChops.difference(first, second)
-    assert max(ImageStat.Stat(difference).mean) < 1.5, f"{found} differs from {kept}"
 
 
 def test_a_chat_streams_collapses_its_thinking_and_counts(page: Page) -> None:
@@ -264,80 +181,3 @@ def test_a_phone_in_the_dark(stubbed: Page, tmp_path: Path) -> None:
     feed(stubbed, {"reasoning": "short"}, {"content": RICH}, usage=(120, 3), seconds=2)
     assert stubbed.locator("html").evaluate("page => page.scrollWidth") == 360
     same_picture(stubbed, "phone", tmp_path)
-
-
-def test_a_switch_in_a_message_is_left_to_the_service(page: Page) -> None:
-    ask(page, f"{QUESTION} /no_think")
-    expect(page.locator(".answer").last).to_have_text("It is 43.")
-    expect(page.locator("details")).to_be_hidden()
-    page.get_by_role("switch", name="Thinking").uncheck()
-    page.get_by_role("button", name="New chat").click()
-    ask(page, f"/think {QUESTION}")
-    expect(page.locator(".answer").last).to_have_text(ANSWER)
-
-
-def test_a_stream_that_ends_early_is_shown_as_cut(stubbed: Page) -> None:
-    ask(stubbed, "one")
-    feed(stubbed, {"content": "half an ans"})
-    stubbed.evaluate("() => window.pipe.close()")
-    expect(stubbed.locator(".stats.wrong")).to_contain_text("cut")
-    expect(stubbed.locator(".answer")).to_have_text("half an ans")
-    stubbed.get_by_role("button", name="Retry").click()
-    feed(stubbed, {"content": "whole"}, usage=(1, 0))
-    expect(stubbed.locator(".answer")).to_have_text("whole")
-    assert [turn["content"] for turn in stubbed.evaluate("() => window.asked.messages")] == ["one"]
-    assert [turn["content"] for turn in stubbed.evaluate("() => turns")] == ["one", "whole"]
-
-
-def test_chats_are_kept_by_the_browser_until_they_are_forgotten(stubbed: Page) -> None:
-    for question, answer in (("one", "**two**"), ("three", "four")):
-        ask(stubbed, question)
-        feed(stubbed, {"reasoning": "hm"}, {"content": answer}, usage=(2, 1))
-        stubbed.get_by_role("button", name="New chat").click()
-    stubbed.reload()
-    chats = stubbed.get_by_label("Earlier chats")
-    expect(chats.locator("option")).to_have_text(["Earlier chats", "three", "one"])
-    chats.select_option("one")
-    expect(stubbed.locator(".answer strong")).to_have_text("two")
-    expect(stubbed.locator(".thought")).to_have_text("hm")
-    ask(stubbed, "five")
-    feed(stubbed, {"content": "six"}, usage=(1, 0))
-    sent = stubbed.evaluate("() => window.asked.messages")
-    assert sent == [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "**two**"},
-        {"role": "user", "content": "five"},
-    ]
-    stubbed.get_by_role("button", name="Forget").click()
-    expect(chats.locator("option")).to_have_text(["Earlier chats", "three"])
-    assert "one" not in stubbed.evaluate("() => localStorage.getItem('nemo-reasoning-chats')")
-
-
-def test_an_answer_is_copied_as_it_was_written(stubbed: Page) -> None:
-    stubbed.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    ask(stubbed, "one")
-    feed(stubbed, {"content": "**two** and `x`"}, usage=(2, 1))
-    stubbed.get_by_role("button", name="Copy").click()
-    expect(stubbed.get_by_role("button", name="Copied")).to_be_visible()
-    assert stubbed.evaluate("() => navigator.clipboard.readText()") == "**two** and `x`"
-
-
-def test_markdown_of_every_kind_is_built_without_html(stubbed: Page, tmp_path: Path) -> None:
-    ask(stubbed, "Show me")
-    text = (
-        "| a | b |\n|---|--:|\n| 1 | $x^2$ |\n\n> quoted *words*\n\n- [x] done\n- one\n  - nested `code`\n\n"
-        "[good](https://example.org/?a=1&b=2) [bad](javascript:alert(1)) ![img](https://example.org/x.png)\n\n"
-        "<script>document.title='broken'</script> <b onclick=x>bold</b> a &lt; b ~~gone~~\n\n***\nlast"
-    )
-    feed(stubbed, {"content": text}, usage=(9, 0), seconds=1)
-    answer = stubbed.locator(".answer")
-    expect(answer.locator("td")).to_have_count(2)
-    expect(answer.locator("td math")).to_have_count(1)
-    expect(answer.locator("blockquote em")).to_have_text("words")
-    expect(answer.locator("li li code")).to_have_text("code")
-    expect(answer.locator("a")).to_have_count(1)
-    expect(answer.locator("a")).to_have_attribute("href", "https://example.org/?a=1&b=2")
-    expect(answer.locator("script, b, img, [onclick]")).to_have_count(0)
-    expect(answer).to_contain_text("<b onclick=x>bold</b> a < b")
-    expect(stubbed).to_have_title("Reasoning chat")
-    same_picture(stubbed, "markdown", tmp_path)
