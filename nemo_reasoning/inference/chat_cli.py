@@ -1,8 +1,12 @@
 """A chat in the terminal: thinking dimmed, tokens counted, modes switched by commands."""
 
+import importlib.util
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -11,11 +15,47 @@ from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message
 
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+
+Read = Callable[[str], str]
 HELP = """/think          think before answering
 /no_think       answer at once
 /budget N       think at most N tokens; /budget off for no limit
 /new            forget what was said
-/exit           leave (or Ctrl-D); Ctrl-C stops an answer"""
+/exit           leave (or Ctrl-D); Ctrl-C stops an answer
+Alt-Enter breaks the line, the arrows edit it and bring back earlier ones, pasted paragraphs are one message."""
+
+
+def line_reader(history: Path, *, console: Console) -> Read:
+    """Return what reads a line at the keyboard: edited, with a history of earlier ones; input from a file is plain.
+
+    Args:
+        history: File that keeps what was typed, on this machine.
+        console: Told if lines cannot be edited.
+    """
+    if not sys.stdin.isatty():
+        return input
+    if importlib.util.find_spec("prompt_toolkit") is None:
+        console.print("prompt_toolkit is not installed: lines cannot be edited, pasted ones are sent one by one")
+        return input
+    history.parent.mkdir(parents=True, exist_ok=True)
+    return prompt_session(history).prompt
+
+
+def prompt_session(history: Path, **options: Any) -> "PromptSession[str]":
+    """Return a prompt with line editing and a history; `options` are those of prompt_toolkit."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import FileHistory
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _break_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return PromptSession(history=FileHistory(str(history)), key_bindings=keys, **options)
 
 
 def show_stream(engine: Engine, request: GenerationRequest, *, console: Console) -> Completion | None:
@@ -60,9 +100,7 @@ def _footer(completion: Completion, seconds: float) -> str:
 class Chat:
     """A dialogue with somebody at the keyboard."""
 
-    def __init__(
-        self, engine: Engine, request: GenerationRequest, *, console: Console, read: Callable[[str], str] = input
-    ) -> None:
+    def __init__(self, engine: Engine, request: GenerationRequest, *, console: Console, read: Read = input) -> None:
         """Take the engine, how to ask it, where to print, and how to read a line after a prompt."""
         self._engine, self._request, self._console, self._read = engine, request, console, read
         self._turns: list[Message] = []

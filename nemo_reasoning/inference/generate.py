@@ -13,7 +13,7 @@ from nemo_reasoning.answers import extract_final_answer
 from nemo_reasoning.artifacts import file_sha256, write_json
 from nemo_reasoning.config.inference import EffortSettings, GenerateSettings, Scaling
 from nemo_reasoning.errors import DataError, EngineError
-from nemo_reasoning.inference.chat_cli import Chat, show_stream
+from nemo_reasoning.inference.chat_cli import Chat, line_reader, show_stream
 from nemo_reasoning.inference.checkpoints import ModelFiles, resolve_checkpoint
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.load import load_engine
@@ -41,7 +41,8 @@ def generate(settings: GenerateSettings) -> None:
         if settings.input:
             answer_file(engine, request, rows, settings=settings, console=console, model=_identity(files))
         elif settings.prompt is None:
-            Chat(engine, request, console=console).run()
+            history = Path(settings.cache_dir).expanduser() / "chat_history"
+            Chat(engine, request, console=console, read=line_reader(history, console=console)).run()
         elif settings.scaling is Scaling.none:
             show_stream(engine, replace(request, messages=(Message("user", settings.prompt),)), console=console)
         else:

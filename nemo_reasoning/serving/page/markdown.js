@@ -5,7 +5,7 @@ const mathToken = (name, level, begin, pattern) => ({ name, level, start: text =
 const nothing = () => undefined; // HTML is text
 const reader = new marked.Marked({ gfm: true, breaks: true, tokenizer: { html: nothing, tag: nothing }, extensions: [mathToken("mathBlock", "block", /\$\$|\\\[/, MATH_BLOCK), mathToken("mathBlock", "inline", /\$\$|\\\[/, MATH_BLOCK), mathToken("mathInline", "inline", /\\\(|\$/, MATH_INLINE)] });
 const LINK = /^(?:https?:|mailto:)/i;
-const plain = text => document.createTextNode(new DOMParser().parseFromString(text.replace(/</g, "&lt;"), "text/html").documentElement.textContent);
+const plain = text => new DOMParser().parseFromString("<p>" + text.replace(/</g, "&lt;"), "text/html").body.textContent; // &amp; and the like
 const NODES = {
   heading: t => nodes(t.tokens, make("h4")), paragraph: t => nodes(t.tokens, make("p")), blockquote: t => nodes(t.tokens, make("blockquote")),
   code: t => make("pre", {}, make("code", { textContent: t.text })), hr: () => make("hr"), br: () => make("br"), space: () => "",

@@ -83,6 +83,7 @@ def test_markdown_of_every_kind_is_built_without_html(stubbed: Page, tmp_path: P
     expect(answer.locator("a")).to_have_count(1)
     expect(answer.locator("a")).to_have_attribute("href", "https://example.org/?a=1&b=2")
     expect(answer.locator("script, b, img, [onclick]")).to_have_count(0)
-    expect(answer).to_contain_text("<b onclick=x>bold</b> a < b")
+    expect(answer).to_contain_text("good bad ![img](https://example.org/x.png)")
+    expect(answer).to_contain_text("<b onclick=x>bold</b> a < b gone")
     expect(stubbed).to_have_title("Reasoning chat")
     same_picture(stubbed, "markdown", tmp_path)
