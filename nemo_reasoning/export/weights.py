@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
+from nemo_reasoning.models.families import DEFAULT
 from nemo_reasoning.models.sizes import linear_shapes
 
 _MODEL = "module."
@@ -19,20 +20,14 @@ _WEIGHT = re.compile(
     r"(?:(linear_in|linear_out)\.weight|(weight_magnitude))"
 )
 
-# In the order in which their rows follow each other in the Megatron linear.
-HF_MODULES = {
-    "linear_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "linear_proj": ("self_attn.o_proj",),
-    "linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
-    "linear_fc2": ("mlp.down_proj",),
-}
+HF_MODULES = DEFAULT.hf_modules
 _ROOMS = {
     "linear_qkv": "self_attention",
     "linear_proj": "self_attention",
     "linear_fc1": "mlp",
     "linear_fc2": "mlp",
 }
-_NORMS = {"linear_qkv": "input_layernorm", "linear_fc1": "post_attention_layernorm"}  # of the layer's halves
+_NORMS = DEFAULT.hf_norms
 Change = Callable[[torch.Tensor], torch.Tensor]
 Changes = dict[str, Change]  # by Hugging Face's name of a weight: from the base's, float32, to the trained one, float32
 

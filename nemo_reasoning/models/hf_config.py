@@ -9,8 +9,6 @@ from nemo_reasoning.artifacts import cached_folder, fingerprint, write_json
 from nemo_reasoning.errors import ModelSourceError
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
-_LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-_NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 _PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
 _RENAMED_TOKENIZERS = ("TokenizersBackend", "TokenizersBackendFast")  # what transformers 5 calls the plain one
 
@@ -60,51 +58,6 @@ def _scaling(given: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     rest = {key: value for key, value in given.items() if key not in ("rope_type", "type", "rope_theta")}
     return {"rope_type": kinds[0], **rest}
-
-
-def llama_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return everything about a config.json that NeMo's Llama importer cannot hold, or would hold as something else."""
-    kind = config.get("model_type")
-    if kind != "llama":
-        return [f"is a {kind!r} model; this package trains Llama architectures"]
-    problems = [f"does not say {name} in its config.json; download it again" for name in _NEEDED if name not in config]
-    if config.get("attention_bias") or config.get("mlp_bias"):
-        problems.append("has bias terms, which NeMo's Llama importer would drop; choose a model without")
-    if config.get("hidden_act") not in (None, "silu"):
-        problems.append(f"has hidden_act={config['hidden_act']}; NeMo's Llama importer knows silu only")
-    if config.get("quantization_config"):
-        problems.append("has quantized weights; choose the original with 16 or 32 bits a weight")
-    if (config.get("pretraining_tp") or 1) != 1:
-        problems.append(
-            f"has pretraining_tp={config['pretraining_tp']}, which changes how its products are rounded; set it to 1"
-        )
-    try:
-        scaling = rope_of(config)[1]
-    except ValueError as error:
-        return [*problems, f"{error}; keep the one that its authors give"]
-    if scaling and (
-        scaling["rope_type"] != "llama3" or any(scaling.get(key) != value for key, value in _LLAMA3_ROPE.items())
-    ):
-        problems.append(
-            f"has rope_scaling={scaling}; NeMo's Llama importer knows Llama 3.1's only, with {_LLAMA3_ROPE}"
-        )
-    elif scaling and "factor" not in scaling:
-        problems.append(f"has rope_scaling={scaling} without its factor; download its config.json again")
-    return problems
-
-
-def require_llama(config: Mapping[str, Any], *, name: str) -> None:
-    """Refuse what NeMo's Llama importer cannot hold.
-
-    Args:
-        config: Parsed config.json.
-        name: What the user calls the model.
-
-    Raises:
-        ModelSourceError: Says everything that is in the way.
-    """
-    if problems := llama_problems(config):
-        raise ModelSourceError("\n".join(f"model.source={name} {problem}" for problem in problems))
 
 
 def readable_by_all(path: Path, *, name: str, cache_dir: Path) -> Path:

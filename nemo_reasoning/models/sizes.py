@@ -1,11 +1,10 @@
-"""Sizes that follow from a Llama's shape alone."""
+"""Sizes that follow from a model's shape alone."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, RopeScaling
-from nemo_reasoning.models.hf_config import read_hf_config, require_llama, rope_of
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
+from nemo_reasoning.models.families import family_of
+from nemo_reasoning.models.hf_config import read_hf_config
 
 NF4_BLOCK = 64  # weights that share a scale
 NF4_SCALE_BLOCK = 256  # scales, one byte each, that share a float32
@@ -15,40 +14,10 @@ def architecture_from_hf(path: Path) -> Architecture:
     """Return the shape a Hugging Face directory describes in its config.json.
 
     Raises:
-        ModelSourceError: There is no usable config.json, or it is not of a Llama that NeMo can hold.
+        ModelSourceError: There is no usable config.json, or it is of no family that NeMo can hold.
     """
     config = read_hf_config(path)
-    require_llama(config, name=str(path))
-    return architecture_of(config)
-
-
-def architecture_of(config: Mapping[str, Any]) -> Architecture:
-    """Return the shape that a config.json describes, which `llama_problems` finds nothing wrong with."""
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    rope_base, scaling = rope_of(config)
-    return Architecture(
-        num_layers=config["num_hidden_layers"],
-        hidden_size=hidden,
-        ffn_hidden_size=config["intermediate_size"],
-        num_attention_heads=heads,
-        num_query_groups=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
-        vocab_size=config["vocab_size"],
-        max_seq_length=config.get("max_position_embeddings") or 2048,
-        tie_embeddings=bool(config.get("tie_word_embeddings")),
-        rope_base=rope_base,
-        rope_scaling=_rope_scaling(scaling) if scaling else None,
-        norm_epsilon=config.get("rms_norm_eps", 1e-6),
-    )
-
-
-def _rope_scaling(scaling: Mapping[str, Any]) -> RopeScaling:
-    return RopeScaling(
-        factor=scaling["factor"],
-        low_freq_factor=scaling["low_freq_factor"],
-        high_freq_factor=scaling["high_freq_factor"],
-        original_max_seq_length=scaling["original_max_position_embeddings"],
-    )
+    return family_of(config, name=str(path)).architecture(config)
 
 
 def linear_shapes(shape: Architecture) -> dict[str, tuple[int, int]]:

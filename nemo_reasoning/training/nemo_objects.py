@@ -11,17 +11,17 @@ import torch
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
-from nemo.collections.llm import LlamaModel
-from nemo.collections.llm.gpt.model.llama import Llama31Config, LlamaConfig
+from nemo.collections.llm.gpt.model.base import GPTConfig, GPTModel
 from nemo.collections.llm.peft import DoRA, LoRA
 from nemo.lightning.ckpt_utils import ADAPTER_META_FILENAME
 from nemo.lightning.resume import AdapterPath
 
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.data import Order
-from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, RopeScaling
+from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
+from nemo_reasoning.models.families import DEFAULT
 from nemo_reasoning.training.callbacks.time_budget import UNKNOWN_LENGTH
 from nemo_reasoning.training.checkpoints import Checkpoint
 from nemo_reasoning.training.datamodule import ChatDataModule
@@ -52,7 +52,7 @@ def build_data(settings: SftSettings, folder: Path, *, pad_id: int) -> ChatDataM
     )
 
 
-def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | None) -> LlamaModel:
+def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | None) -> GPTModel:
     """Return the NeMo model, without weights yet.
 
     Args:
@@ -64,7 +64,7 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     if base is None:
         assert settings.model.architecture is not None
         chosen = None if tokenizer is None else AutoTokenizer(str(tokenizer))
-        model = LlamaModel(_random_config(settings.model.architecture), tokenizer=chosen)
+        model = DEFAULT.nemo_model(DEFAULT.nemo_config(settings.model.architecture), tokenizer=chosen)
     else:
         model = nl.io.load_context(base / "context", subpath="model")
     config = model.config
@@ -79,34 +79,7 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     return model
 
 
-def _random_config(shape: Architecture) -> LlamaConfig:
-    shared = {
-        "num_layers": shape.num_layers,
-        "hidden_size": shape.hidden_size,
-        "ffn_hidden_size": shape.ffn_hidden_size,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_query_groups": shape.num_query_groups,
-        "kv_channels": shape.head_dim,
-        "vocab_size": shape.vocab_size,
-        "layernorm_epsilon": shape.norm_epsilon,
-        "rotary_base": int(shape.rope_base),
-        "share_embeddings_and_output_weights": shape.tie_embeddings,
-    }
-    if shape.rope_scaling is None:
-        return LlamaConfig(**shared)
-    return Llama31Config(**shared, **_scaling_arguments(shape.rope_scaling))
-
-
-def _scaling_arguments(scaling: RopeScaling) -> dict[str, float]:
-    return {
-        "scale_factor": scaling.factor,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "old_context_len": scaling.original_max_seq_length,
-    }
-
-
-def _set_recompute(config: LlamaConfig, recompute: Recompute) -> None:
+def _set_recompute(config: GPTConfig, recompute: Recompute) -> None:
     if recompute is Recompute.full:
         config.recompute_granularity, config.recompute_method, config.recompute_num_layers = "full", "uniform", 1
     elif recompute is Recompute.selective:

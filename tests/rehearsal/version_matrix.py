@@ -11,7 +11,6 @@ Engine's Python layer (rehearsal), and compares the parameters and checkpoints o
 import argparse
 import datetime
 import itertools
-import json
 import re
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 from processes import HERE, OVERLAYS, REPOSITORY, TRANSFORMER_ENGINE, last_json, run  # noqa: E402
 from tiny import save_tiny_llama  # noqa: E402
+
+from nemo_reasoning.training.loggers import read_metrics  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "version-matrix.md"
 NEMO = ("2.6.0", "2.6.2", "2.7.0", "2.7.3")
@@ -71,7 +72,7 @@ def rehearsal(pair: Pair, folder: Path) -> str:
         overlays=(*pair.overlays, TRANSFORMER_ENGINE),
         REHEARSE_TE="1",
     )
-    losses = [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [step["loss"] for step in read_metrics(folder / "run" / "metrics.jsonl")]
     return f"trains, last loss {losses[-1]:.4f}"
 
 
