@@ -19,6 +19,7 @@ from nemo_reasoning.export import tokenizer_probe
 from nemo_reasoning.export.base_weights import DTYPES
 from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_trained
 from nemo_reasoning.export.weights import Adapter, FullWeights
+from nemo_reasoning.models.hf_config import in_dtype
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import Nf4Base
 from nemo_reasoning.reasoning.messages import Message
@@ -144,7 +145,7 @@ def load_merged(folder: Path) -> Any:
     """Load a Hugging Face directory in float32."""
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **in_dtype(torch.float32))
     return model.eval()
 
 

@@ -1,5 +1,6 @@
 """What a Hugging Face directory says about its model, in the notations of transformers 4 and 5 alike."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,3 +97,10 @@ def _tokenizer_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelSourceError(f"{path / TOKENIZER_CONFIG} is not valid JSON ({error}); download it again") from error
     return found
+
+
+def in_dtype(dtype: Any) -> dict[str, Any]:
+    """Return what sets the dtype of weights in `from_pretrained`: `torch_dtype` before transformers 4.56."""
+    from transformers import PretrainedConfig
+
+    return {"dtype" if "dtype" in inspect.signature(PretrainedConfig.__init__).parameters else "torch_dtype": dtype}

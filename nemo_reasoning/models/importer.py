@@ -10,7 +10,7 @@ from pathlib import Path
 from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.families import family_of
-from nemo_reasoning.models.hf_config import read_hf_config
+from nemo_reasoning.models.hf_config import in_dtype, read_hf_config
 from nemo_reasoning.models.hub import BaseModel
 
 FORMAT = 2  # of an imported model; 1 lacked the extra state that Transformer Engine's final norm asks for
@@ -73,7 +73,7 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     config.params_dtype = getattr(torch, dtype)
     config.bf16, config.fp16 = dtype == "bfloat16", False
     target = family.nemo_model(config, tokenizer=importer.tokenizer)
-    source = AutoModelForCausalLM.from_pretrained(hf_path, dtype=config.params_dtype)
+    source = AutoModelForCausalLM.from_pretrained(hf_path, **in_dtype(config.params_dtype))
     with without_leftovers():
         trainer = importer.nemo_setup(target)
         importer.convert_state(source, target)

@@ -4,8 +4,9 @@
     .venv/bin/python tests/rehearsal/version_matrix.py --nemo 2.7.3 --megatron 0.16.1 /path/to/Megatron-LM
 
 A release is downloaded without its dependencies into .overlays and put before the installed packages; a path is taken
-as it is. Each pair trains a tiny model without Transformer Engine (smoke), goes through the recipe with Transformer
-Engine's Python layer (rehearsal), and compares the parameters and checkpoints of both kinds of layers (contract).
+as it is. Each pair trains a tiny model without Transformer Engine (smoke), trains and exports through the recipes with
+Transformer Engine's Python layer (rehearsal), and compares the parameters and checkpoints of both kinds of layers
+(contract).
 """
 
 import argparse
@@ -62,18 +63,19 @@ def smoke(pair: Pair, folder: Path) -> str:
 
 
 def rehearsal(pair: Pair, folder: Path) -> str:
-    """Run recipes/sft_lora.py for three steps with Transformer Engine's Python layer."""
+    """Train three steps with Transformer Engine's Python layer, through the recipe, and export with verification."""
     model = save_tiny_llama(folder / "hf")
+    stack = {"overlays": (*pair.overlays, TRANSFORMER_ENGINE), "REHEARSE_TE": "1"}
     run(
         *(HERE / "sft_lora.py", "model=hf_local", f"model.source={model}", "model.template=chatml"),
         *("hardware=cpu", "trainer.max_steps=3", "data.rows=60", "trainer.seq_length=256", "logger=none"),
         *("trainer.micro_batch_size=4", "trainer.global_batch_size=4", "trainer.eval_interval=2"),
         *("callbacks.samples_interval=0", f"cache_dir={folder / 'cache'}", f"output_dir={folder / 'run'}"),
-        overlays=(*pair.overlays, TRANSFORMER_ENGINE),
-        REHEARSE_TE="1",
+        **stack,
     )
     losses = [step["loss"] for step in read_metrics(folder / "run" / "metrics.jsonl")]
-    return f"trains, last loss {losses[-1]:.4f}"
+    run(REPOSITORY / "recipes" / "export.py", f"checkpoint={folder / 'run'}", "formats=[hf_peft]", **stack)
+    return f"trains, last loss {losses[-1]:.4f}; export verified"
 
 
 def contract(pair: Pair, folder: Path) -> str:

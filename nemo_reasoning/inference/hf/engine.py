@@ -18,6 +18,7 @@ from nemo_reasoning.inference.hf.scheduler import Scheduler
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.sequence import TokenSequence
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
+from nemo_reasoning.models.hf_config import in_dtype
 
 _PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
 _MEMORY_SHARE = 0.5
@@ -157,7 +158,9 @@ def _native_dtype(device: torch.device) -> torch.dtype:
 
 def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation=attention.register())
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, **in_dtype(dtype), attn_implementation=attention.register()
+        )
     except (OSError, ValueError) as error:
         raise EngineError(f"no model in {model} ({error}); give a Hugging Face directory or a hub id") from error
     if adapter is None:
