@@ -3,8 +3,9 @@
 import os
 import re
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
@@ -12,8 +13,9 @@ import httpx
 from nemo_reasoning.errors import EngineError, GenerationError, SwitchError
 from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
+from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.reasoning.switch import with_switch
-from nemo_reasoning.reasoning.tags import split_thinking, with_thinking
+from nemo_reasoning.reasoning.tags import Split, split_thinking, with_thinking
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _ATTEMPTS = 5
@@ -162,6 +164,10 @@ def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
         "top_p": request.sampling.top_p,
         "seed": request.seed,
     }
+    neutral = asdict(Sampling())
+    body |= {
+        name: value for name, value in asdict(request.sampling).items() if name not in body and value != neutral[name]
+    }
     if request.thinking_budget is not None:
         body["nvext"] = {"max_thinking_tokens": request.thinking_budget}
     return body
@@ -185,4 +191,18 @@ def _completion(answer: Any, request: GenerationRequest) -> Completion:
         completion_tokens=usage.get("completion_tokens") or 0,
         reasoning_tokens=details.get("reasoning_tokens") or 0,
         finish_reason="stop" if finished else "length",
+        not_enforced=tuple(_broken(request, split, details.get("reasoning_tokens"))),
     )
+
+
+def _broken(request: GenerationRequest, split: Split, counted: int | None) -> Iterator[str]:
+    """Yield what the server did against the request: it can be asked to limit its thinking, but not made to."""
+    budget = request.thinking_budget
+    if request.mode == "off" and (split.reasoning or counted):
+        yield "mode=off: the server thought all the same"
+    if budget is not None and counted is not None and counted > budget:
+        yield f"thinking_budget={budget}: the server wrote {counted} tokens of thinking"
+    if budget is not None and counted is None and split.reasoning:
+        yield f"thinking_budget={budget}: the server does not say how many tokens it thought"
+    if request.mode == "on" and split.reasoning and not split.answer:
+        yield "the server ended within the thinking; raise max_new_tokens, or the server's own limit"

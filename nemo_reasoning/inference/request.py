@@ -150,6 +150,7 @@ class Completion:
         thinking_cut: Whether the engine has ended the thinking at a limit, rather than the model.
         finish_reason: "stop" at an end-of-turn token or a stop string, "length" at `max_new_tokens`.
         logprobs: Of every token generated, if they were asked for.
+        not_enforced: What a remote server did against the request, in words; empty where the engine runs here.
         lowered_to: Token limit in force, where a server kept less than `max_new_tokens`.
     """
 
@@ -163,6 +164,7 @@ class Completion:
     finish_reason: FinishReason
     thinking_cut: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
+    not_enforced: tuple[str, ...] = ()
     lowered_to: int | None = None
 
 

@@ -196,3 +196,29 @@ def test_what_cannot_be_served_is_said() -> None:
         engine(server).generate([request()])
     with pytest.raises(EngineError, match="concurrency=0"):
         engine(server, concurrency=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "usage", "fields", "broken"),
+    [
+        ("hm\n</think>\n\n4", {}, {"mode": "off"}, "mode=off"),
+        ("4", {}, {"mode": "off"}, None),
+        ("<think>hm</think>4", {"reasoning_tokens": 9}, {"thinking_budget": 5}, "wrote 9 tokens"),
+        ("<think>hm</think>4", {"reasoning_tokens": 5}, {"thinking_budget": 5}, None),
+        ("<think>hm</think>4", {}, {"thinking_budget": 5}, "does not say"),
+        ("<think>hm", {"reasoning_tokens": 1}, {}, "ended within the thinking"),
+    ],
+)
+def test_what_a_server_does_not_keep_is_said(
+    content: str, usage: dict[str, int], fields: dict[str, Any], broken: str | None
+) -> None:
+    reply = {
+        "choices": [{"message": {"content": content}, "finish_reason": "stop"}],
+        "usage": {"completion_tokens_details": usage},
+    }
+    with serving(lambda body: (200, {}, reply)) as server:
+        [completion] = engine(server).generate([request("x", **fields)])
+    if broken is None:
+        assert completion.not_enforced == ()
+    else:
+        assert broken in completion.not_enforced[0]
