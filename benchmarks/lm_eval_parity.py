@@ -7,6 +7,7 @@ training does not want. `python benchmarks/lm_eval_parity.py [--quick]`
 import argparse
 import json
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, ProtocolName, ProtocolSettings
+from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.evaluation.benchmarks.load import load_benchmark
 from nemo_reasoning.evaluation.runner import collect_samples, sample_requests
@@ -52,6 +54,31 @@ filter_list:
 """
 
 
+# lm-eval's gsm8k without examples, word for word but for where the rows are.
+_GSM8K = """
+task: parity_gsm8k
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {test}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["Question:", "</s>", "<|im_end|>"], do_sample: false, temperature: 0.0, \
+max_gen_toks: {tokens}}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true, \
+ignore_punctuation: false, regexes_to_ignore: [",", "\\$", "(?s).*#### ", "\\.$"]}}]
+filter_list:
+  - name: strict-match
+    filter: [{{function: regex, regex_pattern: "#### (\\-?[0-9\\.\\,]+)"}}, {{function: take_first}}]
+  - name: flexible-extract
+    filter:
+      - {{function: regex, group_select: -1, regex_pattern: "(-?[$0-9.,]{{2,}})|(-?[0-9]+)"}}
+      - {{function: take_first}}
+"""
+_GSM8K_PROMPT = "Question: {question}\nAnswer:"
+_GSM8K_TOKENS, _GSM8K_ROWS = 160, 24
+
+
 def prepared_model(folder: Path) -> Path:
     """Write SmolLM2 with our ChatML template, so that both harnesses render the same prompt."""
     import shutil
@@ -83,7 +110,8 @@ def theirs(model: Path, folder: Path, *, subjects: tuple[str, ...], shots: int) 
         (folder / f"{subject}.yaml").write_text(task)
     found: Any = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(model), "dtype": "float32", "device": "cpu"},
+        model_args={"pretrained": str(model), "dtype": "float32"},
+        device="cpu",
         tasks=[f"parity_{subject}" for subject in subjects],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         batch_size=8,
@@ -111,20 +139,84 @@ def ours(model: Path, folder: Path, *, subjects: tuple[str, ...], shots: int) ->
         count=None,
         prompt=PROMPT,
     )
-    greedy = Sampling()
-    protocol = ProtocolSettings(name=ProtocolName.ours, max_tokens=TOKENS, thinking_on=greedy, thinking_off=greedy)
-    benchmark = load_benchmark("mmlu", settings, seed=0, limit=None)
-    requests = sample_requests(
-        benchmark, protocol=protocol.name, template=PROMPT, modes=["off"], budgets=[None], samples=1
-    )
-    engine = HFEngine(model, dtype="float32", device="cpu")
     log = folder / f"ours-{shots}.jsonl"
-    evaluation = collect_samples(lambda: engine, requests, protocol=protocol, seed=0, log=log, identity={})
     numbered: dict[tuple[str, int], Sample] = {}
-    for sample in evaluation.samples:
+    for sample in asked(model, log, settings, name="mmlu", tokens=TOKENS):
         number = sum(subject == sample.family for subject, _ in numbered)
         numbered[sample.family, number] = sample
     return numbered
+
+
+def gsm8k(model: Path, folder: Path, console: Console) -> dict[str, int]:
+    """Ask built-in problems in GSM8K's layout through both; print every different verdict, and count the same ones."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    test = write_gsm8k(folder)
+    (folder / "gsm8k.yaml").write_text(_GSM8K.format(test=test, tokens=_GSM8K_TOKENS))
+    found: Any = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(model), "dtype": "float32"},
+        device="cpu",
+        tasks=["parity_gsm8k"],
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        batch_size=8,
+        system_instruction="detailed thinking off",
+        apply_chat_template=True,
+        bootstrap_iters=0,
+    )
+    theirs = {(one["filter"], one["doc_id"]): one for one in found["samples"]["parity_gsm8k"]}
+    settings = BenchmarkSettings(
+        layout=BenchmarkLayout.gsm8k,
+        source=str(folder),
+        revision=None,
+        files=["main/test-*.parquet"],
+        examples=[],
+        few_shot=0,
+        shuffle=False,
+        subjects=None,
+        count=None,
+        prompt=_GSM8K_PROMPT,
+    )
+    samples = asked(model, folder / "ours.jsonl", settings, name="gsm8k", tokens=_GSM8K_TOKENS)
+    counts = {"questions": len(samples), "same_completion": 0, "same_as_strict": 0, "same_as_flexible": 0}
+    for number, sample in enumerate(samples):
+        strict, flexible = (theirs[name, number] for name in ("strict-match", "flexible-extract"))
+        verdicts = [sample.correct, bool(strict["exact_match"]), bool(flexible["exact_match"])]
+        counts["same_completion"] += sample.text.split("Question:")[0] == flexible["resps"][0][0]
+        counts["same_as_strict"] += verdicts[0] == verdicts[1]
+        counts["same_as_flexible"] += verdicts[0] == verdicts[2]
+        if len(set(verdicts)) > 1:
+            read = [sample.extracted, strict["filtered_resps"], flexible["filtered_resps"]]
+            console.print(f"{number}: {sample.text!r}, right {sample.expected}: {read} {verdicts}", markup=False)
+    return counts
+
+
+def write_gsm8k(folder: Path) -> Path:
+    """Write built-in problems as GSM8K's Parquet, for ours, and as JSON Lines, whose path is returned."""
+    from pyarrow import Table as ArrowTable
+    from pyarrow import parquet
+
+    problems = held_out(count=_GSM8K_ROWS, seed=0)
+    rows = [{"question": one.prompt, "answer": f"{one.trace}\n#### {one.answer}"} for one in problems]
+    (folder / "main").mkdir()
+    parquet.write_table(ArrowTable.from_pylist(rows), folder / "main" / "test-00000-of-00001.parquet")
+    test = folder / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return test
+
+
+def asked(model: Path, log: Path, settings: BenchmarkSettings, *, name: str, tokens: int) -> list[Sample]:
+    """Return our samples of a benchmark, thinking off, greedily, in float32."""
+    greedy = Sampling()
+    protocol = ProtocolSettings(name=ProtocolName.ours, max_tokens=tokens, thinking_on=greedy, thinking_off=greedy)
+    benchmark = load_benchmark(name, settings, seed=0, limit=None)
+    requests = sample_requests(
+        benchmark, protocol=protocol.name, template=settings.prompt, modes=["off"], budgets=[None], samples=1
+    )
+    with closing(HFEngine(model, dtype="float32", device="cpu")) as engine:
+        found = collect_samples(lambda: engine, requests, protocol=protocol, seed=0, log=log, identity={})
+    return list(found.samples)
 
 
 def main() -> None:
@@ -144,8 +236,11 @@ def main() -> None:
             found = compare(harness, ours(model, folder, subjects=subjects, shots=shots), console)
             table.add_row(str(shots), *map(str, found.values()))
             counts = {key: counts[key] + found[key] for key in counts}
+        (folder := Path(scratch) / "gsm8k").mkdir()
+        numbers = {} if quick else gsm8k(model, folder, console)
     console.print(table)
-    print(json.dumps(counts))
+    console.print(numbers)
+    print(json.dumps(counts | {f"gsm8k_{name}": count for name, count in numbers.items()}))
 
 
 def compare(theirs: dict[Any, Any], ours: dict[Any, Sample], console: Console) -> dict[str, int]:

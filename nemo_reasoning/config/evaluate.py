@@ -91,6 +91,7 @@ def validate(settings: EvaluateSettings) -> None:
     counts = {name: getattr(settings, name) for name in ("samples", "concurrency", "limit")}
     problems = checks.positive({**counts, "protocol.max_tokens": settings.protocol.max_tokens})
     problems += settings.engine.problems() if settings.url is None else []
+    problems += [] if settings.compare else _model_problems(settings)
     if not settings.benchmark:
         problems.append("benchmark=[]: choose at least one")
     if not settings.reasoning:
@@ -104,6 +105,20 @@ def validate(settings: EvaluateSettings) -> None:
             + " and ".join(f"protocol.thinking_{mode}.temperature" for mode in greedy)
         )
     checks.refuse(problems)
+
+
+def _model_problems(settings: EvaluateSettings) -> list[str]:
+    """Return why no model, or more than one, is named."""
+    if (settings.checkpoint is None) == (settings.url is None):
+        return ["give either checkpoint=, such as outputs/<name>, or url= and model_name="]
+    if settings.url is None:
+        return []
+    problems = []
+    if not settings.url.startswith(("http://", "https://")):
+        problems.append(f"url={settings.url}: begin with http:// or https://, as in http://localhost:8000/v1")
+    if settings.model_name is None:
+        problems.append("model_name=null: give the name by which the server at url knows the model")
+    return problems
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.config.inference import EngineKind, Precision
-from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
@@ -33,19 +32,14 @@ class Candidate:
 
 
 def candidates(settings: EvaluateSettings) -> list[Candidate]:
-    """Return the models that the settings name; of a trained adapter its base too, if it is wanted.
+    """Return the models that validated settings name; of a trained adapter its base too, if it is wanted.
 
     Raises:
-        ConfigError: They name none, or several that exclude each other.
         CheckpointError: A run has no finished checkpoint.
         ModelSourceError: There is no such model.
     """
-    if (settings.checkpoint is None) == (settings.url is None):
-        raise ConfigError("give either checkpoint=, such as outputs/<name>, or url= and model_name=")
     if settings.url is not None:
-        if settings.model_name is None:
-            raise ConfigError("model_name=null: give the name by which the server at url knows the model")
-        return [_remote(settings.url, settings.model_name, settings)]
+        return [_remote(settings.url, settings.model_name or "", settings)]
     assert settings.checkpoint is not None
     if is_run(Path(settings.checkpoint)):
         return _of_run(Run.open(Path(settings.checkpoint)), settings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nemo_reasoning.data.chat import load_template
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.errors import EngineError, ModelSourceError
 from nemo_reasoning.export.serve_commands import BASE_PLACEHOLDER
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation
 from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
@@ -92,7 +92,10 @@ def resolve_checkpoint(name: str, *, cache_dir: Path) -> ModelFiles:
             )
         return ModelFiles(path.resolve().name, fetch_base(base, revision=None, cache_dir=cache_dir).path, path)
     short = path.resolve().name if path.is_dir() else name.rsplit("/", 1)[-1].removesuffix(".gguf")
-    return ModelFiles(short, fetch_base(name, revision=None, cache_dir=cache_dir).path)
+    try:
+        return ModelFiles(short, fetch_base(name, revision=None, cache_dir=cache_dir).path)
+    except ModelSourceError as error:  # named as training's setting
+        raise ModelSourceError(str(error).replace("model.source=", "checkpoint=")) from error
 
 
 def serve_together(main: ModelFiles, others: Mapping[str, ModelFiles]) -> ModelFiles:

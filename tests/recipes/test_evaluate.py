@@ -57,5 +57,5 @@ def test_a_model_of_ones_own_is_measured(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_line() -> None:
-    assert "ConfigError: give either checkpoint=" in run("evaluate", succeeds=False)
+    assert "give either checkpoint=" in run("evaluate", succeeds=False)
     assert "reasoning" in run("evaluate", "checkpoint=x", "reasoning=[maybe]", succeeds=False)

@@ -211,7 +211,7 @@ def plain() -> EvaluateSettings:
 
 
 def test_settings_that_cannot_be_measured_are_refused(plain: EvaluateSettings) -> None:
-    plain.samples, plain.concurrency, plain.budget = 2, 0, [-1]
+    plain.checkpoint, plain.samples, plain.concurrency, plain.budget = "x", 2, 0, [-1]
     with pytest.raises(ConfigError) as refused:
         validate(plain)
     problems = str(refused.value).splitlines()
@@ -222,16 +222,27 @@ def test_settings_that_cannot_be_measured_are_refused(plain: EvaluateSettings) -
         assert parts in problem
 
 
-def test_models_that_are_not_named_are_refused(plain: EvaluateSettings) -> None:
-    with pytest.raises(ConfigError, match="give either checkpoint="):
-        candidates(plain)
-    plain.checkpoint, plain.url = "outputs/demo", "http://localhost/v1"
-    with pytest.raises(ConfigError, match="give either checkpoint="):
-        candidates(plain)
-    plain.checkpoint = None
-    with pytest.raises(ConfigError, match="model_name=null"):
-        candidates(plain)
-    plain.model_name = "m"
+@pytest.mark.parametrize(
+    ("checkpoint", "url", "name", "problem"),
+    [
+        (None, None, None, "give either checkpoint="),
+        ("outputs/demo", "http://localhost/v1", "m", "give either checkpoint="),
+        (None, "http://localhost/v1", None, "model_name=null"),
+        (None, "localhost:8000/v1", "m", "url=localhost:8000/v1: begin with http://"),
+    ],
+)
+def test_models_that_are_not_named_are_refused(
+    plain: EvaluateSettings, checkpoint: str | None, url: str | None, name: str | None, problem: str
+) -> None:
+    plain.checkpoint, plain.url, plain.model_name = checkpoint, url, name
+    with pytest.raises(ConfigError) as refused:
+        validate(plain)
+    assert problem in str(refused.value)
+
+
+def test_a_server_is_one_model(plain: EvaluateSettings) -> None:
+    plain.url, plain.model_name = "http://localhost/v1", "m"
+    validate(plain)
     assert [found.name for found in candidates(plain)] == ["model"]
 
 
