@@ -26,12 +26,14 @@ class Span:
         size: Bytes of the whole file.
         start: First byte.
         end: Byte after the last.
+        row_group: Of a Parquet file, in place of bytes.
     """
 
     address: str
     size: int
     start: int
     end: int
+    row_group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

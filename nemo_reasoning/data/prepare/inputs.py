@@ -26,11 +26,13 @@ class Subset:
         name: Such as "math"; "rows" for files of one's own.
         files: Addresses, in the order their rows are read.
         rows: Rows wanted; None for all.
+        by_row_group: Whether the files are Parquet, of which single row groups are read.
     """
 
     name: str
     files: tuple[str, ...]
     rows: int | None
+    by_row_group: bool = False
 
 
 def find_subsets(data: DataSettings) -> list[Subset]:

@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource
+from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource, Sampling
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare import executors
-from nemo_reasoning.data.prepare.files import Span, file_size, owned_lines
+from nemo_reasoning.data.prepare.files import Span, file_size
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.prepare.formats import Format, cut_line, format_of
 from nemo_reasoning.data.prepare.inputs import Subset, describe_inputs, write_builtin
+from nemo_reasoning.data.prepare.row_groups import lines_of
 from nemo_reasoning.data.prepare.tokenise import FastEncoder, prove
-from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units
+from nemo_reasoning.data.prepare.units import IndexRows, Unit, index_spans, plan_units, sampling_of
 from nemo_reasoning.data.prepare.unpack import Unpack
 from nemo_reasoning.data.prepare.worker import MakeShard
 from nemo_reasoning.data.schemas.layouts import Layout, declared
@@ -85,11 +86,6 @@ class Plan:
     origins: dict[str, str]
     backend: str
 
-    @property
-    def files(self) -> list[str]:
-        """The plain files that are read."""
-        return [file for subset, _ in self.units for file in subset.files]
-
 
 def make_plan(preparation: Preparation, subsets: Sequence[Subset], work: Path) -> Plan:
     """Unpack and index what needs it, prove the tokenisation, and plan the units.
@@ -119,6 +115,8 @@ def _plain(preparation: Preparation, subset: Subset, work: Path, origins: dict[s
         origins[path] = "builtin"
         return replace(subset, files=(path,))
     kinds = {file: format_of(file) for file in subset.files}
+    if set(kinds.values()) == {Format.parquet} and sampling_of(subset, preparation.data) is Sampling.block:
+        return replace(subset, by_row_group=True)
     packed = [(file, kind) for file, kind in kinds.items() if kind is not Format.lines]
     unpacked = list(preparation.each(Unpack(_made(work / "unpacked")), packed))
     damage = [found.damage for found in unpacked if found.damage]
@@ -180,12 +178,19 @@ def _choose_tokenizer(preparation: Preparation, subsets: list[Subset], work: Pat
 
 def _sample(subsets: Sequence[Subset], filters: Filters) -> list[tuple[Message, ...]]:
     """Return dialogues from a few places of every file, as many from each."""
-    spans = [span for subset in subsets for file in subset.files for span in _places(file)]
+    spans = [span for subset in subsets for span in _places_of(subset)]
     share, sample = -(-_PROVEN_ROWS // max(1, len(spans))), list[tuple[Message, ...]]()
     for span in spans:
-        usable = (messages for line in owned_lines(span) if (messages := _dialogue(line.content, filters)) is not None)
+        usable = (messages for line in lines_of(span) if (messages := _dialogue(line.content, filters)) is not None)
         sample += [messages for messages, _ in zip(usable, range(share), strict=False)]
     return sample[:_PROVEN_ROWS]
+
+
+def _places_of(subset: Subset) -> list[Span]:
+    """Return a few places of every file; of Parquet files that are read by row group, two files are enough."""
+    if subset.by_row_group:
+        return [Span(file, 0, 0, 0, row_group=0) for file in subset.files[:: max(1, len(subset.files) - 1)]]
+    return [span for file in subset.files for span in _places(file)]
 
 
 def _places(file: str) -> list[Span]:
@@ -194,20 +199,20 @@ def _places(file: str) -> list[Span]:
     return [Span(file, size, start, min(size, start + _PROVEN_BYTES)) for start in starts if start < size]
 
 
-def first_objects(files: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the objects at the beginning of the first file."""
+def first_objects(subset: Subset) -> list[dict[str, Any]]:
+    """Return the objects at the beginning of the first file of a subset."""
     found = []
-    for file in files[:1]:
-        for line in owned_lines(Span(file, file_size(file), 0, _PROVEN_BYTES)):
+    for span in _places_of(replace(subset, files=subset.files[:1]))[:1]:
+        for line in lines_of(span):
             with suppress(RowError):
                 found.append(decode_row(line.content))
     return found
 
 
-def layouts_in(files: Sequence[str], mapping: Layout | None) -> str:
+def layouts_in(subset: Subset, mapping: Layout | None) -> str:
     """Return the layouts of the first rows, each with the columns it is read from."""
     found = list[str]()
-    for value in first_objects(files):
+    for value in first_objects(subset):
         with suppress(RowError):
             found.append(layout_of(value, mapping=mapping))
     return "; ".join(dict.fromkeys(found))

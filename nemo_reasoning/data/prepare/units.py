@@ -15,6 +15,7 @@ from nemo_reasoning.artifacts import atomic_path
 from nemo_reasoning.config.data import DataSettings, Sampling
 from nemo_reasoning.data.prepare.files import Span, file_size, is_remote, owned_lines
 from nemo_reasoning.data.prepare.inputs import Subset
+from nemo_reasoning.data.prepare.row_groups import count_row_groups
 from nemo_reasoning.data.schemas.dialogue import fraction
 from nemo_reasoning.data.store import disk_errors, save_array
 from nemo_reasoning.errors import DataError
@@ -58,6 +59,8 @@ def plan_units(subset: Subset, data: DataSettings, index: Sequence[Path]) -> Ite
     sampling = sampling_of(subset, data)
     if sampling is Sampling.head:
         groups: Iterator[tuple[Span, ...]] = ((span,) for span in _cut(subset, data.shard_mb * 2**20))
+    elif subset.by_row_group:
+        groups = _row_groups(subset, data)
     elif sampling is Sampling.block:
         groups = _blocks(subset, data)
     else:
@@ -132,6 +135,23 @@ def _unit_bytes(subset: Subset, data: DataSettings) -> int:
     """Return the input of a unit: small for small samples, so that little is read for nothing."""
     wanted = (subset.rows or 0) * _TYPICAL_ROW // 8
     return min(data.shard_mb * 2**20, max(data.block_kb * 2**10, wanted))
+
+
+def _row_groups(subset: Subset, data: DataSettings) -> Iterator[tuple[Span, ...]]:
+    """Yield row groups in random order, one of each file in turn; a file is opened when its first is due."""
+    seed = int(fraction(subset.name, purpose="blocks", seed=data.seed) * 2**53)
+    numbers = np.random.Generator(np.random.PCG64(seed))
+    waiting: list[tuple[str, list[int] | None]] = [
+        (subset.files[place], None) for place in numbers.permutation(len(subset.files))
+    ]
+    while waiting:
+        again = []
+        for file, groups in waiting:
+            left = numbers.permutation(count_row_groups(file)).tolist() if groups is None else groups
+            if left:
+                yield (Span(file, 0, 0, 0, row_group=left[0]),)
+                again.append((file, left[1:]))
+        waiting = again
 
 
 def _blocks(subset: Subset, data: DataSettings) -> Iterator[tuple[Span, ...]]:

@@ -12,8 +12,9 @@ from typing import Any
 from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.dedup import normalised, signature
-from nemo_reasoning.data.prepare.files import Line, Span, owned_lines
+from nemo_reasoning.data.prepare.files import Line, Span
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
+from nemo_reasoning.data.prepare.row_groups import lines_of
 from nemo_reasoning.data.prepare.shards import Shard, ShardBuilder
 from nemo_reasoning.data.prepare.tokenise import Encoder, FastEncoder
 from nemo_reasoning.data.prepare.units import Unit
@@ -76,7 +77,7 @@ class MakeShard:
 
     def _lines(self, unit: Unit, builder: ShardBuilder) -> Iterator[_Read]:
         for span in unit.spans:
-            for line in owned_lines(span):
+            for line in lines_of(span):
                 builder.lines += 1
                 if line.content.strip():
                     yield _Read(span, line, self._row(span, line), self._filters.mode)

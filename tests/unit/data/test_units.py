@@ -3,10 +3,12 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prepared_rows import data_settings
+from prepared_rows import data_settings, digests, lines_of, nemotron_row, prepared
+from pyarrow import parquet
 
 from nemo_reasoning.data.prepare import units
 from nemo_reasoning.data.prepare.files import LONGEST_LINE, Span, owned_lines
@@ -101,3 +103,20 @@ def test_reservoir_is_refused_for_remote_files() -> None:
     data = data_settings("data=jsonl", "data.paths=[memory://a.jsonl]", "data.sampling=reservoir")
     with pytest.raises(DataError, match=r"would fetch all of memory://a\.jsonl; choose block or head"):
         index_spans(Subset("rows", ("memory://a.jsonl",), 10), data)
+
+
+def test_a_sample_of_parquet_files_reads_single_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_SMALL", 0)
+    for name in ("a", "b", "c"):
+        rows = [nemotron_row(number, seed=ord(name)) | {"used_in_training": "yes"} for number in range(200)]
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet", row_group_size=20)
+    chosen = ("data=jsonl", f"data.paths=[{tmp_path}/*.parquet]", "data.rows=100", "data.fast_tokenizer=false")
+    for workers in (1, 2):
+        counts = prepared(tmp_path / f"{workers}/out", *chosen, f"data.workers={workers}")["counts"]
+    assert counts["kept"] == 100
+    assert counts["read"] < 140  # of 600
+    assert digests(tmp_path / "1/out") == digests(tmp_path / "2/out")
+    lines = [line for name in ("training", "validation") for line in lines_of(tmp_path / f"1/out/{name}.jsonl")]
+    numbers = [int(line["messages"][1]["content"].split()[2]) for line in lines]
+    assert max(numbers) > 120  # not the heads of the files
+    assert min(numbers) < 50
