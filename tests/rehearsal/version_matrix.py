@@ -67,7 +67,7 @@ def rehearsal(pair: Pair, folder: Path) -> str:
     model = save_tiny_llama(folder / "hf")
     stack = {"overlays": (*pair.overlays, TRANSFORMER_ENGINE), "REHEARSE_TE": "1"}
     run(
-        *(HERE / "sft_lora.py", "model=hf_local", f"model.source={model}", "model.template=chatml"),
+        *(HERE / "sft_lora.py", "model=hf_local", "data=builtin", f"model.source={model}", "model.template=chatml"),
         *("hardware=cpu", "trainer.max_steps=3", "data.rows=60", "trainer.seq_length=256", "logger=none"),
         *("trainer.micro_batch_size=4", "trainer.global_batch_size=4", "trainer.eval_interval=2"),
         *("callbacks.samples_interval=0", f"cache_dir={folder / 'cache'}", f"output_dir={folder / 'run'}"),

@@ -12,7 +12,7 @@ from fake_hub import COMMIT, Repository, fake_hub
 from tiny import save_tiny_llama
 
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.hf_config import rope_of
+from nemo_reasoning.models.hf_config import in_dtype, rope_of
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, weights_fingerprint
 
 LLAMA = {
@@ -280,3 +280,9 @@ def test_no_hub_to_be_reached(use_hub: Callable[..., None], offline: bool, reaso
 
     with pytest.raises(ModelSourceError, match=rf"could not be downloaded \(.*{reason}.*\): check the network"):
         fetch("some/llama")
+
+
+def test_the_dtype_of_weights_is_set_by_the_name_that_transformers_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_dtype("float32") == {"dtype": "float32"}
+    monkeypatch.setattr("transformers.PretrainedConfig.__init__", lambda self, torch_dtype=None: None)  # before 4.56
+    assert in_dtype("float32") == {"torch_dtype": "float32"}
