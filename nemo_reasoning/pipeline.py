@@ -1,10 +1,11 @@
 """What recipes/sft_lora.py does, stage after stage; a finished stage is not repeated."""
 
 import time
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -112,6 +113,23 @@ def _base_model(settings: SftSettings, console: Console) -> BaseModel:
     return fetch_base(model.source, revision=model.revision, cache_dir=cache_dir)
 
 
+def _where_rows_went(counts: dict[str, Any]) -> str:
+    """Say in a line what became of the rows that were read, by mode where they were left out."""
+    left: Counter[str] = Counter()
+    by_mode = counts.get("outcomes_by_mode") or {name: {"": kinds} for name, kinds in counts["outcomes"].items()}
+    for modes in by_mode.values():
+        for mode, outcomes in modes.items():
+            left.update({f"{name} {mode}".rstrip(): rows for name, rows in outcomes.items() if name != "kept"})
+    gone = ", ".join(f"{rows} {name}" for name, rows in left.most_common()) or "none"
+    kept: Counter[str] = Counter()
+    for group in counts["groups"]:
+        kept[group["mode"]] += group["rows"]
+    return (
+        f"data: {counts['train']['rows']} training and {counts['validation']['rows']} validation rows ({kept['on']} "
+        f"with thinking on, {kept['off']} off) of {counts['read']} read; left out: {gone}"
+    )
+
+
 def _check_rows(formatter: ChatFormatter, base: BaseModel, data: Path) -> None:
     """Refuse prepared rows that hold tokens the base has no embedding for.
 
@@ -161,10 +179,7 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
     if not random:
         _check_rows(formatter, base, folder / "data")
     counts = manifest["counts"]
-    console.print(
-        f"data: {counts['train']['rows']} training and {counts['validation']['rows']} validation rows, "
-        f"of {counts['read']} read ({counts['quarantined']} quarantined), in {folder / 'data'}"
-    )
+    console.print(_where_rows_went(counts))
     checkpoint = None
     if not random:
         checkpoint = import_base(base, dtype=settings.model.dtype, cache_dir=Path(settings.cache_dir).expanduser())

@@ -33,7 +33,7 @@ def open_nemo_model(checkpoint: Path, *, base: Path | None = None, dtype: torch.
     from nemo.lightning.ckpt_utils import ckpt_to_context_subdir
 
     model = io.load_context(path=ckpt_to_context_subdir(checkpoint), subpath="model")
-    model.config.params_dtype, model.config.bf16 = dtype, False
+    model.config.params_dtype, model.config.bf16, model.config.fp16 = dtype, False, False
     model.config.fp8 = None  # a run with FP8 records it
     trainer = nl.Trainer(
         accelerator="gpu" if active().cuda else "cpu",

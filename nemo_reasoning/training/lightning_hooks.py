@@ -169,7 +169,12 @@ class LightningHooks(pl.Callback):
         return step % self._eval_interval == 0 or step >= self.loop.max_steps or self.loop.stopping
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Everything but the adapter is loaded."""
+        """Everything but the adapter is loaded.
+
+        The checkpoint was saved at the end of a validation, which Lightning would take for one to be continued: the
+        next one would miss its first batches, or have none.
+        """
+        trainer.fit_loop.epoch_loop.val_loop.restarting = False
         self._call("on_start")
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:

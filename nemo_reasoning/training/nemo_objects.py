@@ -70,7 +70,7 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     config = model.config
     config.seq_length = settings.trainer.seq_length
     config.calculate_per_token_loss = True  # over the whole global batch, not a mean of micro-batch means
-    config.bf16 = settings.trainer.precision == "bf16-mixed"
+    config.bf16, config.fp16 = settings.trainer.precision == "bf16-mixed", False  # whatever the base was saved in
     config.params_dtype = torch.bfloat16 if config.bf16 else torch.float32
     _set_recompute(config, settings.trainer.recompute)
     if settings.trainer.offload_layers:

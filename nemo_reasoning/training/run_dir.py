@@ -24,7 +24,7 @@ from nemo_reasoning.config.model import Init, PeftScheme
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.hardware import register_resolvers
-from nemo_reasoning.models.hub import BaseModel, fetch_base
+from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints
 from nemo_reasoning.training.identity import Identity, rows_fingerprint
 
@@ -67,18 +67,29 @@ class Run:
 
     @classmethod
     def start(cls, settings: SftSettings) -> "Run":
-        """Open a run to train it: a new one, or one that goes on. Its settings are written to the folder.
+        """Open a run to train it: a new one, or one that goes on.
+
+        The settings of a new one are written to the folder; those of one that goes on when `claim` has accepted it.
 
         Raises:
-            CheckpointError: The folder holds checkpoints of a run with other settings.
+            CheckpointError: The folder holds checkpoints of a run with other settings, or cannot be written to.
         """
         run = cls(Path(settings.output_dir), settings)
-        if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints:
-            before = settings_to_dict(cls.open(run.path).settings)
-            run._refuse(_changed(before, settings_to_dict(settings), settings))
-        run.path.mkdir(parents=True, exist_ok=True)
-        write_text(run.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(settings_to_dict(settings))))
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints and not settings.restart:
+                before = settings_to_dict(cls.open(run.path).settings)
+                run._refuse(_changed(before, settings_to_dict(settings), settings))
+            else:
+                run._record_settings()
+        except OSError as error:
+            raise CheckpointError(
+                f"output_dir={settings.output_dir} cannot be written to ({error.strerror}); choose another"
+            ) from error
         return run
+
+    def _record_settings(self) -> None:
+        write_text(self.path / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(settings_to_dict(self.settings))))
 
     def claim(self, identity: Identity) -> None:
         """Record what the run is made of, or compare it with what its checkpoints were made from.
@@ -88,6 +99,7 @@ class Run:
         """
         if self.checkpoints:
             self._refuse([f"{name} changed" for name in self.identity.differences(identity)])
+        self._record_settings()
         write_json(self.path / IDENTITY_FILE, asdict(identity))
 
     def _refuse(self, differences: list[str]) -> None:
@@ -133,13 +145,20 @@ class Run:
         """The base model.
 
         Raises:
-            CheckpointError: The run trained random weights.
+            CheckpointError: The run trained random weights, or other ones than the source holds now.
             ModelSourceError: The base is not where the run found it.
         """
         model = self.settings.model
         if model.init is Init.random:
             raise CheckpointError(f"{self.path} trained random weights, which only measure speed; nothing to use")
-        return fetch_base(model.source, revision=model.revision, cache_dir=Path(self.settings.cache_dir).expanduser())
+        base = fetch_base(model.source, revision=model.revision, cache_dir=Path(self.settings.cache_dir).expanduser())
+        known = self.identity.base
+        if known is not None and weights_fingerprint(base.path) != known:
+            raise CheckpointError(
+                f"{self.path} was not trained on the weights that model.source={model.source} holds now; restore them, "
+                f"or write the place of the right ones into {self.path / CONFIG_FILE}"
+            )
+        return base
 
     @property
     def checkpoints(self) -> list[Checkpoint]:

@@ -93,11 +93,12 @@ def train(
     settings = run.settings
     listening = StopSignals() if signals is None else nullcontext(signals)
     with run.locked() if first_process() else nullcontext(), listening as heard:
-        run.claim(identity_of(inputs))
-        console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
         store = CheckpointStore(run.path)
         if settings.restart and first_process():
             store.restart()
+        if first_process():
+            run.claim(identity_of(inputs))
+        console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
         checkpoint, notes = store.recover() if first_process() else (run.last, [])
         for note in notes:
             console.print(note)

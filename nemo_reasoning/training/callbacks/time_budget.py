@@ -31,20 +31,22 @@ class TimeBudget(Callback):
         intervals: tuple[int, int],
         history: History,
         show: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the time and what has to fit.
 
         Args:
             seconds: The whole time.
-            started: `time.monotonic()` when it began.
+            started: `clock()` when it began.
             afterwards: Seconds that the command needs after training.
             intervals: Steps between validations, and between samples (0 for none).
             history: Where the number is recorded.
             show: Tells the user in one line.
+            clock: Tells the time in seconds.
         """
         self._seconds, self._started, self._afterwards = seconds, started, afterwards
         self._eval_interval, self._sample_interval = intervals
-        self._history, self._show = history, show
+        self._history, self._show, self._clock = history, show, clock
         self._fixed = self._asked = False
         self._steps: list[float] = []
         self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._sampling = 0.0
@@ -66,21 +68,21 @@ class TimeBudget(Callback):
 
     def on_start(self, loop: Loop) -> None:
         """Keep the number that an earlier start has fixed."""
-        self._began = time.monotonic()
+        self._began = self._clock()
         known = [event for event in self._history.events() if event["event"] == LENGTH and event["step"] <= loop.step]
         if known:
             loop.max_steps, self._fixed = known[-1]["steps"], known[-1]["fixed"]
 
     def on_step_start(self, loop: Loop) -> None:
         """Take the time; what lies between two steps and is no validation is sampling."""
-        now = time.monotonic()
+        now = self._clock()
         if self._sample_interval and self._step_ended and loop.step % self._sample_interval == 0:
             self._sampling = max(self._sampling, now - self._step_ended - self._pause)
         self._step_began = now
 
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Estimate, and ask for a validation when it is time to fix the number."""
-        self._step_ended = time.monotonic()
+        self._step_ended = self._clock()
         self._steps.append(self._step_ended - self._step_began)
         if self._fixed:
             return
@@ -94,11 +96,11 @@ class TimeBudget(Callback):
 
     def on_validation_start(self, loop: Loop) -> None:
         """Take the time of the pause."""
-        self._pause_began = time.monotonic()
+        self._pause_began = self._clock()
 
     def on_validation_end(self, loop: Loop, validation: Validation) -> None:
         """Fix the number if that was what the validation was for."""
-        self._pause = time.monotonic() - self._pause_began
+        self._pause = self._clock() - self._pause_began
         if self._asked and not self._fixed:
             self._set(loop, fixed=True)
 
@@ -112,7 +114,7 @@ class TimeBudget(Callback):
         between = self._pause / self._eval_interval
         if self._sample_interval:
             between += self._sampling / self._sample_interval
-        left = self._seconds - (time.monotonic() - self._started) - self._afterwards - self._pause - self._sampling
+        left = self._seconds - (self._clock() - self._started) - self._afterwards - self._pause - self._sampling
         more = max(1, int(left / (self._speed + between))) if left > 0 else 1
         loop.max_steps = loop.agree(loop.step + more)
         self._fixed = fixed

@@ -1,0 +1,77 @@
+"""The number of steps that fits a time, on a clock that the test turns."""
+
+from pathlib import Path
+
+import pytest
+from tiny_run import At, TinyLoop, checkpointing, fit
+
+from nemo_reasoning.training.callbacks.base import Callback, Loop
+from nemo_reasoning.training.callbacks.time_budget import LENGTH, UNKNOWN_LENGTH, TimeBudget
+from nemo_reasoning.training.checkpoint_store import CheckpointStore
+from nemo_reasoning.training.checkpoints import History
+
+
+class Work(Callback):
+    """Turns the clock: each step takes about a second, the first one ten, and a validation four."""
+
+    position = 99
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def on_step_start(self, loop: Loop) -> None:
+        self.now += 10 if loop.step == 0 else 0.9 + 0.2 * (loop.step % 2)
+
+    def on_validation_start(self, loop: Loop) -> None:
+        self.now += 4
+
+
+def budget(folder: Path, work: Work, seconds: float, *, afterwards: float = 0.0, interval: int = 20) -> TimeBudget:
+    """Return a budget that begins now."""
+    return TimeBudget(
+        seconds,
+        started=work.now,
+        afterwards=afterwards,
+        intervals=(interval, 0),
+        history=History(folder),
+        show=print,
+        clock=lambda: work.now,
+    )
+
+
+def fixed_steps(folder: Path) -> list[int]:
+    """Return the numbers of steps that were fixed."""
+    return [event["steps"] for event in History(folder).events() if event["event"] == LENGTH and event["fixed"]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "afterwards", "interval"), [(300.0, 0.0, 2), (300.0, 60.0, 2), (1200.0, 0.0, 2), (90.0, 0.0, 2)]
+)
+def test_training_ends_on_time(tmp_path: Path, seconds: float, afterwards: float, interval: int) -> None:
+    work = Work()
+    callback = budget(tmp_path, work, seconds, afterwards=afterwards, interval=interval)
+    model = fit(tmp_path, [work, callback], max_steps=UNKNOWN_LENGTH)
+    assert work.now - 1000 == pytest.approx(seconds - afterwards, abs=0.03 * seconds)
+    assert fixed_steps(tmp_path) == [len(model.losses)]
+    assert len(model.losses) in History(tmp_path).losses()  # the last step is validated
+
+
+def test_a_time_that_is_too_short_ends_at_once(tmp_path: Path) -> None:
+    work = Work()
+    model = fit(tmp_path, [work, budget(tmp_path, work, 12.0)], max_steps=UNKNOWN_LENGTH)
+    assert len(model.losses) <= 7
+
+
+def test_a_run_that_goes_on_keeps_the_number(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise RuntimeError("killed")
+
+    work = Work()
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tmp_path, [work, budget(tmp_path, work, 300.0, interval=2), At(30, stop)], max_steps=UNKNOWN_LENGTH)
+    loop = TinyLoop([budget(tmp_path, work, 1.0), checkpointing(tmp_path)], max_steps=UNKNOWN_LENGTH)
+    checkpoint, _ = CheckpointStore(tmp_path).recover()
+    assert checkpoint is not None
+    loop.load(checkpoint.path)
+    loop.run()
+    assert [loop.step, loop.max_steps] == fixed_steps(tmp_path) * 2

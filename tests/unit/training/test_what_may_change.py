@@ -1,0 +1,137 @@
+"""What may change between the starts of a run, and what may not: each is tried, and docs/training.md has the table."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from composing import change, sft_settings
+from short_runs import losses, prepare_inputs, train_here
+
+from nemo_reasoning.backend.runtime import backend
+from nemo_reasoning.config.data import Order
+from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.train import LoggerBackend
+from nemo_reasoning.config.trainer import OptimKind, Recompute
+from nemo_reasoning.errors import CheckpointError, ConfigError
+from nemo_reasoning.training.checkpoints import seal
+from nemo_reasoning.training.identity import Identity
+from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import TrainingInputs
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "training.md"
+SETTINGS: dict[str, Any] = {
+    "trainer.micro_batch_size": 2,
+    "trainer.packing": False,
+    "trainer.devices": 2,
+    "trainer.num_nodes": 2,
+    "trainer.recompute": Recompute.full,
+    "trainer.max_steps": 99,
+    "trainer.epochs": 9.0,
+    "trainer.eval_interval": 7,
+    "trainer.keep_checkpoints": 4,
+    "trainer.max_hours": 1.5,
+    "callbacks.samples_interval": 3,
+    "logger.backend": LoggerBackend.none,
+    "data.workers": 3,
+    "data.paths": ["elsewhere/rows.jsonl"],
+    "cache_dir": "elsewhere/cache",
+    "name": "other",
+    "evaluate": 3,
+    "model.source": "elsewhere/base",
+    "model.template": "elsewhere/chatml.jinja",
+    "data.seed": 3,
+    "data.order": Order.curriculum,
+    "data.validation_share": 0.3,
+    "data.thinking_off_share": 0.9,
+    "peft.scheme": PeftScheme.dora,
+    "peft.dim": 3,
+    "peft.alpha": 3.0,
+    "peft.dropout": 0.5,
+    "peft.target_modules": ["linear_qkv"],
+    "optim.kind": OptimKind.fused_adamw,
+    "optim.lr": 0.5,
+    "optim.warmup_ratio": 0.5,
+    "trainer.seed": 3,
+    "trainer.seq_length": 64,
+    "trainer.global_batch_size": 4,
+    "trainer.precision": "32",
+    "model.dtype": "bfloat16",
+}
+ALONE = ("peft.dim=4", "peft.dropout=0")  # dropout draws by micro-batch
+CONTENT = {
+    "rows": "the prepared rows, wherever their files lie",
+    "template": "the text of the chat template",
+    "tokenizer": "the tokenizer",
+    "base": "the base model's weights",
+}
+
+
+def saved_run(folder: Path) -> Run:
+    """Return a run with a finished checkpoint that holds no model."""
+    run = Run.start(sft_settings("hardware=cpu", f"output_dir={folder}"))
+    run.claim(Identity(**dict.fromkeys(CONTENT, "one")))
+    path = run.path / "checkpoints" / "step=2-last"
+    (path / "weights").mkdir(parents=True)
+    seal(path, step=2)
+    return run
+
+
+def may_change(folder: Path, key: str, value: Any) -> bool:
+    """Whether a run with a checkpoint goes on with another value."""
+    run = saved_run(folder)
+    change(run.settings, key, value)
+    try:
+        Run.start(run.settings).claim(run.identity)
+    except CheckpointError as error:
+        if key.partition(".")[0] not in str(error):
+            raise
+        return False
+    return True
+
+
+def test_the_table_in_the_docs_is_what_happens(tmp_path: Path) -> None:
+    lines = ["| setting | may change between starts |", "|---|---|"]
+    for number, (key, value) in enumerate(SETTINGS.items()):
+        lines.append(f"| `{key}` | {'yes' if may_change(tmp_path / str(number), key, value) else 'no'} |")
+    for name, words in CONTENT.items():
+        run = saved_run(tmp_path / name)
+        with pytest.raises(CheckpointError, match="another run"):
+            run.claim(Identity(**{**dict.fromkeys(CONTENT, "one"), name: "other"}))
+        lines.append(f"| {words} | no |")
+    table = "\n".join(lines)
+    assert table in DOCS.read_text(encoding="utf-8"), f"docs/training.md is to hold this table:\n{table}"
+
+
+def test_a_refused_start_changes_nothing(tmp_path: Path) -> None:
+    run = saved_run(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    change(run.settings, "model.source", "elsewhere")
+    with pytest.raises(CheckpointError, match="base weights"):
+        Run.start(run.settings).claim(Identity(base="other"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="output_dir=.*cannot be written"):
+        Run.start(sft_settings("hardware=cpu", f"output_dir={tmp_path / 'file' / 'run'}"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
+    """Return a tiny model, imported, and rows."""
+    with backend(cuda=False, transformer_engine=False):
+        return prepare_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.mark.slow
+def test_what_may_change_leaves_the_losses(inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None) -> None:
+    whole = losses(train_here(inputs, tmp_path / "whole", *ALONE, "trainer.max_steps=6"))
+    run = train_here(inputs, tmp_path / "parts", *ALONE, "trainer.max_steps=2")
+    changed = ("trainer.micro_batch_size=2", "trainer.packing=false", "trainer.keep_checkpoints=3", "name=other")
+    run = train_here(inputs, run, *ALONE, "trainer.max_steps=4", *changed)
+    run = train_here(inputs, run, *ALONE, "trainer.max_steps=6", "trainer.eval_interval=1", "logger=tensorboard")
+    assert losses(run) == pytest.approx(whole, rel=1e-5)
+    assert [found.step for found in Run.open(run).checkpoints][-1] == 6
+    with pytest.raises(ConfigError, match="6 steps already, and 5 are asked for"):
+        train_here(inputs, run, *ALONE, "trainer.max_steps=5")
