@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints
 from nemo_reasoning.training.identity import Identity, rows_fingerprint
+from nemo_reasoning.training.process import first_process
 
 CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT = "config.yaml", "run.json", "data", "export"
 _LOCK, _HOLDER = ".lock", ".lock.json"
@@ -72,16 +73,16 @@ class Run:
         The settings of a new one are written to the folder; those of one that goes on when `claim` has accepted it.
 
         Raises:
-            CheckpointError: The folder holds checkpoints of a run with other settings, or cannot be written to.
+            CheckpointError: The folder holds checkpoints of a run with other settings, is in use, or cannot be written.
         """
         run = cls(Path(settings.output_dir), settings)
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints and not settings.restart:
-                before = settings_to_dict(cls.open(run.path).settings)
-                run._refuse(_changed(before, settings_to_dict(settings), settings))
-            else:
-                run._record_settings()
+            with run.locked() if first_process() else nullcontext():
+                if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints and not settings.restart:
+                    before = settings_to_dict(cls.open(run.path).settings)
+                    run._refuse(_changed(before, settings_to_dict(settings), settings))
+                elif first_process():
+                    run._record_settings()
         except OSError as error:
             raise CheckpointError(
                 f"output_dir={settings.output_dir} cannot be written to ({error.strerror}); choose another"

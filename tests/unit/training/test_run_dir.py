@@ -122,7 +122,10 @@ def test_a_setting_that_a_checkpoint_depends_on_may_not_change(run: Run, key: st
 def test_other_settings_may_change(run: Run, key: str, value: object) -> None:
     save(run.path, "a", 3)
     change(run.settings, key, value)
-    assert Run.start(run.settings).settings == Run.open(run.path).settings
+    again = Run.start(run.settings)
+    assert again.settings != Run.open(run.path).settings
+    again.claim(Identity())
+    assert again.settings == Run.open(run.path).settings
 
 
 @pytest.mark.parametrize("name", ["rows", "template", "tokenizer", "base"])
