@@ -76,7 +76,7 @@ class ContextLengthError(EngineError):
         left = context - prompt_tokens
         remedy = f"ask for at most {left} new tokens" if left > 0 else "shorten the prompt"
         super().__init__(
-            f"the model's maximum context length is {context} tokens, but {prompt_tokens} of the prompt and "
+            f"this model's maximum context length is {context} tokens, but {prompt_tokens} of the prompt and "
             f"{max_new_tokens} new ones were asked for; {remedy}"
         )
 
