@@ -101,7 +101,8 @@ class _Nf4Linear(torch.nn.Module):
         order, so a product has read it before another weight is written into it.
         """
         stored: torch.dtype = self.quant_state.dtype
-        out = _buffer(self.weight.device, stored, tuple(self.quant_state.shape)) if self.weight.is_cuda else None
+        on_cpu = self.weight.device.type == "cpu"
+        out = None if on_cpu else _buffer(self.weight.device, stored, tuple(self.quant_state.shape))
         return nf4.dequantize(self.weight, self.quant_state, out=out).to(dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "_Nf4Linear":

@@ -25,7 +25,7 @@ from nemo_reasoning.packages import require
 DIGESTS_FILE = "nf4.json"  # in the folder of a run
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SPLIT_COLUMNS = ("linear_proj", "linear_fc2")  # row parallel: each rank holds some of the inputs
-_CHUNK = {"cpu": 2**18, "cuda": 2**26}  # weights at a time: within a CPU's cache, and a quarter of a GiB of a GPU
+_CHUNK = {"cpu": 2**18, "cuda": 2**24}  # weights at a time: within a CPU's cache, and 64 MiB of float32 on a GPU
 
 
 @dataclass(frozen=True)

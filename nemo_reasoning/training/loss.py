@@ -64,6 +64,7 @@ class _FrozenHead(torch.autograd.Function):
             losses[part] = found
             if gradient is not None:
                 torch.mm(logits.to(weight.dtype), weight, out=gradient[part])
+            del logits  # before the next chunk's are made
         if gradient is not None and group is not None:
             dist.all_reduce(gradient, group=group)
         ctx.save_for_backward(gradient)
@@ -93,8 +94,9 @@ class _TrainableHead(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, labels)
         ctx.group, ctx.rows = group, rows
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
-        for part, found, _ in _chunks(hidden, weight, labels, group, rows):
+        for part, found, logits in _chunks(hidden, weight, labels, group, rows):
             losses[part] = found
+            del logits
         return losses
 
     @staticmethod
@@ -107,6 +109,7 @@ class _TrainableHead(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         for part, _, logits in _chunks(hidden, weight, labels, group, rows):
             gradient = logits.mul_(loss_gradient[part, None]).to(weight.dtype)
+            del logits
             torch.mm(gradient, weight, out=hidden_gradient[part])
             weight_gradient += gradient.t() @ hidden[part]
         if group is not None:
@@ -123,6 +126,7 @@ def _chunks(
         part = slice(start, start + rows)
         logits = F.linear(hidden[part], weight).float()
         yield part, _losses(logits, labels[part] - first, group), logits
+        del logits
 
 
 def _losses(logits: torch.Tensor, labels: torch.Tensor, group: "dist.ProcessGroup | None") -> torch.Tensor:

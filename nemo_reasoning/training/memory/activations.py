@@ -43,7 +43,7 @@ def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, floa
     shape, width, parts = work.shape, work.width, work.tensor_parallel
     heads, keys = shape.num_attention_heads * shape.head_dim / parts, shape.num_query_groups * shape.head_dim / parts
     blocked = work.on_cpu and work.width < _FLOAT32  # backend/attention.py, which keeps its inputs only
-    copied = work.torch_layers and not blocked
+    copied = work.torch_layers and work.width == _FLOAT32  # no flash kernel takes float32
     padding = 2 if copied and work.packing else 1  # there samples are padded, at most doubled
     whole = work.recompute is not Recompute.selective
     keeps_output = whole and not blocked

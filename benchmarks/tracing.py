@@ -1,0 +1,309 @@
+"""One training step at full size on the meta device: bytes held, operations and kernel launches, without a GPU.
+
+Tensors of the meta device have storages with a size and no memory, so their lives can be counted; code that asks
+whether a tensor is on a CPU takes the branch of a GPU. What a GPU computes in one kernel stands here as one
+operation that keeps what the kernel keeps. Not counted: fragmentation, CUDA's context, workspaces of cuBLAS and cuDNN.
+"""
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Recompute
+
+DEVICE = torch.device("meta")
+_ROUNDED = 512  # to which CUDA's allocator rounds a tensor's bytes
+
+
+@dataclass
+class Traced:
+    """What a step took on one device.
+
+    Attributes:
+        static: Bytes that lie there from the first step to the last.
+        peak: Most bytes held at a time.
+        flops: Of matrix products and attention, forward and backward.
+        moved: Bytes that kernels read and write, each operation's inputs and outputs once.
+        launches: Kernels, views not counted.
+    """
+
+    static: int = 0
+    peak: int = 0
+    flops: int = 0
+    moved: int = 0
+    launches: int = 0
+
+
+class Storages(TorchDispatchMode):
+    """Counts the storages of the meta device, and what operations on them compute and move."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+        self.step = Traced()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count it."""
+        result = func(*args, **(kwargs or {}))
+        read, made = _on_device((args, kwargs)), _on_device(result)
+        before = {tensor.untyped_storage()._cdata for tensor in read}
+        for tensor in made:
+            self._hold(tensor.untyped_storage())
+        written = [tensor for tensor in made if tensor.untyped_storage()._cdata not in before]
+        if written or func._schema.is_mutable:
+            self.step.launches += 1
+            self.step.moved += sum(_bytes(tensor) for tensor in (*read, *made))
+            count = flop_registry.get(func._overloadpacket)
+            self.step.flops += count(*args, **(kwargs or {}), out_val=result) if count else 0
+        return result
+
+    def _hold(self, storage: Any) -> None:
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = -(-storage.nbytes() // _ROUNDED) * _ROUNDED
+            self.now += self.sizes[key]
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+
+def _on_device(values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor) and leaf.is_meta]
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+class _RmsNorm(torch.autograd.Function):
+    """One kernel a pass; keeps the input and a float32 factor a row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        x, weight, _ = ctx.saved_tensors
+        return torch.add(gradient, x), torch.empty_like(weight) if weight.requires_grad else None, None
+
+
+class _Swiglu(torch.autograd.Function):
+    """One kernel a pass; keeps gate and up."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return torch.mul(gate, up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (gate_up,) = ctx.saved_tensors
+        return gate_up.clone()
+
+
+def _dequantize(packed: torch.Tensor, state: Any, *, out: torch.Tensor) -> torch.Tensor:
+    """Do what bitsandbytes' kernels do; their own answer for meta tensors refuses every buffer."""
+    torch.mul(state.absmax, state.offset)  # the scales, in float32
+    return out.zero_()
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    logits.mul_(1.0)
+    return logits.new_empty(len(labels))
+
+
+@contextmanager
+def traced_device(
+    *, tensor_parallel: int = 1, pipeline_parallel: int = 1, fused: bool = True, te: bool = False
+) -> Iterator[None]:
+    """Make Megatron build and run models on the meta device for the rest of the process.
+
+    Args:
+        tensor_parallel: Ranks that share a layer; this process is the first of them.
+        pipeline_parallel: Ranks that share the layers out.
+        fused: Whether RMSNorm, SwiGLU, cross entropy and attention are the kernels of a GPU; otherwise what torch
+            makes of them, attention padded.
+        te: Whether the layers are Transformer Engine's: its Python over the stand-in of tests/rehearsal, whose folder
+            and sources have to be importable.
+    """
+    from megatron.core.tensor_parallel import random
+
+    from nemo_reasoning.backend import kernels, torch_layers
+    from nemo_reasoning.backend.no_te import NO_TE
+    from nemo_reasoning.backend.patching import applied
+    from nemo_reasoning.peft import nf4
+    from nemo_reasoning.training import loss
+
+    _start_ranks(tensor_parallel, pipeline_parallel)
+    torch.cuda.current_device = lambda: DEVICE  # type: ignore[assignment,return-value]
+    torch.cuda.get_rng_state = lambda *_, **__: torch.get_rng_state()  # type: ignore[assignment]
+    torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
+    torch.cuda.default_generators = ()
+    for name in ("_get_cuda_rng_state", "_set_cuda_rng_state"):
+        setattr(random, name, lambda *_, **__: None)
+    random.get_all_rng_states = dict
+    random._get_all_rng_states = lambda: (None, None, {})
+    random._set_all_rng_states = lambda *_: None
+    torch.nn.functional.dropout = _dropout  # type: ignore[assignment]
+    nf4.dequantize = _dequantize
+    if fused:
+        torch_layers.rms_norm = _RmsNorm.apply
+        kernels.swiglu = lambda gate_up, *_: _Swiglu.apply(gate_up)
+        loss.cross_entropy = _cross_entropy
+    else:
+        torch_layers.varlen_attention = lambda **_: None
+    if te:
+        _transformer_engine()
+    with ExitStack() as stack:
+        for patch in () if te else NO_TE:
+            stack.enter_context(applied(patch))
+        yield
+
+
+def _dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """Drop as CUDA does, which keeps a byte an element."""
+    return torch.native_dropout(x, p, True)[0] if training and p else x
+
+
+def _transformer_engine() -> None:
+    """Let Transformer Engine's Python layer compute sizes alone."""
+    import te_on_cpu
+
+    te_on_cpu.install()
+    from transformer_engine.pytorch.cpp_extensions import gemm  # noqa: F401 - before its users
+    from transformer_engine.pytorch.module import base, layernorm_linear, linear
+    from transformer_engine.pytorch.ops.basic import rmsnorm
+
+    workspace = torch.empty(32 * 2**20 + 1024, dtype=torch.uint8, device=DEVICE)
+    for module in (base, layernorm_linear, linear):
+        module.get_workspace = lambda: workspace
+    torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[misc]
+    torch.Tensor.cuda = lambda self, *_, **__: self.to(DEVICE)  # type: ignore[method-assign]
+    rmsnorm.RMSNorm.pre_first_fuser_forward = lambda self: None  # it would leave the meta device
+
+
+def _start_ranks(tensor_parallel: int, pipeline_parallel: int) -> None:
+    import torch.distributed as dist
+    from megatron.core import parallel_state
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
+    dist.init_process_group("fake", rank=0, world_size=tensor_parallel * pipeline_parallel, store=FakeStore())
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=tensor_parallel,
+        pipeline_model_parallel_size=pipeline_parallel,
+        create_gloo_process_groups=False,
+    )
+
+
+def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> Traced:
+    """Return what a step of one micro-batch takes; call inside `traced_device`.
+
+    Args:
+        settings: The run, its shape known.
+        samples: Of equal length in each row.
+        te: As for `traced_device`.
+    """
+    storages = Storages()
+    with storages, ExitStack() as stack:
+        model = _build(settings, stack, te=te)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        entries = sum(parameter.numel() for parameter in trained)
+        held = [torch.empty(entries, dtype=torch.float32, device=DEVICE)]  # Megatron's buffer of gradients
+        held += [torch.empty_like(p, dtype=torch.float32) for p in trained for _ in range(3)]  # a copy, two moments
+        storages.step.static = storages.now
+        storages.peak, storages.step = storages.now, Traced(static=storages.now)
+        for parameter in trained:  # Megatron adds a gradient to its buffer and lets it go
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+        _step(model, settings, samples=samples, te=te)
+    storages.step.peak = storages.peak
+    return storages.step
+
+
+def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
+    from nemo.collections.llm import fn
+
+    from nemo_reasoning.peft.qlora import nf4_linears
+    from nemo_reasoning.training import nemo_objects
+
+    trainer = settings.trainer
+    config = nemo_objects.build_model(settings, base=None, tokenizer=None).config
+    config.perform_initialization, config.pipeline_dtype = False, torch.bfloat16
+    config.init_model_with_meta_device = te
+    config.tensor_model_parallel_size = trainer.tensor_model_parallel_size
+    config.pipeline_model_parallel_size = trainer.pipeline_model_parallel_size
+    if settings.peft.scheme is PeftScheme.qlora:
+        stack.enter_context(nf4_linears(targets=settings.peft.target_modules, from_checkpoint=False))
+    assert settings.model.architecture is not None
+    model = config.configure_model(SimpleNamespace(vocab_size=settings.model.architecture.vocab_size))
+    adapter = nemo_objects.build_peft(settings.peft)
+    if adapter is not None:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        adapter._add_via_setattr = False
+        fn.walk(model, adapter.transform)
+    return model
+
+
+def _step(model: Any, settings: SftSettings, *, samples: int, te: bool) -> None:
+    trainer = settings.trainer
+    rows, tokens = trainer.micro_batch_size, trainer.seq_length
+    packed, shape = _packed(rows, tokens, samples) if trainer.packing else None, (rows, tokens)
+    if packed is not None:
+        shape = (1, rows * tokens)
+        if te:  # which asks them for their value
+            packed.max_seqlen_q = packed.max_seqlen_kv = torch.tensor(packed.max_seqlen_q, dtype=torch.int32)
+    ids, places = (torch.empty(shape, dtype=torch.int64, device=DEVICE) for _ in range(2))
+    if trainer.recompute is Recompute.full and model.pre_process:
+        model.embedding.register_forward_hook(lambda module, _, out: out.requires_grad_())
+    if model.post_process:
+        model._postprocess = lambda *, hidden_states, labels, **rest: _loss(model, hidden_states, labels)
+    if not model.pre_process:
+        hidden = torch.empty(tokens, rows, model.config.hidden_size, dtype=torch.bfloat16, device=DEVICE)
+        model.set_input_tensor(hidden.requires_grad_())
+    extra = {} if packed is None else {"packed_seq_params": packed}
+    output = model(ids, places, None, labels=ids, **extra)
+    output.sum().backward() if model.post_process else output.backward(torch.empty_like(output))
+
+
+def _loss(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the loss with every position supervised, which a meta tensor cannot tell."""
+    from nemo_reasoning.training.loss import linear_cross_entropy
+
+    tied = model.share_embeddings_and_output_weights
+    weight = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    chosen = flat.index_select(0, torch.arange(len(flat), device=DEVICE))
+    return linear_cross_entropy(chosen, weight, labels.t().flatten(), group=model.pg_collection.tp)
+
+
+def _packed(rows: int, tokens: int, samples: int) -> Any:
+    from megatron.core.packed_seq_params import PackedSeqParams
+
+    from nemo_reasoning.backend.attention import Samples
+
+    lengths = [tokens // samples] * (samples * rows)
+    bounds = torch.empty(len(lengths) + 1, dtype=torch.int32, device=DEVICE)
+    packed = PackedSeqParams(
+        qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds, max_seqlen_q=lengths[0], max_seqlen_kv=lengths[0]
+    )
+    packed.samples = Samples(lengths)
+    return packed
