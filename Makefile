@@ -9,7 +9,7 @@ PEERS := .venv-peers
 OVERLAYS := .overlays
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint setup peers clean
+.PHONY: demo test lint setup peers kernels clean
 
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
@@ -52,5 +52,12 @@ $(PEERS)/.ready: requirements/peers.txt
 	$(PEERS)/bin/pip install $(PIP_FLAGS) --requirement requirements/peers.txt
 	touch $@
 
+# Liger's Triton kernels, to be tested in Triton's interpreter; apart, as other packages behave otherwise beside Triton.
+kernels: .kernels/.ready
+
+.kernels/.ready: requirements/kernels.txt $(VENV)/.ready
+	$(RUN) -m pip install $(PIP_FLAGS) --no-deps --target .kernels --requirement requirements/kernels.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VERIFY) $(PEERS) $(OVERLAYS) outputs
+	rm -rf $(VENV) $(VERIFY) $(PEERS) $(OVERLAYS) .kernels outputs

@@ -12,7 +12,7 @@ from rich.console import Console
 from nemo_reasoning.config.checks import refuse
 from nemo_reasoning.config.export import refused_formats
 from nemo_reasoning.config.model import Init
-from nemo_reasoning.config.train import SftSettings, problems
+from nemo_reasoning.config.train import SftSettings, backend_in_use, problems
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.output import SPLITS
@@ -33,7 +33,7 @@ from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, prepare_process, signal_name
 from nemo_reasoning.training.run_dir import Run
-from nemo_reasoning.training.train import TrainingInputs, train, wanted_backend
+from nemo_reasoning.training.train import TrainingInputs, train
 
 VERIFY_PYTHON = Path(".venv-verify/bin/python")
 
@@ -53,7 +53,7 @@ def fine_tune(settings: SftSettings) -> Path:
         Stopped: A signal or a time limit ended it; the user has been told.
     """
     started = time.monotonic()
-    prepare_process(settings, **wanted_backend(settings))
+    prepare_process(settings, **vars(backend_in_use(settings)))
     first = first_process()
     with StopSignals() as signals:
         try:

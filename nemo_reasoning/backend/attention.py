@@ -69,7 +69,15 @@ class Samples:
     def __init__(self, lengths: Sequence[int]) -> None:
         """Take the lengths."""
         self.lengths = list(lengths)
+        self._bounds: dict[torch.device, torch.Tensor] = {}
         self._layouts: dict[tuple[int, int], Layout] = {}
+
+    def bounds(self, device: torch.device) -> torch.Tensor:
+        """Return where the samples begin and end, [samples + 1], int32; all layers share it."""
+        if device not in self._bounds:
+            ends = torch.tensor([0, *self.lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+            self._bounds[device] = ends.to(device, non_blocking=True)
+        return self._bounds[device]
 
     @cached_property
     def groups(self) -> list[list[int]]:

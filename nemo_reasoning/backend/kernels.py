@@ -4,13 +4,38 @@ torch composes RMSNorm of a dozen passes in float32 on a CPU and keeps several o
 needs a C++ compiler and its plain one keeps five tensors. Megatron's rotary embedding, without Transformer Engine,
 takes packed input apart at every layer, computes sines and cosines anew for queries and for keys, and keeps both for
 the backward pass; here they are computed once a batch, and the backward pass turns the gradient back.
+
+On a GPU RMSNorm, SwiGLU and cross entropy are Liger's Triton kernels (arXiv 2410.10989) where they are installed,
+otherwise torch's. docs/training.md has the table of which kernel runs where, and why.
 """
 
+import importlib
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+
+_LIGER = {
+    "rms_norm": "LigerRMSNormFunction",
+    "swiglu": "LigerFusedGateUpSiLUMulFunction",
+    "cross_entropy": "cross_entropy_forward",
+}
+
+
+def liger(operation: str, x: torch.Tensor) -> Any:
+    """Return Liger's function for an operation on a tensor; None on a CPU, and where this Liger has none."""
+    return _liger(operation) if x.is_cuda else None
+
+
+@cache
+def _liger(operation: str) -> Any:
+    try:
+        module = importlib.import_module(f"liger_kernel.ops.{operation}")
+    except ModuleNotFoundError:
+        return None
+    return getattr(module, _LIGER[operation], None)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -21,6 +46,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         weight: [n], frozen or not, in the dtype of x.
         eps: Added to the mean of the squares.
     """
+    if (kernel := liger("rms_norm", x)) is not None:
+        fused: torch.Tensor = kernel.apply(x, weight, eps, 0.0, "llama", False)
+        return fused
     if x.device.type != "cpu" or weight.requires_grad:
         return F.rms_norm(x, weight.shape, weight, eps)
     normalised: torch.Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
@@ -48,12 +76,21 @@ class _RMSNorm(torch.autograd.Function):
         return result.add_(inverse * mean), None, None
 
 
-def swiglu(gate_up: torch.Tensor, bias: torch.Tensor | None = None, *_: Any) -> torch.Tensor:
+def swiglu(gate_up: torch.Tensor, bias: torch.Tensor | None = None, *options: Any) -> torch.Tensor:
     """Return silu(gate) * up, [..., n], of gate and up one behind the other, [..., 2 n]; with Megatron's signature.
 
-    A bias [2 n] is added to gate and up before.
+    A bias [2 n] is added to gate and up before. On a GPU without Liger it is Megatron's compiled one.
     """
-    product: torch.Tensor = _SwiGLU.apply(gate_up if bias is None else gate_up + bias)  # type: ignore[no-untyped-call]
+    summed = gate_up if bias is None else gate_up + bias
+    if (kernel := liger("swiglu", gate_up)) is not None:
+        rows = summed.reshape(-1, summed.shape[-1])  # the kernel's gradient has two dimensions, whatever its input has
+        product: torch.Tensor = kernel.apply(rows).view(*summed.shape[:-1], -1)
+    elif gate_up.device.type == "cpu":
+        product = _SwiGLU.apply(summed)  # type: ignore[no-untyped-call]
+    else:
+        from megatron.core.fusions.fused_bias_swiglu import bias_swiglu_impl
+
+        product = bias_swiglu_impl(gate_up, bias, *options)
     return product
 
 
@@ -74,6 +111,22 @@ class _SwiGLU(torch.autograd.Function):
         torch.mul(F.silu(gate), gradient, out=for_up)
         torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=for_gate)
         return result
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+    """Return the losses [n], float32, by Liger's kernel; None where it does not run.
+
+    Args:
+        logits: [n, vocabulary], float32; they become their gradients, softmax minus one-hot, in place.
+        labels: [n], int64, each within the vocabulary.
+    """
+    kernel = liger("cross_entropy", logits)
+    if kernel is None:
+        return None
+    logits.requires_grad_()  # what the kernel asks to know whether gradients are wanted
+    losses: torch.Tensor = kernel(logits, labels, None, -100, 0.0, 0.0, "none", None, False)[0]
+    logits.requires_grad_(False)
+    return losses
 
 
 def apply_rotary_pos_emb(

@@ -119,10 +119,7 @@ def _checkpoint_tensors() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _plain_kernels() -> Sequence[tuple[Any, str, Any]]:
-    from megatron.core.transformer import mlp
     from nemo.collections.llm.gpt.model.base import GPTConfig
-
-    from nemo_reasoning.backend.kernels import swiglu
 
     finish = GPTConfig.__post_init__
 
@@ -132,7 +129,7 @@ def _plain_kernels() -> Sequence[tuple[Any, str, Any]]:
         self.use_cpu_initialization = True
         finish(self)
 
-    return [(GPTConfig, "__post_init__", without_cuda_kernels), (mlp, "bias_swiglu_impl", swiglu)]
+    return [(GPTConfig, "__post_init__", without_cuda_kernels)]
 
 
 def _torch_optimizer() -> Sequence[tuple[Any, str, Any]]:

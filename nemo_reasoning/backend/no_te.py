@@ -89,7 +89,10 @@ def _rotary() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _fused_kernels() -> Sequence[tuple[Any, str, Any]]:
+    from megatron.core.transformer import mlp
     from nemo.collections.llm.gpt.model.base import GPTConfig
+
+    from nemo_reasoning.backend.kernels import swiglu
 
     finish = GPTConfig.__post_init__
 
@@ -100,7 +103,7 @@ def _fused_kernels() -> Sequence[tuple[Any, str, Any]]:
         self.gradient_accumulation_fusion = False
         finish(self)
 
-    return [(GPTConfig, "__post_init__", without_te_kernels)]
+    return [(GPTConfig, "__post_init__", without_te_kernels), (mlp, "bias_swiglu_impl", swiglu)]
 
 
 NO_TE = (

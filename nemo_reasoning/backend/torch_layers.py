@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from nemo_reasoning.backend.attention import Samples, blocked_attention
 from nemo_reasoning.backend.kernels import rms_norm
+from nemo_reasoning.backend.varlen import varlen_attention
 from nemo_reasoning.errors import BackendError
 
 
@@ -88,9 +89,10 @@ class TorchNorm(torch.nn.RMSNorm):
 
 
 class TorchAttention(MegatronModule):  # type: ignore[misc]
-    """Causal grouped-query attention through `scaled_dot_product_attention`.
+    """Causal grouped-query attention in which no token attends to another sample.
 
-    Packed input (`thd`) is taken apart at `cu_seqlens`, so no token attends to another sample.
+    A GPU's half precision goes through a flash kernel for varying lengths, a CPU's bfloat16 through
+    `blocked_attention`; the rest, float32 above all, is padded for `scaled_dot_product_attention`.
     """
 
     def __init__(
@@ -157,6 +159,10 @@ class TorchAttention(MegatronModule):  # type: ignore[misc]
         scale = query.shape[-1] ** -0.5 if self.softmax_scale is None else self.softmax_scale
         if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not dropout:
             return blocked_attention(query, key, value, samples=samples, scale=scale)
+        half = query.dtype in (torch.bfloat16, torch.float16)
+        if half and query.device.type != "cpu" and (kernel := varlen_attention(dropout=dropout)) is not None:
+            bounds = samples.bounds(query.device)
+            return kernel(query, key, value, bounds=bounds, longest=max(samples.lengths), scale=scale)
         split = [torch.split(x, samples.lengths) for x in (query, key, value)]
         attended: dict[int, torch.Tensor] = {}
         for group in samples.groups:
@@ -178,7 +184,11 @@ def _samples(packed: Any, *, positions: int) -> Samples:
 
 
 class TorchSpecProvider(LocalSpecProvider):  # type: ignore[misc]
-    """Megatron's local layers, with the norm fused into the linear and torch's attention."""
+    """Megatron's local layers, with the norm fused into the linear, and torch's attention or Transformer Engine's."""
+
+    def __init__(self, *, te_attention: bool = False) -> None:
+        """Choose the attention."""
+        self.te_attention = te_attention
 
     def fuse_layernorm_and_linear(self) -> bool:
         """Return True: parameter names then equal Transformer Engine's."""
@@ -190,11 +200,20 @@ class TorchSpecProvider(LocalSpecProvider):  # type: ignore[misc]
 
     def core_attention(self) -> type:
         """Return the attention."""
+        if self.te_attention:
+            from megatron.core.extensions.transformer_engine import TEDotProductAttention
+
+            chosen: type = TEDotProductAttention
+            return chosen
         return TorchAttention
 
 
-def torch_layer_spec(config: Any) -> ModuleSpec:
+def torch_layer_spec(config: Any, *, te_attention: bool = False) -> ModuleSpec:
     """Return the layer specification for a dense model.
+
+    Args:
+        config: Megatron's configuration of the model.
+        te_attention: Whether attention is Transformer Engine's, which has no weights.
 
     Raises:
         BackendError: The model has experts or norms on query and key.
@@ -203,7 +222,7 @@ def torch_layer_spec(config: Any) -> ModuleSpec:
         raise BackendError(
             "the torch layers cover dense Llama models; experts and qk_layernorm need Transformer Engine"
         )
-    backend = TorchSpecProvider()
+    backend = TorchSpecProvider(te_attention=te_attention)
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(

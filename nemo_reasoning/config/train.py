@@ -153,20 +153,29 @@ def _check_model(settings: SftSettings) -> list[str]:
     return problems
 
 
+def backend_in_use(settings: SftSettings) -> BackendSettings:
+    """Return the backend's switches as device and scheme leave them: False is done without, None is as found.
+
+    The layers that hold NF4 weights are torch's, and Transformer Engine's need CUDA.
+    """
+    cuda = False if settings.hardware.accelerator is Accelerator.cpu else settings.backend.cuda
+    without_te = cuda is False or settings.peft.scheme is PeftScheme.qlora
+    return BackendSettings(cuda=cuda, transformer_engine=False if without_te else settings.backend.transformer_engine)
+
+
 def _check_machine(settings: SftSettings) -> list[str]:
     """Return what the machine that the settings name, or the scheme, cannot compute."""
-    wanted, trainer = settings.backend, settings.trainer
+    wanted, trainer, used = settings.backend, settings.trainer, backend_in_use(settings)
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
     quantised = settings.peft.scheme is PeftScheme.qlora
-    without_te = on_cpu or wanted.cuda is False or wanted.transformer_engine is False or quantised
-    problems = needs_gpu(settings) if on_cpu or wanted.cuda is False else []
+    problems = needs_gpu(settings) if used.cuda is False else []
     if on_cpu and wanted.cuda:
         problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
     if quantised and wanted.transformer_engine:
         problems.append(
             "backend.transformer_engine=true with peft=qlora: its linears cannot hold NF4 weights; set it to null"
         )
-    if without_te:
+    if used.transformer_engine is False:
         problems += needs_transformer_engine(trainer)
         if trainer.context_parallel_size > 1:
             problems.append(

@@ -142,15 +142,16 @@ _NF4 = {
 }
 
 
-def nf4_layer_spec(config: Any, *, targets: Sequence[str], pending: bool) -> ModuleSpec:
+def nf4_layer_spec(config: Any, *, targets: Sequence[str], pending: bool, te_attention: bool = False) -> ModuleSpec:
     """Return the torch layers' specification with some linears in NF4.
 
     Args:
         config: Megatron's configuration of the model.
         targets: Megatron's names of the linears to quantize.
         pending: Whether the weights come from a checkpoint; otherwise they are initialised, then quantized.
+        te_attention: As for `torch_layer_spec`.
     """
-    spec = torch_layer_spec(config)
+    spec = torch_layer_spec(config, te_attention=te_attention)
     for part in (spec.submodules.self_attention, spec.submodules.mlp):
         for target in set(targets) & vars(part.submodules).keys():
             made = _NF4[getattr(part.submodules, target)]

@@ -15,7 +15,7 @@ from nemo_reasoning.peft.nf4 import require_bitsandbytes
 
 
 @contextmanager
-def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool) -> Iterator[None]:
+def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool, te_attention: bool = False) -> Iterator[None]:
     """Give models that NeMo builds in the block linears in NF4; call inside `backend` without Transformer Engine.
 
     A loaded weight exists in full precision only between its reading and its quantization, one at a time
@@ -24,6 +24,7 @@ def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool) -> Iterator[No
     Args:
         targets: Megatron's names of the linears to quantize.
         from_checkpoint: Whether the weights will be loaded; otherwise they are initialised.
+        te_attention: Whether attention is Transformer Engine's; the other layers are torch's.
 
     Raises:
         BackendError: bitsandbytes is not installed.
@@ -32,7 +33,7 @@ def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool) -> Iterator[No
     layers = Patch(
         "nf4-layers",
         "nemo.collections.llm.gpt.model.base.default_layer_spec",
-        lambda: _layer_spec(targets, pending=from_checkpoint),
+        lambda: _layer_spec(targets, pending=from_checkpoint, te_attention=te_attention),
     )
     loading = Patch(
         "nf4-loading", "nemo.lightning.io.pl.MegatronCheckpointIO loads all weights before the first is used", _loading
@@ -41,12 +42,12 @@ def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool) -> Iterator[No
         yield
 
 
-def _layer_spec(targets: Sequence[str], *, pending: bool) -> Sequence[tuple[Any, str, Any]]:
+def _layer_spec(targets: Sequence[str], **options: bool) -> Sequence[tuple[Any, str, Any]]:
     from nemo.collections.llm.gpt.model import base
 
     from nemo_reasoning.peft.layers import nf4_layer_spec
 
-    return [(base, "local_layer_spec", partial(nf4_layer_spec, targets=targets, pending=pending))]
+    return [(base, "local_layer_spec", partial(nf4_layer_spec, targets=targets, **options))]
 
 
 def _loading() -> Sequence[tuple[Any, str, Any]]:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from nemo_reasoning.backend.kernels import cross_entropy
 from nemo_reasoning.data.store import IGNORED_LABEL
 from nemo_reasoning.training.memory.estimate import LOGIT_CHUNK_BYTES
 
@@ -134,6 +135,8 @@ def _losses(logits: torch.Tensor, labels: torch.Tensor, group: "dist.ProcessGrou
 
     `labels` count from this rank's first row; those outside it belong to other ranks.
     """
+    if group is None and (losses := cross_entropy(logits, labels)) is not None:
+        return losses
     here = (labels >= 0) & (labels < logits.shape[1])
     place = labels.clamp(0, logits.shape[1] - 1)[:, None]
     highest = logits.amax(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
 """Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 
 from nemo_reasoning.artifacts import fingerprint
-from nemo_reasoning.backend.runtime import Backend, backend, without_leftovers
-from nemo_reasoning.config.train import SftSettings
-from nemo_reasoning.config.trainer import Accelerator
+from nemo_reasoning.backend.runtime import Backend, backend, detect, without_leftovers
+from nemo_reasoning.config.train import SftSettings, backend_in_use
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import ConfigError
@@ -141,28 +140,15 @@ def _asked_steps(run: Run, inputs: TrainingInputs) -> int | None:
 
 def _train(job: _Job) -> None:
     settings = job.run.settings
-    base = nf4_base(settings)
     from_checkpoint = job.inputs.base is not None
-    quantised = nf4_linears(targets=base.targets, from_checkpoint=from_checkpoint) if base else nullcontext()
     with (
-        backend(**wanted_backend(settings)) as active,
-        quantised,
+        backend(**vars(backend_in_use(settings))) as active,
+        _quantized(settings, from_checkpoint=from_checkpoint),
         switched(settings.trainer),
         optimizer_in_use(settings.optim.kind),
         without_leftovers(),
     ):
         _finetune(job, active)
-
-
-def wanted_backend(settings: SftSettings) -> dict[str, bool | None]:
-    """Return the switches of `backend` that a run's settings ask for."""
-    on_cpu = settings.hardware.accelerator is Accelerator.cpu
-    return {
-        "cuda": False if on_cpu else settings.backend.cuda,
-        "transformer_engine": (
-            False if nf4_base(settings) else settings.backend.transformer_engine  # its linears hold no NF4
-        ),
-    }
 
 
 def identity_of(inputs: TrainingInputs) -> Identity:
@@ -173,6 +159,16 @@ def identity_of(inputs: TrainingInputs) -> Identity:
         tokenizer=fingerprint(inputs.formatter.tokenizer.backend_tokenizer.to_str()),
         base=None if inputs.base is None else weights_fingerprint(inputs.tokenizer),
     )
+
+
+def _quantized(settings: SftSettings, *, from_checkpoint: bool) -> AbstractContextManager[None]:
+    """Return what makes NeMo build the base in NF4 where a run wants that, with the best attention there is."""
+    base, found = nf4_base(settings), detect()
+    if base is None:
+        return nullcontext()
+    on_gpu = found.cuda and backend_in_use(settings).cuda is not False
+    te_attention = on_gpu and found.transformer_engine and settings.backend.transformer_engine is not False
+    return nf4_linears(targets=base.targets, from_checkpoint=from_checkpoint, te_attention=te_attention)
 
 
 def _finetune(job: _Job, active: Backend) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nemo_reasoning.config.model import Architecture, PeftScheme
-from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.train import SftSettings, backend_in_use
 from nemo_reasoning.config.trainer import Accelerator, OptimKind, Recompute
 
 
@@ -102,5 +102,5 @@ def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
         packing=trainer.packing,
         on_cpu=on_cpu,
         optimizer=settings.optim.kind,
-        torch_layers=on_cpu or settings.backend.transformer_engine is False or peft.scheme is PeftScheme.qlora,
+        torch_layers=backend_in_use(settings).transformer_engine is False,
     )
