@@ -144,6 +144,8 @@ def traced_device(
         te: Whether the layers are Transformer Engine's: its Python over the stand-in of tests/rehearsal, whose folder
             and sources have to be importable.
     """
+    if te:
+        _transformer_engine()
     from megatron.core.tensor_parallel import random
 
     from nemo_reasoning.backend import kernels, torch_layers
@@ -170,8 +172,6 @@ def traced_device(
         loss.cross_entropy = _cross_entropy
     else:
         torch_layers.varlen_attention = lambda **_: None
-    if te:
-        _transformer_engine()
     with ExitStack() as stack:
         for patch in () if te else NO_TE:
             stack.enter_context(applied(patch))
@@ -185,9 +185,9 @@ def _dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bo
 
 def _transformer_engine() -> None:
     """Let Transformer Engine's Python layer compute sizes alone."""
-    import te_on_cpu
+    import transformer_engine_on_cpu
 
-    te_on_cpu.install()
+    transformer_engine_on_cpu.install()
     from transformer_engine.pytorch.cpp_extensions import gemm  # noqa: F401 - before its users
     from transformer_engine.pytorch.module import base, layernorm_linear, linear
     from transformer_engine.pytorch.ops.basic import rmsnorm

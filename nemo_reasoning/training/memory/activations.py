@@ -45,15 +45,19 @@ def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, floa
     blocked = work.on_cpu and work.width < _FLOAT32  # backend/attention.py, which keeps its inputs only
     copied = work.torch_layers and work.width == _FLOAT32  # no flash kernel takes float32
     padding = 2 if copied and work.packing else 1  # there samples are padded, at most doubled
-    whole = work.recompute is not Recompute.selective
+    # On a GPU attention that is computed again keeps its inputs, and its output is the next linear's: nothing is saved.
+    whole = not work.on_cpu or work.recompute is not Recompute.selective
     keeps_output = whole and not blocked
     if input_gradient:
         yield "norm", shape.hidden_size * _norm_width(work) + _FLOAT32
     yield from _linear(work, "linear_qkv", mask=input_gradient or _fuses_adapters(work))
     yield "query", padding * heads * width
     yield "key", padding * keys * width
-    # A plain value is a view of the joint projection, which it keeps whole.
-    yield "value", (padding * keys if copied or (blocked and whole and not work.packing) else heads + 2 * keys) * width
+    # A plain value is a view of the joint projection, which it keeps whole; Transformer Engine's is a copy.
+    apart = copied or not work.torch_layers or (blocked and whole and not work.packing)
+    yield "value", (padding * keys if apart else heads + 2 * keys) * width
+    if not work.torch_layers and work.recompute is Recompute.selective:
+        yield "value as it was", keys * width
     if keeps_output:
         yield "log-sum-exp", padding * shape.num_attention_heads / parts * _FLOAT32
     if keeps_output or work.trains_base or (work.adapts("linear_proj") and not _copies_input(work)):
@@ -83,6 +87,8 @@ def _linear(work: Workload, name: str, *, mask: bool = True, shared: bool = Fals
         return
     if _copies_input(work) or not shared:
         yield f"{name} input", inputs * work.width
+    if _copies_input(work) and not work.torch_layers and name in ("linear_qkv", "linear_fc1"):
+        yield f"{name} input before dropout", inputs * work.width
     if work.dropout and mask:
         yield f"{name} mask", inputs * (work.width if work.on_cpu and not _fuses_adapters(work) else 1)
     yield f"{name} bottleneck", work.dim * work.width

@@ -14,6 +14,7 @@ LOGIT_CHUNK_BYTES = 256 * 2**20  # of float32 logits that the loss holds at a ti
 CONTEXT_BYTES = 3 * GIB // 4
 # The rest of a GPU's memory is left to the allocator: what lies unused between tensors.
 USABLE_SHARE = 0.92
+QUANTIZING_BYTES = 24 * 2**24  # a chunk's values in float32, several times over, and its codes
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class MemoryEstimate:
         logits: A chunk of them, and the loss's gradients.
         temporary: Gradients that travel through a layer, and weights that are unpacked for it.
         context: Taken by CUDA before the first tensor.
+        loading: The most while the base is loaded, before the rest of `static` is there.
     """
 
     static: StaticBytes
@@ -33,18 +35,17 @@ class MemoryEstimate:
     logits: int
     temporary: int
     context: int
+    loading: int
 
     @property
     def peak(self) -> int:
         """What tensors take at their most; the loss is over when the layers' backward pass begins."""
-        static = self.static
-        lasting = static.weights + static.adapter + static.gradients + static.optimizer
-        return lasting + self.activations + max(self.logits, self.temporary)
+        return self.static.total + self.activations + max(self.logits, self.temporary)
 
     @property
     def total(self) -> int:
         """What the device has to offer."""
-        return self.peak + self.context
+        return max(self.peak, self.loading) + self.context
 
 
 def estimate_memory(work: Workload) -> MemoryEstimate:
@@ -55,7 +56,21 @@ def estimate_memory(work: Workload) -> MemoryEstimate:
         logits=logit_bytes(work),
         temporary=_temporary_bytes(work),
         context=0 if work.on_cpu else CONTEXT_BYTES,
+        loading=_loading_bytes(work),
     )
+
+
+def _loading_bytes(work: Workload) -> int:
+    """Return what lies on the device while the base is loaded: it is built in the dtype it is held in.
+
+    Megatron joins gate and up of a layer in a copy, which it makes on the host where the device has no room. A QLoRA
+    base takes one weight in full at a time, and what quantizing a chunk of it needs (peft/nf4.py).
+    """
+    weights, width = static_bytes(work).weights, work.width
+    largest = max(inputs * outputs for inputs, outputs in linear_shapes(work.shape).values()) // work.tensor_parallel
+    if work.scheme is PeftScheme.qlora:
+        return weights + largest * (width + 1) + QUANTIZING_BYTES
+    return weights + largest * width
 
 
 def logit_bytes(work: Workload) -> int:

@@ -8,6 +8,7 @@ parameter costs its value alone. Moments of 8 bits take a quarter; paged ones co
 from dataclasses import dataclass
 
 from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.trainer import Fp8
 from nemo_reasoning.models.sizes import linear_shapes, nf4_bytes
 from nemo_reasoning.training.memory.workload import Workload
 
@@ -24,12 +25,19 @@ class StaticBytes:
         adapter: The adapter's values.
         gradients: Of everything trained.
         optimizer: Adam's moments, the float32 copies, and what belongs to each tensor's moments.
+        fp8: Transformer Engine's copies of the linears' weights in FP8.
     """
 
     weights: int
     adapter: int
     gradients: int
     optimizer: int
+    fp8: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.adapter + self.gradients + self.optimizer + self.fp8
 
 
 def base_tensors(work: Workload) -> list[int]:
@@ -86,7 +94,19 @@ def static_bytes(work: Workload) -> StaticBytes:
         adapter=work.width * adapter_parameters(work),
         gradients=_FLOAT32 * trained_parameters(work),
         optimizer=_optimizer_bytes(work),
+        fp8=_fp8_bytes(work),
     )
+
+
+def _fp8_bytes(work: Workload) -> int:
+    """Return the bytes of the FP8 copies of the base's linears: one as the weight lies, one transposed.
+
+    Transformer Engine multiplies with the second in the backward pass, and keeps both from one micro-batch to the
+    next. With `tensorwise` scaling the first and the last layer stay in bfloat16 (training/nemo_objects.py).
+    """
+    layers = {Fp8.none: 0, Fp8.delayed: work.layers, Fp8.tensorwise: max(0, work.layers - 2)}[work.fp8]
+    linears = sum(inputs * outputs // work.tensor_parallel for inputs, outputs in linear_shapes(work.shape).values())
+    return 2 * layers * linears
 
 
 def _optimizer_bytes(work: Workload) -> int:

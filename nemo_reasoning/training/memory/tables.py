@@ -25,7 +25,7 @@ from nemo_reasoning.training.memory.workload import Workload
 
 _ACTIVATIONS = {
     Recompute.none: "all that the backward pass wants",
-    Recompute.selective: "all but what attention computes again",
+    Recompute.selective: "all that the backward pass wants",
     Recompute.full: "the layers' inputs, and one layer computed again",
 }
 
@@ -67,6 +67,7 @@ def parts(work: Workload, estimate: MemoryEstimate) -> list[tuple[str, str, int]
         *rows,
         ("gradients", "of what is trained, float32", static.gradients),
         ("optimiser", _moments(work), static.optimizer),
+        *([("FP8 copies", "of the linears' weights, twice", static.fp8)] if static.fp8 else []),
         ("activations", _ACTIVATIONS[work.recompute], estimate.activations),
         (
             "logits" if loss else "temporary buffers",
@@ -75,6 +76,7 @@ def parts(work: Workload, estimate: MemoryEstimate) -> list[tuple[str, str, int]
             else f"{_backward(work)} (the logits, {estimate.logits / GIB:.1f}, are gone by then)",
             max(estimate.logits, estimate.temporary),
         ),
+        *([("loading", "more than a step", over)] if (over := estimate.loading - estimate.peak) > 0 else []),
         *([("CUDA context", "an allowance", estimate.context)] if estimate.context else []),
     ]
 
@@ -142,6 +144,14 @@ def _rows(sizes: list[int]) -> Iterator[list[str]]:
             request = _request(shape, replace(values, target_modules=targets), scheme)
             fitting = [request.best(size) for size in sizes]
             yield [name, f"{values.seq_length:,}", label, *(_cell(work) for work in fitting)]
+
+
+def fitting_workloads() -> Iterator[tuple[str, Workload]]:
+    """Yield (model, workload) of every cell of the table in which something fits."""
+    for name, (shape, values) in listed_models().items():
+        for _, scheme, targets in _variants(values):
+            request = _request(shape, replace(values, target_modules=targets), scheme)
+            yield from ((name, work) for size in gpu_sizes() if (work := request.best(size)) is not None)
 
 
 def _variants(values: Recommended) -> Iterator[tuple[str, PeftScheme, list[str]]]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nemo_reasoning.config.model import Architecture, PeftScheme
 from nemo_reasoning.config.train import SftSettings, backend_in_use
-from nemo_reasoning.config.trainer import Accelerator, OptimKind, Recompute
+from nemo_reasoning.config.trainer import Accelerator, Fp8, OptimKind, Recompute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Workload:
         packing: Whether rows lie end to end.
         on_cpu: Computed by torch's CPU kernels, which keep more than CUDA's do.
         optimizer: Which AdamW.
+        fp8: How Transformer Engine multiplies in FP8.
         torch_layers: Layers are ours, not Transformer Engine's; they are on a CPU, and under QLoRA.
     """
 
@@ -46,6 +47,7 @@ class Workload:
     on_cpu: bool = False
     torch_layers: bool = False
     optimizer: OptimKind = OptimKind.adamw
+    fp8: Fp8 = Fp8.none
 
     @property
     def width(self) -> int:
@@ -102,5 +104,6 @@ def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
         packing=trainer.packing,
         on_cpu=on_cpu,
         optimizer=settings.optim.kind,
+        fp8=trainer.fp8,
         torch_layers=backend_in_use(settings).transformer_engine is False,
     )
