@@ -5,7 +5,6 @@ whether a tensor is on a CPU takes the branch of a GPU. What a GPU computes in o
 operation that keeps what the kernel keeps. Not counted: fragmentation, CUDA's context, workspaces of cuBLAS and cuDNN.
 """
 
-import os
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -65,7 +64,7 @@ class Storages(TorchDispatchMode):
         written = [tensor for tensor in made if tensor.untyped_storage()._cdata not in before]
         if written or func._schema.is_mutable:
             self.step.launches += 1
-            self.step.moved += sum(_bytes(tensor) for tensor in (*read, *made))
+            self.step.moved += sum(tensor.nbytes for tensor in (*read, *made))
             count = flop_registry.get(func._overloadpacket)
             self.step.flops += count(*args, **(kwargs or {}), out_val=result) if count else 0
         return result
@@ -84,10 +83,6 @@ class Storages(TorchDispatchMode):
 
 def _on_device(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor) and leaf.is_meta]
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -179,7 +174,7 @@ def traced_device(
 
 
 def _dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """Drop as CUDA does, which keeps a byte an element."""
+    """Drop as CUDA does: a byte an element is kept."""
     return torch.native_dropout(x, p, True)[0] if training and p else x
 
 
@@ -188,7 +183,6 @@ def _transformer_engine() -> None:
     import transformer_engine_on_cpu
 
     transformer_engine_on_cpu.install()
-    from transformer_engine.pytorch.cpp_extensions import gemm  # noqa: F401 - before its users
     from transformer_engine.pytorch.module import base, layernorm_linear, linear
     from transformer_engine.pytorch.ops.basic import rmsnorm
 
@@ -205,7 +199,6 @@ def _start_ranks(tensor_parallel: int, pipeline_parallel: int) -> None:
     from megatron.core import parallel_state
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
     dist.init_process_group("fake", rank=0, world_size=tensor_parallel * pipeline_parallel, store=FakeStore())
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tensor_parallel,
