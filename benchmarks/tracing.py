@@ -57,7 +57,7 @@ class Storages(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
         result = func(*args, **(kwargs or {}))
-        read, made = _on_device((args, kwargs)), _on_device(result)
+        read, made = _meta((args, kwargs)), _meta(result)
         before = {tensor.untyped_storage()._cdata for tensor in read}
         for tensor in made:
             self._hold(tensor.untyped_storage())
@@ -81,7 +81,7 @@ class Storages(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
-def _on_device(values: Any) -> list[torch.Tensor]:
+def _meta(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor) and leaf.is_meta]
 
 
@@ -115,7 +115,7 @@ class _Swiglu(torch.autograd.Function):
 
 
 def _dequantize(packed: torch.Tensor, state: Any, *, out: torch.Tensor) -> torch.Tensor:
-    """Do what bitsandbytes' kernels do; their own answer for meta tensors refuses every buffer."""
+    """Do what bitsandbytes' kernels do, whose answer for meta tensors refuses every buffer."""
     torch.mul(state.absmax, state.offset)  # the scales, in float32
     return out.zero_()
 
@@ -126,16 +126,12 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def traced_device(
-    *, tensor_parallel: int = 1, pipeline_parallel: int = 1, fused: bool = True, te: bool = False
-) -> Iterator[None]:
+def traced_device(*, tensor_parallel: int = 1, pipeline_parallel: int = 1, te: bool = False) -> Iterator[None]:
     """Make Megatron build and run models on the meta device for the rest of the process.
 
     Args:
         tensor_parallel: Ranks that share a layer; this process is the first of them.
         pipeline_parallel: Ranks that share the layers out.
-        fused: Whether RMSNorm, SwiGLU, cross entropy and attention are the kernels of a GPU; otherwise what torch
-            makes of them, attention padded.
         te: Whether the layers are Transformer Engine's: its Python over the stand-in of tests/rehearsal, whose folder
             and sources have to be importable.
     """
@@ -161,12 +157,9 @@ def traced_device(
     random._set_all_rng_states = lambda *_: None
     torch.nn.functional.dropout = _dropout  # type: ignore[assignment]
     nf4.dequantize = _dequantize
-    if fused:
-        torch_layers.rms_norm = _RmsNorm.apply
-        kernels.swiglu = lambda gate_up, *_: _Swiglu.apply(gate_up)
-        loss.cross_entropy = _cross_entropy
-    else:
-        torch_layers.varlen_attention = lambda **_: None
+    torch_layers.rms_norm = _RmsNorm.apply
+    kernels.swiglu = lambda gate_up, *_: _Swiglu.apply(gate_up)
+    loss.cross_entropy = _cross_entropy
     with ExitStack() as stack:
         for patch in () if te else NO_TE:
             stack.enter_context(applied(patch))
@@ -215,12 +208,16 @@ def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> 
         samples: Of equal length in each row.
         te: As for `traced_device`.
     """
+    from nemo_reasoning.peft import layers
+
+    layers._buffers.clear()  # of the step before
     storages = Storages()
     with storages, ExitStack() as stack:
         model = _build(settings, stack, te=te)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        entries = sum(parameter.numel() for parameter in trained)
-        held = [torch.empty(entries, dtype=torch.float32, device=DEVICE)]  # Megatron's buffer of gradients
+        held = [
+            torch.empty(sum(p.numel() for p in trained), dtype=torch.float32, device=DEVICE)
+        ]  # Megatron's buffer of gradients
         held += [torch.empty_like(p, dtype=torch.float32) for p in trained for _ in range(3)]  # a copy, two moments
         storages.step.static = storages.now
         storages.peak, storages.step = storages.now, Traced(static=storages.now)
@@ -257,8 +254,7 @@ def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
 
 
 def _step(model: Any, settings: SftSettings, *, samples: int, te: bool) -> None:
-    trainer = settings.trainer
-    rows, tokens = trainer.micro_batch_size, trainer.seq_length
+    trainer, rows, tokens = settings.trainer, settings.trainer.micro_batch_size, settings.trainer.seq_length
     packed, shape = _packed(rows, tokens, samples) if trainer.packing else None, (rows, tokens)
     if packed is not None:
         shape = (1, rows * tokens)
