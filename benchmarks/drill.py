@@ -31,7 +31,15 @@ from nemo_reasoning.training.run_dir import Run
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 12
 OVERRIDES = [
-    *("model=hf_local", "model.template=chatml", "data.rows=80", "data.workers=1", "hardware=cpu", "logger=none"),
+    *(
+        "model=hf_local",
+        "model.template=chatml",
+        "data=builtin",
+        "data.rows=80",
+        "data.workers=1",
+        "hardware=cpu",
+        "logger=none",
+    ),
     *("trainer.precision=32", "trainer.seq_length=256", "trainer.global_batch_size=4", "trainer.micro_batch_size=2"),
     *(f"trainer.max_steps={STEPS}", "trainer.eval_interval=4", "callbacks.samples_interval=0", "peft.dim=4"),
 ]
