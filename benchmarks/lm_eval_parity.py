@@ -66,13 +66,13 @@ doc_to_target: "{{{{answer}}}}"
 generation_kwargs: {{until: ["Question:", "</s>", "<|im_end|>"], do_sample: false, temperature: 0.0, \
 max_gen_toks: {tokens}}}
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true, \
-ignore_punctuation: false, regexes_to_ignore: [",", "\\$", "(?s).*#### ", "\\.$"]}}]
+ignore_punctuation: false, regexes_to_ignore: [',', '\\$', '(?s).*#### ', '\\.$']}}]
 filter_list:
   - name: strict-match
-    filter: [{{function: regex, regex_pattern: "#### (\\-?[0-9\\.\\,]+)"}}, {{function: take_first}}]
+    filter: [{{function: regex, regex_pattern: '#### (\\-?[0-9\\.\\,]+)'}}, {{function: take_first}}]
   - name: flexible-extract
     filter:
-      - {{function: regex, group_select: -1, regex_pattern: "(-?[$0-9.,]{{2,}})|(-?[0-9]+)"}}
+      - {{function: regex, group_select: -1, regex_pattern: '(-?[$0-9.,]{{2,}})|(-?[0-9]+)'}}
       - {{function: take_first}}
 """
 _GSM8K_PROMPT = "Question: {question}\nAnswer:"
