@@ -115,6 +115,28 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
 }
 
 
+def compose_settings(command: str, *overrides: str) -> Any:
+    """Return the checked settings of a command, as its command line would compose them.
+
+    Args:
+        command: "sft", "prepare", "export", "evaluate", "generate", "serve" or "doctor".
+        overrides: Such as "model=llama3_8b" or "trainer.seq_length=8192".
+
+    Returns:
+        An object of the command's class in `nemo_reasoning.config.RECIPES`.
+
+    Raises:
+        ConfigError: Lists everything that is wrong, each with its remedy.
+    """
+    from nemo_reasoning.config.overrides import composed_settings
+    from nemo_reasoning.hardware import register_resolvers
+
+    if command not in RECIPES:
+        raise ConfigError(f"{command}: there is no such command; choose one of {', '.join(RECIPES)}")
+    register_resolvers()
+    return composed_settings(RECIPES[command], overrides)
+
+
 def main() -> None:
     """Run `nemo-reasoning COMMAND [override ...]`."""
     from nemo_reasoning import __version__

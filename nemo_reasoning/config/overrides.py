@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill, indent
 from typing import Any, cast
 
-from hydra import compose
+from hydra import compose, initialize_config_module
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -22,10 +22,26 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_reasoning.config import Recipe
+from nemo_reasoning.config.checks import as_list
 from nemo_reasoning.config.loading import CONF_DIR, CONF_PACKAGE, nearest, try_settings
 from nemo_reasoning.errors import ConfigError
 
 _COMPOSING = (HydraException, OmegaConfBaseException)
+
+
+def composed_settings(recipe: Recipe, overrides: Sequence[str]) -> Any:
+    """Return the checked settings of a command.
+
+    Raises:
+        ConfigError: Lists everything that is wrong.
+    """
+    with initialize_config_module("nemo_reasoning.conf", version_base="1.3"):
+        config = _composed(recipe, list(overrides))
+        settings = None if config is None else try_settings(config, recipe.settings)[0]
+        if settings is None:
+            raise ConfigError(as_list(problems_of(recipe, overrides)))
+    recipe.validate(settings)
+    return settings
 
 
 def problems_of(recipe: Recipe, overrides: Sequence[str]) -> list[str]:

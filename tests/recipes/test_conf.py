@@ -138,6 +138,22 @@ def test_nvidias_weekend_run() -> None:
     assert plain["optim"]["warmup_ratio"] == 0.05
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "scheme", "devices"),
+    [
+        ("8b_24gb", "llama31_8b", "qlora", 1),
+        ("8b_80gb", "llama31_8b", "lora", 1),
+        ("70b_8x80gb", "llama31_70b", "lora", 8),
+    ],
+)
+def test_a_whole_run_to_copy_fits_its_hardware(name: str, model: str, scheme: str, devices: int) -> None:
+    settings = sft_settings(f"experiment={name}")  # which refuses what the GPU cannot hold
+
+    assert (settings.name, settings.model.name, settings.peft.scheme.value) == (name, model, scheme)
+    assert settings.trainer.devices == settings.trainer.tensor_model_parallel_size == devices
+    assert sum(rows or 0 for rows in settings.data.subsets.values()) >= 50_000
+
+
 def test_an_experiment_yields_to_the_command_line() -> None:
     settings = sft_settings("experiment=nvidia_weekend", "trainer.max_steps=7", "model=llama3_8b")
 

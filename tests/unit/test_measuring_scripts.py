@@ -32,8 +32,12 @@ def test_rows_are_those_of_the_dataset(tmp_path: Path) -> None:
 
     write_corpus(tmp_path / "corpus.jsonl", megabytes=0.1)
     write_rows(tmp_path / "rows.jsonl", count=20)
-    for name, least in (("corpus", 10), ("rows", 20)):
+    for name, least, modes in (("corpus", 10, {"on", "off"}), ("rows", 20, {"on"})):
         lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [parse_row(json.loads(line), origin=name) for line in lines]
         assert len(rows) >= least
-        assert {row.mode for row in rows} <= {"on", "off"}
+        assert {row.mode for row in rows} == modes
+        for row in rows:
+            roles = [turn.role for turn in row.messages]
+            assert roles[-2:] == ["user", "assistant"]
+            assert row.messages[-1].content.startswith("<think>") == (row.mode == "on")
