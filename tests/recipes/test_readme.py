@@ -1,4 +1,4 @@
-"""Every command of the README runs; those that would train or need a container are run as far as they go without."""
+"""Every command of README, quickstart and tutorial runs, as far as it goes without training or a container."""
 
 import re
 import shlex
@@ -8,33 +8,39 @@ import sys
 import pytest
 from launch import ROOT, environment
 
-_BLOCKS = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in _BLOCKS.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    for line in block.splitlines()
-]
-RECIPES = [command for command in COMMANDS if command.startswith("python recipes/")]
-OTHERS = [command for command in COMMANDS if command not in RECIPES]
+PAGES = ("README.md", "docs/quickstart.md", "docs/tutorial.md")
+_BLOCKS = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
+BLOCKS = {page: _BLOCKS.findall((ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
+COMMANDS = sorted(
+    {
+        line.split("  #")[0].strip()
+        for blocks in BLOCKS.values()
+        for language, block in blocks
+        for line in block.splitlines()
+        if language == "sh"
+    }
+)
+OURS = [command for command in COMMANDS if command.startswith(("python recipes/", "nemo-reasoning "))]
+OTHERS = [command for command in COMMANDS if command not in OURS]
 
 
 def _harmless(command: str) -> list[str]:
-    """Return a recipe's command line with the work taken out: the plan, or the composed settings."""
-    words = [sys.executable, *shlex.split(command)[1:]]
-    if "--help" in words:
-        return words
-    return [*words, "dry_run=true"] if "sft_lora" in command else [*words, "--cfg", "job"]
+    """Return a command line with the work taken out: the plan, or the composed settings."""
+    program, *words = shlex.split(command)
+    start = ["-c", "from nemo_reasoning.cli import main; main()"] if program == "nemo-reasoning" else []
+    training = words[0] in ("recipes/sft_lora.py", "sft")
+    return [sys.executable, *start, *words, *(["dry_run=true"] if training else ["--cfg", "job"])]
 
 
-@pytest.mark.parametrize("command", RECIPES)
-def test_a_recipe(command: str) -> None:
+@pytest.mark.parametrize("command", OURS)
+def test_a_command_of_ours(command: str) -> None:
     done = subprocess.run(_harmless(command), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
 def test_every_recipe_is_shown() -> None:
-    shown = {shlex.split(command)[1] for command in RECIPES}
+    shown = {shlex.split(command)[1] for command in OURS if command.startswith("python")}
     assert shown == {f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.py")}
 
 
@@ -46,3 +52,14 @@ def test_another_command(command: str) -> None:
         assert done.returncode == 0, done.stderr
     else:
         assert (program, words[0]) in {("docker", "run"), ("pip", "install")}
+
+
+def test_the_python_of_the_readme() -> None:
+    (code,) = (block for language, block in BLOCKS["README.md"] if language == "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    micro_batch_size, recompute = done.stdout.split()
+    assert int(micro_batch_size) >= 1
+    assert recompute in ("none", "full")
