@@ -22,6 +22,7 @@ WORDS = {
     "inference": "engines, budgets",
     "export": "formats, verified",
     "training": "NeMo, callbacks, memory",
+    "preparation": "stages of prepare",
     "peft": "NF4, QLoRA",
     "models": "hub, import, sizes",
     "backend": "without CUDA, without TE",
@@ -31,6 +32,8 @@ WORDS = {
     "reasoning": "switch, tags",
     "answers": "extract, compare",
     "artifacts": "whole files",
+    "packages": "what is installed",
+    "terminal": "the screen",
     "errors": "with remedies",
 }
 WIDTH, ROW, BOX, TALL, MARGIN = 760, 74, 170, 40, 20
@@ -95,7 +98,7 @@ def _curve(one: tuple[float, float], other: tuple[float, float]) -> str:
         right = 1 if levels % 2 else 0
         start, end = (one[0] + BOX * right, one[1] + TALL / 2), (other[0] + BOX * right, other[1] + TALL / 2)
         reach = 26 * levels
-        away = min(max(start[0], end[0]) + reach, WIDTH + 60) if right else max(min(start[0], end[0]) - reach, -60)
+        away = min(max(start[0], end[0]) + reach, WIDTH + 60) if right else max(min(start[0], end[0]) - reach, -40)
         bends = (away, start[1] + TALL / 2), (away, end[1] - TALL / 2)
     points = " ".join(f"{x:g} {y:g}" for x, y in (*bends, end))
     return f'<path d="M{start[0]:g} {start[1]:g}C{points}" fill="none" stroke="#5b6570" marker-end="url(#tip)"/>'

@@ -1,0 +1,28 @@
+"""The notebook runs from top to bottom, on a tiny model and with few steps."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from launch import ROOT, TINY, environment
+from nbclient import NotebookClient
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what starts a kernel
+]
+
+
+def test_the_notebook_runs(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [*TINY, f"model.source={tiny_llama}", f"cache_dir={tmp_path / 'cache'}"]
+    more = {"NOTEBOOK_STEPS": "2", "NOTEBOOK_MODEL": " ".join(own)}
+    for key, value in {**environment(), **more, "IPYTHONDIR": str(tmp_path)}.items():
+        monkeypatch.setenv(key, value)
+    notebook = nbformat.read(ROOT / "docs" / "train_and_ask.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # nothing that went stale
+
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+    assert printed[0].startswith("hf_local lora 2 steps")
+    assert printed[-1].count("thinking o") == 4
