@@ -16,7 +16,7 @@ COMMANDS = sorted(
         line.split("  #")[0].strip()
         for blocks in BLOCKS.values()
         for language, block in blocks
-        for line in block.splitlines()
+        for line in block.replace("\\\n", " ").splitlines()
         if language == "sh"
     }
 )
