@@ -84,7 +84,8 @@ def sections() -> Iterator[str]:
         groups = groups_of(recipe)
         own = {key: hint for key, hint in hints.items() if key not in groups and key not in done}
         if name == "doctor":
-            own = {key: own[key] for key in set(own) - set(get_type_hints(RECIPES["sft"].settings))}
+            training = get_type_hints(RECIPES["sft"].settings)
+            own = {key: hint for key, hint in own.items() if key not in training}
         yield f"\n## `nemo-reasoning {name}`\n"
         others = [group for group in groups if group in done]
         if others:
