@@ -58,6 +58,10 @@ class MakeShard:
     tokenizer_json: Path | None
     folder: Path
 
+    def __reduce__(self) -> tuple[type["MakeShard"], tuple[Any, ...]]:
+        """Leave out what is made on first use: an earlier unit may have been done here, and a tokenizer stays."""
+        return MakeShard, (self.data, self.formatter, self.seq_length, self.tokenizer_json, self.folder)
+
     def __call__(self, unit: Unit) -> Path:
         """Write the shard of a unit and return its folder."""
         folder = self.folder / unit.name

@@ -1,10 +1,12 @@
+import pickle
 from pathlib import Path
 
 import pytest
-from prepared_rows import corpus, digests, lines_of, nemotron_row, prepared, write_lines
+from prepared_rows import corpus, data_settings, digests, formatter, lines_of, nemotron_row, prepared, write_lines
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.data.prepare import units
+from nemo_reasoning.data.prepare.worker import MakeShard
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import DataError
 
@@ -112,3 +114,11 @@ def test_one_question_is_never_in_both_splits_and_the_switch_is_a_property_of_th
     off = read_manifest(tmp_path / "a")["counts"]["groups"][1]
     assert off["mode"] == "off"
     assert 0.2 < off["turned_off"] / 400 < 0.4
+
+
+def test_what_made_one_shard_here_can_go_to_workers(tmp_path: Path) -> None:
+    make = MakeShard(data_settings("data=builtin"), formatter(), 256, None, tmp_path)
+    vars(make)["_encoder"] = memoryview(b"")  # stands for tokie's tokenizer, which cannot be pickled either
+    copy = pickle.loads(pickle.dumps(make))
+    assert (copy.data, copy.seq_length, copy.folder) == (make.data, make.seq_length, make.folder)
+    assert "_encoder" not in vars(copy)
