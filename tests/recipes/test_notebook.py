@@ -23,6 +23,9 @@ def test_the_notebook_runs(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest
 
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
-    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+    streams = [
+        [output for output in cell.get("outputs", []) if output.get("name") == "stdout"] for cell in notebook.cells
+    ]
+    printed = ["".join(output.text for output in outputs) for outputs in streams if outputs]
     assert printed[0].startswith("hf_local lora 2 steps")
     assert printed[-1].count("thinking o") == 4
