@@ -1,7 +1,7 @@
 """Measure the package as a house: files, lines, arrows between rooms, circles. `python tools/house.py [CHECKOUT]`.
 
 A room is a folder or file directly below `nemo_reasoning`; an arrow is a pair of rooms of which one imports the other,
-wherever in the file the import stands.
+wherever in the file the import stands; what only type checkers read does not count.
 """
 
 import ast
@@ -28,7 +28,7 @@ def imports(checkout: Path) -> dict[str, set[str]]:
 
 
 def _imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
@@ -36,6 +36,14 @@ def _imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
                 whole = f"{node.module}.{alias.name}"
                 if whole in known or node.module in known:
                     yield whole if whole in known else node.module
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is below a node, but for what only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from _walk(child)
 
 
 def room(module: str) -> str:
