@@ -25,8 +25,8 @@ def test_generate_answers_a_prompt(tiny_llama: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["prompt=Hi", "budget=-1"], "ConfigError: - budget=-1"),
-        (["prompt=Hi", "reasoning=maybe"], "ConfigError: .*reasoning"),
+        (["prompt=Hi", "budget=-1"], r"ConfigError:\s+- budget=-1"),
+        (["prompt=Hi", "reasoning=maybe"], r"ConfigError:\s+- reasoning=maybe.*on, off"),
         (["input=nowhere.jsonl"], "DataError: input=nowhere.jsonl"),
         (["prompt=Hi", "engine=vllm", "engine.vllm_python=/nowhere/python"], "EngineError: .*pip install vllm"),
     ],

@@ -67,7 +67,7 @@ def test_the_nearest_name_is_told(name: str, override: str, remedy: str) -> None
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_right_is_not_blamed(name: str) -> None:
-    named = [] if name in ("sft", "prepare", "doctor", "evaluate") else ["checkpoint=outputs/demo"]
+    named = [] if name in ("sft", "prepare", "doctor") else ["checkpoint=outputs/demo"]
     assert problems_of(RECIPES[name], named) == []
 
 

@@ -175,7 +175,7 @@ def _request(shape: Architecture, values: Recommended, scheme: PeftScheme, *, se
         scheme=scheme,
         target_modules=() if full else tuple(values.target_modules),
         dim=0 if full else values.dim,
-        dropout=0.0 if full else values.dropout,
+        dropout=values.dropout if scheme in (PeftScheme.lora, PeftScheme.qlora) else 0.0,  # as conf/peft has it
         precision="bf16-mixed",
         seq_length=seq_length or values.seq_length,
         micro_batch_size=1,
