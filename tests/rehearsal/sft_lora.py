@@ -18,8 +18,8 @@ from nemo_reasoning.backend import runtime
 
 
 def with_transformer_engine(*, cuda: bool | None = None, transformer_engine: bool | None = None) -> runtime.Backend:
-    """Stand in for `resolve`: no CUDA, but Transformer Engine unless it is declined."""
-    return runtime.Backend(cuda=False, transformer_engine=transformer_engine is not False)
+    """Stand in for `resolve`: no CUDA, but Transformer Engine, which a run on a CPU is refused otherwise."""
+    return runtime.Backend(cuda=False, transformer_engine=True)
 
 
 if not os.environ.get("REHEARSE_DECLINED"):
