@@ -11,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from nemo_reasoning import __version__
 from nemo_reasoning.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MANIFEST = "manifest.json"
 _RECORDED = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "tokenizers", "peft")
@@ -167,3 +170,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); delete {folder} and run the stage again") from error
     return manifest
+
+
+def page_template(package: str, name: str) -> "Template":
+    """Return a room's HTML template: text is escaped, a name without a value is an error.
+
+    Args:
+        package: The package in whose `templates` folder it lies.
+        name: Its file.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return pages.get_template(name)

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.artifacts import page_template, write_text
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare.report import page_environment
 from nemo_reasoning.data.prepare.shards import QUARANTINED, Shard
 from nemo_reasoning.data.schemas.mapping import propose_mapping
 
@@ -101,4 +100,4 @@ def _harmless(text: str) -> str:
 
 def write_page(samples: list[Sample], path: Path) -> None:
     """Write samples as one HTML page."""
-    write_text(path, page_environment().get_template("preview.html.jinja").render(samples=samples))
+    write_text(path, page_template("nemo_reasoning.data.prepare", "preview.html.jinja").render(samples=samples))

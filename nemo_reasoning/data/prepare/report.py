@@ -9,10 +9,9 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.artifacts import page_template, write_text
 from nemo_reasoning.data.prepare.rows import Rows
 from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED
 
@@ -148,17 +147,6 @@ def heavy_losses(outcomes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> lis
     return found
 
 
-def page_environment() -> Environment:
-    """Return the environment of this room's HTML templates; text of rows is escaped."""
-    return Environment(
-        loader=PackageLoader("nemo_reasoning.data.prepare"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def get_ready() -> None:
     """Begin to import what draws, in a thread: it takes as long as the drawing, and the workers leave the time."""
     Thread(target=import_module, args=("matplotlib.figure",), daemon=True).start()
@@ -168,16 +156,12 @@ def write_report(folder: Path, statistics: Statistics, *, seq_length: int) -> No
     """Write `lengths.png` and `report.html`."""
     _draw_lengths(folder / _PICTURE, statistics, seq_length=seq_length)
     names = sorted({name for outcomes in statistics.outcomes.values() for name in outcomes} - {KEPT})
-    page = (
-        page_environment()
-        .get_template("report.html.jinja")
-        .render(
-            statistics=statistics,
-            names=names,
-            kept=KEPT,
-            seq_length=seq_length,
-            picture=b64encode((folder / _PICTURE).read_bytes()).decode(),
-        )
+    page = page_template("nemo_reasoning.data.prepare", "report.html.jinja").render(
+        statistics=statistics,
+        names=names,
+        kept=KEPT,
+        seq_length=seq_length,
+        picture=b64encode((folder / _PICTURE).read_bytes()).decode(),
     )
     write_text(folder / "report.html", page)
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_reasoning.artifacts import page_template
 from nemo_reasoning.evaluation.report.figures import setting_name
 from nemo_reasoning.evaluation.report.tables import interval, percent, points
-from nemo_reasoning.evaluation.report.training_page import data_uri, environment
+from nemo_reasoning.evaluation.report.training_page import data_uri
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting, failure, failures
 from nemo_reasoning.evaluation.samples import limits_not_kept
 from nemo_reasoning.evaluation.statistics import PairedDifference
@@ -33,36 +34,32 @@ def render_benchmarks(
         max_tokens: Limit of an answer that was asked for.
     """
     results = [measurement.to_dict() for measurement in measurements]
-    return (
-        environment()
-        .get_template("benchmarks.html.jinja")
-        .render(
-            name=name,
-            headline=_headline(measurements),
-            gains=[_gain(found, setting) for found in measurements for setting in found.settings()],
-            thinking=[row for found in measurements for row in _thinking(found)],
-            scores=[
-                {"benchmark": found.benchmark, "setting": setting_name((row["mode"], row["budget"])), **row}
-                for found, result in zip(measurements, results, strict=True)
-                for row in result["scores"]
-            ],
-            contaminated=[
-                (found.benchmark, len(found.contaminated), len(found.questions()))
-                for found in measurements
-                if found.contaminated is not None
-            ],
-            failures=[(found.benchmark, *row) for found in measurements for row in _failures(found)],
-            charts={chart: data_uri(path) for chart, path in charts.items()},
-            method=method,
-            notes=[
-                f"{found.benchmark}, {model}: {note}"
-                for found in measurements
-                for model, evaluation in found.evaluations.items()
-                for note in limits_not_kept(evaluation.samples, max_tokens)
-            ],
-            percent=percent,
-            interval=interval,
-        )
+    return page_template("nemo_reasoning.evaluation.report", "benchmarks.html.jinja").render(
+        name=name,
+        headline=_headline(measurements),
+        gains=[_gain(found, setting) for found in measurements for setting in found.settings()],
+        thinking=[row for found in measurements for row in _thinking(found)],
+        scores=[
+            {"benchmark": found.benchmark, "setting": setting_name((row["mode"], row["budget"])), **row}
+            for found, result in zip(measurements, results, strict=True)
+            for row in result["scores"]
+        ],
+        contaminated=[
+            (found.benchmark, len(found.contaminated), len(found.questions()))
+            for found in measurements
+            if found.contaminated is not None
+        ],
+        failures=[(found.benchmark, *row) for found in measurements for row in _failures(found)],
+        charts={chart: data_uri(path) for chart, path in charts.items()},
+        method=method,
+        notes=[
+            f"{found.benchmark}, {model}: {note}"
+            for found in measurements
+            for model, evaluation in found.evaluations.items()
+            for note in limits_not_kept(evaluation.samples, max_tokens)
+        ],
+        percent=percent,
+        interval=interval,
     )
 
 

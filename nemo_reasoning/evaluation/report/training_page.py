@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from nemo_reasoning.artifacts import page_template
 from nemo_reasoning.evaluation.report.tables import STAGE_NAMES, interval, percent
 from nemo_reasoning.evaluation.report.training import MODES, STAGES, Report, sample_dialogues
 from nemo_reasoning.evaluation.scores import Score
@@ -26,20 +25,16 @@ def render_page(report: Report, *, plots: Mapping[str, Path]) -> str:
         plots: Pictures by name; a missing one is named as not recorded.
     """
     scores = {(stage, mode): report.evaluations[stage].score(mode) for stage in STAGES for mode in MODES}
-    return (
-        environment()
-        .get_template("report.html.jinja")
-        .render(
-            name=report.name,
-            after=scores["trained", "on"],
-            rows=[_row(STAGE_NAMES[stage], mode, result) for (stage, mode), result in scores.items()],
-            families=_families(scores),
-            facts=_facts(report),
-            plots={name: data_uri(path) for name, path in plots.items()},
-            captions=_CAPTIONS,
-            dialogues=sample_dialogues(report),
-            percent=percent,
-        )
+    return page_template("nemo_reasoning.evaluation.report", "report.html.jinja").render(
+        name=report.name,
+        after=scores["trained", "on"],
+        rows=[_row(STAGE_NAMES[stage], mode, result) for (stage, mode), result in scores.items()],
+        families=_families(scores),
+        facts=_facts(report),
+        plots={name: data_uri(path) for name, path in plots.items()},
+        captions=_CAPTIONS,
+        dialogues=sample_dialogues(report),
+        percent=percent,
     )
 
 
@@ -82,17 +77,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         values = [step[key] for step in report.metrics if step.get(key) is not None]
         facts += [(title, f"{values[-1]:.3f}")] if values else []
     return facts
-
-
-def environment() -> Environment:
-    """Return how pages are rendered: text is escaped, a name without a value is an error."""
-    return Environment(
-        loader=PackageLoader("nemo_reasoning.evaluation.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def data_uri(path: Path) -> str:
