@@ -1,5 +1,6 @@
 """The notebook runs from top to bottom, on a tiny model and with few steps."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,8 @@ pytestmark = [
 def test_the_notebook_runs(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = [*TINY, f"model.source={tiny_llama}", f"cache_dir={tmp_path / 'cache'}"]
     more = {"NOTEBOOK_STEPS": "2", "NOTEBOOK_MODEL": " ".join(own)}
+    for key in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(key)
     for key, value in {**environment(), **more, "IPYTHONDIR": str(tmp_path)}.items():
         monkeypatch.setenv(key, value)
     notebook = nbformat.read(ROOT / "docs" / "train_and_ask.ipynb", as_version=4)
