@@ -163,9 +163,10 @@ def _defaults(root: str) -> Iterator[tuple[str, str]]:
 
 
 def group_options(loader: ConfigLoader, group: str) -> list[str]:
-    """Return the choices of a group."""
-    options = loader.get_group_options(group, ObjectType.CONFIG)
-    return [option for option in options if not option.startswith("_")]
+    """Return the choices of a group: those in files, since NeMo registers groups of its own in Hydra's store."""
+    files = [source for source in loader.get_sources() if source.scheme() != "structured" and source.is_group(group)]
+    options = {option for source in files for option in source.list(group, ObjectType.CONFIG)}
+    return sorted(option for option in options if not option.startswith("_"))
 
 
 def _composed(recipe: Recipe, overrides: list[str]) -> DictConfig | None:
