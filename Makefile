@@ -23,6 +23,7 @@ lint: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(RUN) tools/check_sizes.py
+	$(RUN) tools/house.py
 
 docs: setup
 	$(VENV)/bin/mkdocs build --strict

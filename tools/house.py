@@ -97,5 +97,15 @@ def _lines(file: Path) -> int:
     return len(file.read_text(encoding="utf-8").splitlines())
 
 
+def main() -> None:
+    """Print the figures of a checkout, and exit with 1 if modules import each other in a circle."""
+    checkout = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    print(json.dumps(measure(checkout), indent=2))
+    found = circles(imports(checkout))
+    for group in found:
+        print(f"these import each other in a circle: {', '.join(group)}", file=sys.stderr)
+    sys.exit(1 if found else 0)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT), indent=2))
+    main()

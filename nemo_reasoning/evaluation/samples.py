@@ -4,14 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.reasoning.messages import Mode
-
-if TYPE_CHECKING:
-    from nemo_reasoning.evaluation.scores import Score
 
 Key = tuple[str, Mode, int | None, int]
 
@@ -77,16 +73,6 @@ class Evaluation:
     """All samples of a model, in the order they were asked."""
 
     samples: tuple[Sample, ...]
-
-    def score(self, mode: Mode) -> "Score":
-        """Count the samples of a mode.
-
-        Raises:
-            DataError: There are none.
-        """
-        from nemo_reasoning.evaluation.scores import score
-
-        return score(self.of(mode))
 
     def of(self, mode: Mode) -> list[Sample]:
         """Return the samples of a mode."""

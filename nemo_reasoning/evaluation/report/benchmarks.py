@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.artifacts import page_template
-from nemo_reasoning.evaluation.report.figures import setting_name
+from nemo_reasoning.evaluation.report.figures import data_uri, setting_name
 from nemo_reasoning.evaluation.report.tables import interval, percent, points
-from nemo_reasoning.evaluation.report.training_page import data_uri
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting, failure, failures
 from nemo_reasoning.evaluation.samples import limits_not_kept
 from nemo_reasoning.evaluation.statistics import PairedDifference

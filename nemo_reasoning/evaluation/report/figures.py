@@ -1,5 +1,6 @@
 """Figures of both reports: curves of a training run, bars and lines of benchmarks."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ def draw_benchmark_figures(measurements: Sequence[BenchmarkResult], folder: Path
         with atomic_path(drawn[name]) as temporary:
             figure.savefig(temporary, format="png")
     return drawn
+
+
+def data_uri(path: Path) -> str:
+    """Return a PNG file as an address that holds it."""
+    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
 
 def setting_name(setting: Setting) -> str:

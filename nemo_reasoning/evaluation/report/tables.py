@@ -1,13 +1,10 @@
-"""The report's table for the terminal."""
+"""Shares, intervals and tables as reports show them."""
 
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from nemo_reasoning.evaluation.report.training import MODES, STAGES, Report
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
-
-STAGE_NAMES = {"base": "before", "trained": "after"}
 
 
 def percent(share: float) -> str:
@@ -25,31 +22,8 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def report_table(report: Report) -> Table:
-    """Return accuracy, format and length, before and after training, thinking on and off.
-
-    Print it with a `rich.console.Console`.
-    """
-    table = Table(title=f"{report.name}: held-out problems", caption="[ ] 95 % Wilson interval, per cent")
-    table.add_column("training")
-    table.add_column("thinking")
-    for heading in ("right", "well-formed", "mean tokens"):
-        table.add_column(heading, justify="right")
-    for stage in STAGES:
-        for mode in MODES:
-            result = report.evaluations[stage].score(mode)
-            table.add_row(
-                STAGE_NAMES[stage],
-                mode,
-                _cell(result.correct, result.n, result.accuracy_interval),
-                _cell(result.well_formed, result.n, result.well_formed_interval),
-                f"{result.mean_tokens:.1f}",
-                end_section=mode == MODES[-1],
-            )
-    return table
-
-
-def _cell(count: int, n: int, bounds: tuple[float, float]) -> str:
+def cell(count: int, n: int, bounds: tuple[float, float]) -> str:
+    """Return a count as a share with its interval, escaped for rich."""
     return f"{count}/{n}  {percent(count / n)}  \\[{interval(bounds)}]"
 
 
@@ -73,4 +47,4 @@ def benchmark_table(measurements: Sequence[BenchmarkResult]) -> Table:
 
 def _score_cell(found: BenchmarkResult, model: str, setting: Setting) -> str:
     result = found.score(model, setting)
-    return _cell(result.correct, result.n, found.interval(model, setting))
+    return cell(result.correct, result.n, found.interval(model, setting))

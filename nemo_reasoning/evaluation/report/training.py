@@ -6,16 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_reasoning.artifacts import write_json, write_text
+from rich.table import Table
+
+from nemo_reasoning.artifacts import page_template, write_json, write_text
 from nemo_reasoning.errors import DataError
+from nemo_reasoning.evaluation.report.tables import cell, interval, percent
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
+from nemo_reasoning.evaluation.scores import Score, score
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.loggers import METRICS_FILE, read_metrics
 
 Stage = Literal["base", "trained"]
 STAGES: tuple[Stage, ...] = ("base", "trained")
 MODES: tuple[Mode, ...] = ("on", "off")
+STAGE_NAMES: dict[Stage, str] = {"base": "before", "trained": "after"}
 _RUN_FILE = "run.json"
+_CAPTIONS = {
+    "loss": "Training and validation loss",
+    "throughput": "Training speed",
+    "memory": "Memory while training",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +46,10 @@ class Report:
     wall_seconds: float
     peak_rss_bytes: int
 
+    def score(self, stage: Stage, mode: Mode) -> Score:
+        """Count the samples of a stage in a mode."""
+        return score(self.evaluations[stage].of(mode))
+
     @property
     def supervised_tokens_per_second(self) -> float:
         """Supervised tokens over time inside training steps.
@@ -52,10 +66,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of report.json."""
-        scores = {
-            stage: {mode: evaluation.score(mode).to_dict() for mode in MODES}
-            for stage, evaluation in self.evaluations.items()
-        }
+        scores = {stage: {mode: self.score(stage, mode).to_dict() for mode in MODES} for stage in self.evaluations}
         return scores | {
             "wall_seconds": self.wall_seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
@@ -100,13 +111,13 @@ def write_report(folder: Path) -> Report:
     Raises:
         DataError: A file is missing, a mode was not evaluated, or no throughput was recorded.
     """
-    from nemo_reasoning.evaluation.report.figures import draw_training_figures
-    from nemo_reasoning.evaluation.report.training_page import render_page
+    from nemo_reasoning.evaluation.report.figures import data_uri, draw_training_figures
 
     report = load_report(folder)
     write_json(folder / "report.json", report.to_dict())
     plots = draw_training_figures(report.metrics, folder / "plots")
-    write_text(folder / "report.html", render_page(report, plots=plots))
+    page = render_page(report, plots={name: data_uri(path) for name, path in plots.items()})
+    write_text(folder / "report.html", page)
     return report
 
 
@@ -123,3 +134,89 @@ def sample_dialogues(report: Report) -> list[tuple[str, Sample]]:
     third = next((sample for sample in others if not sample.correct), others[0])
     title = "Another problem, thinking on" if third.correct else "A mistake, thinking on"
     return [("Thinking on", first), ("The same problem, thinking off", same), (title, third)]
+
+
+def report_table(report: Report) -> Table:
+    """Return accuracy, format and length, before and after training, thinking on and off.
+
+    Print it with a `rich.console.Console`.
+    """
+    table = Table(title=f"{report.name}: held-out problems", caption="[ ] 95 % Wilson interval, per cent")
+    table.add_column("training")
+    table.add_column("thinking")
+    for heading in ("right", "well-formed", "mean tokens"):
+        table.add_column(heading, justify="right")
+    for stage in STAGES:
+        for mode in MODES:
+            result = report.score(stage, mode)
+            table.add_row(
+                STAGE_NAMES[stage],
+                mode,
+                cell(result.correct, result.n, result.accuracy_interval),
+                cell(result.well_formed, result.n, result.well_formed_interval),
+                f"{result.mean_tokens:.1f}",
+                end_section=mode == MODES[-1],
+            )
+    return table
+
+
+def render_page(report: Report, *, plots: Mapping[str, str]) -> str:
+    """Return the report as HTML with its pictures inside.
+
+    Args:
+        report: What to show; text of the model is escaped.
+        plots: Pictures by name, as data URIs; a missing one is named as not recorded.
+    """
+    scores = {(stage, mode): report.score(stage, mode) for stage in STAGES for mode in MODES}
+    return page_template("nemo_reasoning.evaluation.report", "report.html.jinja").render(
+        name=report.name,
+        after=scores["trained", "on"],
+        rows=[_row(STAGE_NAMES[stage], mode, result) for (stage, mode), result in scores.items()],
+        families=_families(scores),
+        facts=_facts(report),
+        plots=plots,
+        captions=_CAPTIONS,
+        dialogues=sample_dialogues(report),
+        percent=percent,
+    )
+
+
+def _row(stage: str, mode: str, result: Score) -> dict[str, Any]:
+    low, high = result.accuracy_interval
+    return {
+        "stage": stage,
+        "mode": mode,
+        "score": result,
+        "accuracy": percent(result.accuracy),
+        "accuracy_interval": interval(result.accuracy_interval),
+        "low": low,
+        "high": high,
+        "well_formed": percent(result.well_formed / result.n),
+        "well_formed_interval": interval(result.well_formed_interval),
+    }
+
+
+def _families(scores: Mapping[tuple[Any, Any], Score]) -> list[tuple[str, list[str]]]:
+    """Return a row per kind of problem: right answers over problems, a column per score."""
+    names = next(iter(scores.values())).families
+    return [
+        (
+            name,
+            [f"{result.families[name]['correct']}/{result.families[name]['n']}" for result in scores.values()],
+        )
+        for name in names
+    ]
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    minutes, seconds = divmod(round(report.wall_seconds), 60)
+    facts = [
+        ("Whole run", f"{minutes} min {seconds:02d} s"),
+        ("Peak memory", f"{report.peak_rss_bytes / 1e9:.2f} GB"),
+        ("Supervised tokens a second", f"{report.supervised_tokens_per_second:.0f}"),
+        ("Optimiser steps", str(report.metrics[-1]["step"])),
+    ]
+    for title, key in (("Last training loss", "loss"), ("Last validation loss", "val_loss")):
+        values = [step[key] for step in report.metrics if step.get(key) is not None]
+        facts += [(title, f"{values[-1]:.3f}")] if values else []
+    return facts

@@ -13,11 +13,11 @@ from scripted import Script, ScriptedEngine
 
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.evaluation.report.tables import report_table
 from nemo_reasoning.evaluation.report.training import (
     evaluation_path,
     load_report,
     record_run,
+    report_table,
     sample_dialogues,
     write_report,
 )

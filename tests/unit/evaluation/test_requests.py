@@ -121,7 +121,7 @@ def test_nvidias_protocol_takes_the_first_letter_even_while_thinking(
         return right(prompt, mode).replace("hm", f"The final answer is {wrong}, no wait.")
 
     evaluation = run(ScriptedEngine(script), settings, tmp_path / "mmlu.jsonl")
-    assert evaluation.score("on").accuracy == accuracy
+    assert score(evaluation.of("on")).accuracy == accuracy
 
 
 def test_modes_budgets_and_samples_are_all_asked(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_limits_are_lowered_to_the_context_and_said(tmp_path: Path) -> None:
     assert "3 of 3 answers had less than protocol.max_tokens=16384" in lowered
     assert "50 to 50 tokens" in lowered
     assert "3 of 3 answers thought longer than their budget" in over  # the script keeps none
-    assert found.score("on").over_budget == 3
+    assert score(found.of("on")).over_budget == 3
     uncounted = [replace(sample, reasoning_tokens=None) for sample in found.samples]
     assert "not known" in limits_not_kept(uncounted, 50)[0]
     assert score(uncounted).over_budget is None

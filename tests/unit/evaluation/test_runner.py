@@ -75,7 +75,7 @@ def test_scores_count_by_mode_and_family() -> None:
         return with_thinking(problem.trace, final) if mode == "on" else final
 
     evaluation = evaluate_problems(ScriptedEngine(script), problems, max_new_tokens=1000)
-    on, off = evaluation.score("on"), evaluation.score("off")
+    on, off = score(evaluation.of("on")), score(evaluation.of("off"))
     assert (on.n, on.correct, on.well_formed, on.truncated) == (7, 7, 7, 0)
     assert (off.n, off.correct, off.well_formed) == (7, 3, 7)
     assert off.families == {
@@ -95,8 +95,8 @@ def test_a_model_evaluates_the_same_twice(tmp_path: Path) -> None:
     problems = held_out(count=6, seed=0)
     first = evaluate_problems(engine, problems, max_new_tokens=8)
     assert evaluate_problems(engine, problems, max_new_tokens=8) == first
-    assert (first.score("on").well_formed, first.score("off").truncated) == (0, 6)
-    assert first.score("off").mean_tokens == 8
+    assert (score(first.of("on")).well_formed, score(first.of("off")).truncated) == (0, 6)
+    assert score(first.of("off")).mean_tokens == 8
 
 
 def test_samples_survive_the_file(tmp_path: Path) -> None:
