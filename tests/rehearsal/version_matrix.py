@@ -1,12 +1,12 @@
 """Try releases of NeMo and Megatron-Core together, and write what came of it into docs/version-matrix.md.
 
-    .venv/bin/python tests/rehearsal/version_matrix.py                       # every pair, about two minutes each
+    .venv/bin/python tests/rehearsal/version_matrix.py                       # every pair, a few minutes each
     .venv/bin/python tests/rehearsal/version_matrix.py --nemo 2.7.3 --megatron 0.16.1 /path/to/Megatron-LM
 
 A release is downloaded without its dependencies into .overlays and put before the installed packages; a path is taken
 as it is. Each pair trains a tiny model without Transformer Engine (smoke), trains and exports through the recipes with
 Transformer Engine's Python layer (rehearsal), and compares the parameters and checkpoints of both kinds of layers
-(contract).
+(contract). Rows of pairs that are not tried stay as they are.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from nemo_reasoning.training.loggers import read_metrics  # noqa: E402
 PAGE = REPOSITORY / "docs" / "version-matrix.md"
 NEMO = ("2.6.0", "2.6.2", "2.7.0", "2.7.3")
 MEGATRON = ("0.15.3", "0.16.0", "0.16.1")
-_TABLE = re.compile(r"(<!-- tried -->\n).*?(<!-- /tried -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- tried -->\n)(.*?)(?=\n<!-- /tried -->)", re.DOTALL)
+_HEAD = ("| NeMo | Megatron-Core | smoke | rehearsal | contract | tried |", "|---|---|---|---|---|---|")
 
 
 @dataclass(frozen=True)
@@ -111,18 +112,29 @@ def _version(pair: Pair) -> str:
     return next(line.split()[1] for line in printed.splitlines() if line.startswith("VERSION"))
 
 
+def write(rows: list[str]) -> None:
+    """Put rows into the page's table, in place of older ones of the same pair."""
+    page = PAGE.read_text()
+    before = _TABLE.search(page)
+    assert before is not None, f"{PAGE} has no table to write into"
+    kept = {_pair(row): row for row in before[2].splitlines()[2:]} | {_pair(row): row for row in rows}
+    table = "\n".join([*_HEAD, *(kept[pair] for pair in sorted(kept))])
+    PAGE.write_text(page[: before.start(2)] + table + page[before.end(2) :])
+
+
+def _pair(row: str) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in row.split("|")[1:3])
+
+
 def main() -> None:
     """Try the pairs and write the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--nemo", nargs="+", default=NEMO)
     parser.add_argument("--megatron", nargs="+", default=MEGATRON)
     arguments = parser.parse_args()
-    table = ["| NeMo | Megatron-Core | smoke | rehearsal | contract | tried |", "|---|---|---|---|---|---|"]
     for row in rows([Pair(*pair) for pair in itertools.product(arguments.nemo, arguments.megatron)]):
         print(row, flush=True)
-        table.append(row)
-    text = "\n".join(table)
-    PAGE.write_text(_TABLE.sub(lambda match: f"{match[1]}{text}\n{match[2]}", PAGE.read_text()))
+        write([row])
 
 
 if __name__ == "__main__":
