@@ -111,6 +111,7 @@ class TrainerSettings:
     expandable_segments: bool
     memory_fraction: float | None
     gc_interval: int | None
+    deterministic: bool
     keep_checkpoints: int
     seed: int
 
@@ -145,6 +146,11 @@ class TrainerSettings:
             found.append(
                 f"trainer.fp8={self.fp8.value} with trainer.seq_length={self.seq_length}: pipeline parallelism pads "
                 "every row to it, and FP8 kernels ask for a multiple of 16; make it one"
+            )
+        if self.fp8 is Fp8.delayed and self.deterministic:
+            found.append(
+                "trainer.fp8=delayed with trainer.deterministic=true: adapter checkpoints lack the past maxima that it "
+                "scales by, so a continued run differs; set trainer.fp8=tensorwise"
             )
         found += [
             f"trainer.packing=true with trainer.{name}={getattr(self, name)}: packed batches differ in length; "

@@ -72,6 +72,7 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     config.calculate_per_token_loss = True  # over the whole global batch, not a mean of micro-batch means
     config.bf16, config.fp16 = settings.trainer.precision == "bf16-mixed", False  # whatever the base was saved in
     config.params_dtype = torch.bfloat16 if config.bf16 else torch.float32
+    config.deterministic_mode = settings.trainer.deterministic
     _set_recompute(config, settings.trainer.recompute)
     if settings.trainer.offload_layers:
         config.cpu_offloading, config.cpu_offloading_num_layers = True, settings.trainer.offload_layers

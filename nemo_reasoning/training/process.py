@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,19 @@ from nemo_reasoning.errors import BackendError
 from nemo_reasoning.packages import require
 
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
+# What cuBLAS, Transformer Engine and NCCL read once, and what makes them deterministic; the first where nothing is set.
+DETERMINISTIC_VARIABLES = {
+    "CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8"),
+    "NVTE_ALLOW_NONDETERMINISTIC_ALGO": ("0",),
+    "NCCL_ALGO": ("^NVLS", "Ring", "Tree"),
+}
 _FP8_CAPABILITY = (8, 9)  # of Ada and Hopper, the first with FP8 tensor cores
 
 
 def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transformer_engine: bool | None = None) -> None:
-    """Refuse what this machine lacks, and configure CUDA's allocator, which reads its variable once.
+    """Refuse what this machine lacks, and set the variables that CUDA's allocator and libraries read once.
 
-    Call it before anything lies on a GPU. Processes started from here inherit the variable.
+    Call it before anything lies on a GPU. Processes started from here inherit the variables.
 
     Args:
         settings: The run.
@@ -40,6 +47,8 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
         require("bitsandbytes", needed_by=f"optim.kind={settings.optim.kind.value}")
     if settings.peft.scheme is PeftScheme.qlora:
         require("bitsandbytes", needed_by="peft=qlora")
+    if trainer.deterministic:
+        _make_libraries_deterministic()
     if not needs_gpu(settings) + needs_transformer_engine(trainer):
         return  # and torch need not be loaded yet
     machine = resolve(cuda=cuda, transformer_engine=transformer_engine)
@@ -53,11 +62,29 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
         _require_fp8(trainer.fp8)
 
 
-def _use_expandable_segments() -> None:
-    import torch
+def _make_libraries_deterministic() -> None:
+    missing = {name: values[0] for name, values in DETERMINISTIC_VARIABLES.items() if not os.environ.get(name)}
+    for name in DETERMINISTIC_VARIABLES.keys() - missing.keys():
+        found, accepted = os.environ[name], DETERMINISTIC_VARIABLES[name]
+        if found not in accepted:
+            raise BackendError(
+                f"trainer.deterministic=true, but the environment has {name}={found}; unset it, or set it to "
+                f"{' or '.join(accepted)}"
+            )
+    if missing:
+        _refuse_late("trainer.deterministic=true")
+        os.environ.update(missing)
 
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        raise BackendError("trainer.expandable_segments=true, but CUDA is in use already; start in a new process")
+
+def _refuse_late(setting: str) -> None:
+    """Refuse a setting that would no longer be heard, once CUDA is in use."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        raise BackendError(f"{setting}, but CUDA is in use already; start in a new process")
+
+
+def _use_expandable_segments() -> None:
+    _refuse_late("trainer.expandable_segments=true")
     os.environ[ALLOCATOR_VARIABLES[0]] = with_expandable_segments(os.environ)
 
 
@@ -81,16 +108,23 @@ def _require_fp8(recipe: Fp8) -> None:
 
 @contextmanager
 def switched(trainer: TrainerSettings) -> Iterator[None]:
-    """Hold torch's precision of float32 products for the length of the block."""
+    """Hold torch's precision of float32 products, and whether it is deterministic, for the length of the block."""
     import torch
+    from torch.backends import cudnn
 
-    precision = torch.get_float32_matmul_precision()
+    precision, deterministic = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
+    convolutions = cudnn.deterministic, cudnn.benchmark
     if trainer.tf32:
         torch.set_float32_matmul_precision("high")
+    if trainer.deterministic:
+        torch.use_deterministic_algorithms(True)  # what has no deterministic kernel raises
+        cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
+        torch.set_deterministic_debug_mode(deterministic)
+        cudnn.deterministic, cudnn.benchmark = convolutions
 
 
 def first_process() -> bool:

@@ -61,7 +61,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
 
 
 def test_the_recipe_trains_and_exports_with_transformer_engine(rehearsal: Rehearsal) -> None:
-    losses, calls = rehearsal.train("engine")
+    losses, calls = rehearsal.train("engine", "trainer.deterministic=true")
     # the release of NeMo-Run installed here imports a client that needs prometheus_client
     hidden = NOT_IN_THE_IMAGE.replace("prometheus_client,", "")
     torch_losses, torch_calls = rehearsal.train(
@@ -71,6 +71,7 @@ def test_the_recipe_trains_and_exports_with_transformer_engine(rehearsal: Rehear
     assert losses == pytest.approx(torch_losses, abs=1e-3)
     used = {"rmsnorm_bwd", "generic_gemm", "fused_rope_backward", "fused_attn_bwd", "multi_tensor_adam"}
     assert used <= calls.keys()
+    assert calls["deterministic attention"] == calls["fused_attn_bwd"]
     assert torch_calls == {}, "with hardware=cpu nothing of Transformer Engine may be called"
 
     out = rehearsal.folder / "exported"

@@ -230,6 +230,7 @@ def fused_attn_bwd(
     softmax: Any, window: Any, deterministic: bool, cu_q: Any, cu_kv: Any, q: Tensor, k: Tensor, v: Tensor,
     out: Tensor, gradient: Tensor, *_: Any, **__: Any,
 ) -> list[Tensor]:  # fmt: skip
+    CALLS["deterministic attention"] += bool(deterministic)
     if q.is_meta:
         return [_empty(x) for x in (q, k, v)]
     with torch.enable_grad():

@@ -1,11 +1,13 @@
 """Settings of the whole process reach torch and Python, and leave it as it was."""
 
+import os
 from typing import Any
 
 import pytest
 import torch
 from composing import sft_settings
 
+from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError
 from nemo_reasoning.training.process import prepare_process, switched, with_expandable_segments
@@ -52,6 +54,58 @@ def test_switches_hold_for_the_block_alone() -> None:
     with switched(settings("trainer.tf32=true").trainer):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_deterministic_sets_what_libraries_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "NCCL_ALGO": ""})
+    prepare_process(settings(), cuda=False)
+    assert os.environ == {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "NCCL_ALGO": ""}
+
+    prepare_process(settings("trainer.deterministic=true"), cuda=False)
+
+    assert os.environ == {
+        "CUBLAS_WORKSPACE_CONFIG": ":16:8",
+        "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0",
+        "NCCL_ALGO": "^NVLS",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CUBLAS_WORKSPACE_CONFIG", ":0:0"), ("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "1"), ("NCCL_ALGO", "NVLS")],
+)
+def test_an_environment_that_is_not_deterministic_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setattr("os.environ", {name: value})
+    with pytest.raises(BackendError, match=f"trainer.deterministic=true.*{name}={value}; unset it, or set it to"):
+        prepare_process(settings("trainer.deterministic=true"), cuda=False)
+    assert os.environ == {name: value}
+
+
+@pytest.mark.parametrize("chosen", ["deterministic", "expandable_segments"])
+def test_what_is_read_once_is_refused_when_cuda_is_in_use(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setattr("os.environ", {})
+    monkeypatch.setattr("nemo_reasoning.training.process.resolve", lambda **_: Backend(True, False))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with pytest.raises(BackendError, match=f"trainer.{chosen}=true, but CUDA is in use"):
+        prepare_process(settings(f"trainer.{chosen}=true"))
+    assert os.environ == {}
+
+
+def test_deterministic_kernels_hold_for_the_block_alone(nemo_cpu: None) -> None:
+    from nemo_reasoning.training.nemo_objects import build_model
+
+    chosen = settings("trainer.deterministic=true")
+    with switched(chosen.trainer):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        with pytest.raises(RuntimeError, match="deterministic"):
+            torch.zeros(3).put_(torch.zeros(2, dtype=torch.int64), torch.zeros(2))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+    assert build_model(chosen, base=None, tokenizer=None).config.deterministic_mode
+    assert not build_model(settings(), base=None, tokenizer=None).config.deterministic_mode
 
 
 @pytest.mark.parametrize(

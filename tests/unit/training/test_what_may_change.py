@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.devices": 2,
     "trainer.num_nodes": 2,
     "trainer.recompute": Recompute.full,
+    "trainer.deterministic": True,
     "trainer.max_steps": 99,
     "trainer.epochs": 9.0,
     "trainer.eval_interval": 7,
