@@ -14,7 +14,6 @@ from nemo_reasoning.config.model import Architecture, PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import ExportError, NemoReasoningError
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.base_weights import DTYPES
 from nemo_reasoning.export.formats import FORMATS
 from nemo_reasoning.export.formats.base import ExportFormat, ExportJob
 from nemo_reasoning.export.quantised_base import Qlora
@@ -23,6 +22,7 @@ from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation
 from nemo_reasoning.export.weights import read_trained
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.models.weight_files import DTYPES
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 
 

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
-from nemo_reasoning.export.base_weights import DTYPES
 from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_trained
 from nemo_reasoning.export.weights import Adapter, FullWeights
 from nemo_reasoning.models.hf_config import in_dtype
 from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.models.weight_files import DTYPES
 from nemo_reasoning.peft.nf4 import Nf4Base
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.switch import THINK_SYSTEM

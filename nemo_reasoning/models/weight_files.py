@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from nemo_reasoning.errors import ExportError
+from nemo_reasoning.errors import ModelSourceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SAFETENSORS, _PICKLES = "model.safetensors", "pytorch_model.bin"
@@ -17,7 +17,7 @@ def base_files(base: Path) -> dict[Path, str]:
     """Return the weight files of a Hugging Face directory, each with its name as safetensors.
 
     Raises:
-        ExportError: There are none.
+        ModelSourceError: There are none.
     """
     for single in (_SAFETENSORS, _PICKLES):
         index = base / f"{single}.index.json"
@@ -26,7 +26,9 @@ def base_files(base: Path) -> dict[Path, str]:
             return {base / name: _as_safetensors(name) for name in names}
         if (base / single).is_file():
             return {base / single: _SAFETENSORS}
-    raise ExportError(f"{base} has neither {_SAFETENSORS} nor {_PICKLES}, nor an index of several; download it again")
+    raise ModelSourceError(
+        f"{base} has neither {_SAFETENSORS} nor {_PICKLES}, nor an index of several; download it again"
+    )
 
 
 def _as_safetensors(name: str) -> str:
@@ -48,6 +50,8 @@ def read_weights(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
     homes = {name: file for file in base_files(base) for name in _names(file)}
 
     def read(name: str) -> torch.Tensor:
+        if name not in homes:
+            raise ModelSourceError(f"{base} holds no {name}; download it again")
         file = homes[name]
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as source:

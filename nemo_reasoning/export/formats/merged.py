@@ -11,13 +11,13 @@ from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.config.model import PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
-from nemo_reasoning.export.base_weights import DTYPES, base_files, read_file, read_weights
 from nemo_reasoning.export.formats.base import NOT_VERIFIED, ExportFormat, ExportJob
 from nemo_reasoning.export.quantised_base import TrainedBase
 from nemo_reasoning.export.serve_commands import DOCKER
 from nemo_reasoning.export.tokenizer import write_tokenizer
 from nemo_reasoning.export.weights import Adapter, Changes, FullWeights
 from nemo_reasoning.models.hf_config import read_hf_config
+from nemo_reasoning.models.weight_files import DTYPES, base_files, read_file, read_weights
 from nemo_reasoning.peft.nf4 import Nf4Base
 
 _INDEX = "model.safetensors.index.json"
