@@ -7,8 +7,8 @@ import torch
 from tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM
 
-from nemo_reasoning.models.hub import BaseModel, fetch_base
-from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.hub import fetch_base
+from nemo_reasoning.models.importer import convert, import_base
 from nemo_reasoning.models.loading import load_nemo_model
 
 ROPE_SCALING = {
@@ -24,12 +24,12 @@ def _ids(vocabulary: int, *, rows: int = 2, length: int = 96) -> torch.Tensor:
     return torch.randint(vocabulary, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def _difference(base: BaseModel, cache_dir: Path) -> float:
-    reference = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).eval()
+def _difference(hf: Path, imported: Path) -> float:
+    reference = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32).eval()
     ids = _ids(reference.config.vocab_size)
     with torch.no_grad():
         expected = reference(ids).logits
-    with load_nemo_model(import_base(base, dtype="float32", cache_dir=cache_dir)) as logits:
+    with load_nemo_model(imported) as logits:
         return float((logits(ids) - expected).abs().max())
 
 
@@ -40,22 +40,22 @@ def test_a_tiny_llama(
     tmp_path: Path, nemo_cpu: None, tie_embeddings: bool, rope_scaling: dict[str, object] | None
 ) -> None:
     path = save_tiny_llama(tmp_path / "hf", tie_embeddings=tie_embeddings, rope_scaling=rope_scaling)
-    base = fetch_base(str(path), revision=None, cache_dir=tmp_path)
-    assert _difference(base, tmp_path) < 1e-3
+    convert(path, tmp_path / "nemo", "float32")
+    assert _difference(path, tmp_path / "nemo") < 1e-3
 
 
 @pytest.mark.slow
 def test_smollm2(smollm2_hf: Path, cache_dir: Path, nemo_cpu: None) -> None:
     base = fetch_base(str(smollm2_hf), revision=None, cache_dir=cache_dir)
-    assert _difference(base, cache_dir) < 1e-3
+    assert _difference(base.path, import_base(base, dtype="float32", cache_dir=cache_dir)) < 1e-3
 
 
 def test_packed_samples_do_not_see_each_other(tmp_path: Path, nemo_cpu: None) -> None:
     from megatron.core.packed_seq_params import PackedSeqParams
 
     path = save_tiny_llama(tmp_path / "hf")
-    base = fetch_base(str(path), revision=None, cache_dir=tmp_path)
-    with load_nemo_model(import_base(base, dtype="float32", cache_dir=tmp_path)) as logits:
+    convert(path, tmp_path / "nemo", "float32")
+    with load_nemo_model(tmp_path / "nemo") as logits:
         ids = _ids(200, rows=1, length=60)
         pieces = ids.split([25, 35], dim=1)
         apart = torch.cat([logits(piece) for piece in pieces], dim=1)

@@ -122,14 +122,3 @@ def test_every_row_of_every_layout_and_damage_is_accounted_for(corpus: Path, tmp
     assert {row["reason"] for row in lines_of(out / "quarantine.jsonl")} == {
         name.removeprefix("quarantined: ") for name in DAMAGE if name.startswith("quarantined: ")
     }
-
-
-@pytest.mark.slow
-def test_a_cluster_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
-    import ray
-
-    for engine in ("local", "ray"):
-        chosen = (f"data.paths=[{corpus}]", f"data.engine={engine}", "data.workers=2")
-        prepared(tmp_path / engine / "out", *CHOSEN, *chosen)
-    ray.shutdown()
-    assert digests(tmp_path / "local" / "out") == digests(tmp_path / "ray" / "out")

@@ -1,5 +1,6 @@
 """Dialogues rendered in pieces, from a frame made once, read as the template renders them."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,21 @@ def dialogues(draw: st.DrawFn) -> list[Message]:
     return turns
 
 
+@cache
+def renderers(name: str, tokenizer: Path) -> tuple[ChatFormatter, Renderer, Renderer]:
+    """Return the reference, a renderer that keeps the frame it made, and one that asks the template every time."""
+    formatter = ChatFormatter.load(tokenizer, template=load_template(name))
+    framed, asked = Renderer(formatter), Renderer(formatter)
+    asked._fixed = False
+    assert framed._fixed
+    return formatter, framed, asked
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(messages=dialogues())
 def test_pieces_are_those_of_the_template(name: str, smollm2_hf: Path, messages: list[Message]) -> None:
-    formatter = ChatFormatter.load(smollm2_hf, template=load_template(name))
-    framed, asked = Renderer(formatter), Renderer(formatter)
-    asked._fixed = False
-    assert framed._fixed
+    formatter, framed, asked = renderers(name, smollm2_hf)
     assert framed.cut(messages) == asked.cut(messages)
     assert "".join(framed.cut(messages).texts) == formatter.render(messages, add_generation_prompt=False)
 

@@ -113,8 +113,8 @@ def test_a_stop_string_ends_the_answer(engine: HFEngine) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [0, 1, 16, 128])
-def test_a_thousand_samples_keep_their_budget_and_answer(taught_llama: Path, budget: int) -> None:
+@pytest.mark.parametrize(("budget", "samples"), [(0, 1000), (1, 1000), (16, 1000), (128, 300)])
+def test_sampled_answers_keep_their_budget(taught_llama: Path, budget: int, samples: int) -> None:
     engine = HFEngine(taught_llama, batch_size=64, **CPU)
     requests = [
         ask(
@@ -124,7 +124,7 @@ def test_a_thousand_samples_keep_their_budget_and_answer(taught_llama: Path, bud
             seed=seed,
             min_thinking=min(budget, 1),
         )
-        for seed in range(1000)
+        for seed in range(samples)
     ]
     completions = engine.generate(requests)
     engine.close()
@@ -132,7 +132,7 @@ def test_a_thousand_samples_keep_their_budget_and_answer(taught_llama: Path, bud
     assert all(completion.answer for completion in completions)
     assert not any(completion.answer.startswith(("<think>", "</think>")) for completion in completions)
     thought = [completion for completion in completions if completion.text.lstrip().startswith("<think>")]
-    assert sum(completion.reasoning_tokens == budget for completion in thought) > 100
+    assert sum(completion.reasoning_tokens == budget for completion in thought) > samples / 10
 
 
 def test_min_thinking_makes_the_model_think_on(engine: HFEngine) -> None:

@@ -28,7 +28,7 @@ def test_no_request_breaks_the_service(live: Live, path: str, mode: GenerationMo
     [operation] = [found.ok() for found in schema.get_all_operations() if found.ok().path == path]
     statuses = set()
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=operation.as_strategy(mode))
     def ask(case: schemathesis.Case) -> None:
         if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):

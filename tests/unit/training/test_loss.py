@@ -80,8 +80,7 @@ def test_a_packed_batch_has_the_loss_and_the_lora_gradients_of_its_samples_alone
     """Samples of 60, 50, 20, 9 and 4 tokens: two groups in attention, and padding behind the last."""
     from nemo.collections.llm.peft import LoRA
 
-    from nemo_reasoning.models.hub import fetch_base
-    from nemo_reasoning.models.importer import import_base
+    from nemo_reasoning.models.importer import convert
     from nemo_reasoning.models.loading import open_nemo_model
     from nemo_reasoning.training.callbacks.losses import install
 
@@ -90,8 +89,8 @@ def test_a_packed_batch_has_the_loss_and_the_lora_gradients_of_its_samples_alone
         (torch.randint(200, (length,), generator=generator), torch.rand(length, generator=generator) < 0.6)
         for length in (60, 50, 20, 9, 4)
     ]
-    base = fetch_base(str(save_tiny_llama(tmp_path / "hf")), revision=None, cache_dir=tmp_path)
-    with open_nemo_model(import_base(base, dtype="float32", cache_dir=tmp_path)) as model:
+    convert(save_tiny_llama(tmp_path / "hf"), tmp_path / "nemo", "float32")
+    with open_nemo_model(tmp_path / "nemo") as model:
         install(model)
         torch.manual_seed(3)
         adapted = LoRA(dim=4, alpha=8, dropout=0.0)(model)

@@ -16,8 +16,7 @@ from tiny import save_tiny_llama
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Recompute
-from nemo_reasoning.models.hub import fetch_base
-from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.importer import convert
 
 
 @pytest.fixture
@@ -215,11 +214,9 @@ def test_a_short_run_validates_at_its_end(build: ModuleType, interval: int, expe
     assert trainer.check_val_every_n_epoch is None
 
 
-@pytest.mark.slow
 def test_an_imported_model_keeps_its_shape(build: ModuleType, tmp_path: Path) -> None:
-    base = fetch_base(str(save_tiny_llama(tmp_path / "hf")), revision=None, cache_dir=tmp_path)
-    imported = import_base(base, dtype="float32", cache_dir=tmp_path)
-    model = build.build_model(settings("trainer.seq_length=99"), base=imported, tokenizer=None)
+    convert(save_tiny_llama(tmp_path / "hf"), tmp_path / "nemo", "float32")
+    model = build.build_model(settings("trainer.seq_length=99"), base=tmp_path / "nemo", tokenizer=None)
     config = model.config
 
     assert (config.num_layers, config.hidden_size, config.num_query_groups) == (2, 64, 2)

@@ -26,7 +26,7 @@ from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import CheckpointError, ExportError, VerificationError
 from nemo_reasoning.export.from_run import export_run
 from nemo_reasoning.models.hub import fetch_base
-from nemo_reasoning.models.importer import import_base
+from nemo_reasoning.models.importer import convert
 from nemo_reasoning.peft import nf4
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs, train
@@ -42,9 +42,8 @@ STEPS = 6
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with a tiny model and its NeMo checkpoint, with NeMo on the CPU."""
     folder = tmp_path_factory.mktemp("qlora")
-    base = fetch_base(str(save_tiny_llama(folder / "tiny")), revision=None, cache_dir=folder)
-    import_base(base, dtype="float32", cache_dir=folder / "cache").rename(folder / "nemo")
     with backend(cuda=False, transformer_engine=False):
+        convert(save_tiny_llama(folder / "tiny"), folder / "nemo", "float32")
         yield folder
 
 

@@ -69,7 +69,9 @@ CONTENT = {
 
 def saved_run(folder: Path) -> Run:
     """Return a run with a finished checkpoint that holds no model."""
-    run = Run.start(sft_settings("hardware=cpu", f"output_dir={folder}"))
+    settings = sft_settings("hardware=cpu")
+    settings.output_dir = str(folder)
+    run = Run.start(settings)
     run.claim(Identity(**dict.fromkeys(CONTENT, "one")))
     path = run.path / "checkpoints" / "step=2-last"
     (path / "weights").mkdir(parents=True)
