@@ -15,6 +15,7 @@ from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings, backend_in_use, problems
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
+from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
@@ -52,6 +53,7 @@ def fine_tune(settings: SftSettings) -> Path:
         Stopped: A signal or a time limit ended it; the user has been told.
     """
     started = time.monotonic()
+    check_local_files(settings.data)
     prepare_process(settings, **vars(backend_in_use(settings)))
     first = first_process()
     with StopSignals() as signals:

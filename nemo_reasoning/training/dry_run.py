@@ -10,6 +10,7 @@ from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.config.export import EXPORT_FORMATS, refused_formats
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings, validate
+from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import architecture_from_hf, base_bytes, count_parameters, count_trainable_parameters
 from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of
@@ -50,9 +51,11 @@ def plan_run(settings: SftSettings) -> RunPlan:
     """Derive the plan.
 
     Raises:
+        DataError: A file of one's own is missing.
         ModelSourceError: The model's shape is unknown because its source is not a local directory.
         ConfigError: The settings do not suit the shape read from that directory.
     """
+    check_local_files(settings.data)
     shape = settings.model.architecture or _local_architecture(settings)
     trainer, parameters = settings.trainer, count_parameters(shape)
     rows = _training_rows(settings)

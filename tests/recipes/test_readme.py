@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from launch import ROOT, environment
@@ -33,8 +34,12 @@ def _harmless(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", OURS)
-def test_a_command_of_ours(command: str) -> None:
-    done = subprocess.run(_harmless(command), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+def test_a_command_of_ours(command: str, tmp_path: Path) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "rows.jsonl").write_text("")  # the reader's own
+    done = subprocess.run(
+        _harmless(command), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -41,8 +41,7 @@ def find_subsets(data: DataSettings) -> list[Subset]:
     Raises:
         DataError: A subset is unknown, or nothing matches a path.
     """
-    if missing := [path for path in data.filters.overlap_files if not Path(path).is_file()]:
-        raise DataError(f"data.filters.overlap_files: no such file: {', '.join(missing)}")
+    check_local_files(data)
     if data.source is DataSource.nemotron:
         roots = _Roots(data)
         return [Subset(name, _matching(data, roots, name), rows) for name, rows in sorted(data.wanted_rows.items())]
@@ -50,6 +49,20 @@ def find_subsets(data: DataSettings) -> list[Subset]:
         raise DataError("data.rows=null: the built-in problems never end; give a number of rows")
     files = tuple(file for path in data.paths for file in _expanded(path))
     return [Subset("rows", files, data.rows)]
+
+
+def check_local_files(data: DataSettings) -> None:
+    """Look for the files of one's own, which costs nothing, before a model is fetched for them.
+
+    Raises:
+        DataError: One is missing.
+    """
+    if missing := [path for path in data.filters.overlap_files if not Path(path).is_file()]:
+        raise DataError(f"data.filters.overlap_files: no such file: {', '.join(missing)}")
+    if data.source is DataSource.jsonl:
+        for path in data.paths:
+            if not is_remote(path):
+                _expanded(path)
 
 
 def describe_inputs(subsets: list[Subset], data: DataSettings) -> dict[str, Any]:

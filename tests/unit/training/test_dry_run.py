@@ -9,7 +9,7 @@ from composing import sft_settings
 from rich.console import Console
 
 from nemo_reasoning.config.model import Init
-from nemo_reasoning.errors import ConfigError, ModelSourceError
+from nemo_reasoning.errors import ConfigError, DataError, ModelSourceError
 from nemo_reasoning.training.dry_run import RunPlan, plan_run, plan_table
 
 
@@ -57,7 +57,12 @@ def test_steps_follow_the_settings() -> None:
     assert plan_run(settings).steps == 1
 
 
-def test_files_are_counted_when_they_are_read() -> None:
+def test_files_are_counted_when_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").touch()
+    with pytest.raises(DataError, match=r"no such file: b\.jsonl"):
+        plan_run(sft_settings("data=jsonl", "data.paths=[a.jsonl,b.jsonl]"))
+    Path("b.jsonl").touch()
     plan = plan_run(sft_settings("hardware=cpu", "data=jsonl", "data.paths=[a.jsonl,b.jsonl]"))
 
     assert (plan.rows, plan.steps) == (None, None)
