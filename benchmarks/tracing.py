@@ -22,6 +22,7 @@ from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Recompute
 
 DEVICE = torch.device("meta")
+PEAK, BANDWIDTH = 989.4e12, 3.35e12  # of an H100 SXM: dense bfloat16 FLOP/s, and bytes/s of its memory (data sheet)
 _ROUNDED = 512  # to which CUDA's allocator rounds a tensor's bytes
 
 
@@ -35,6 +36,7 @@ class Traced:
         flops: Of matrix products and attention, forward and backward.
         moved: Bytes that kernels read and write, each operation's inputs and outputs once.
         launches: Kernels, views not counted.
+        bound: Seconds that an H100 takes at least: each kernel computes at `PEAK` or moves at `BANDWIDTH`.
     """
 
     static: int = 0
@@ -42,6 +44,7 @@ class Traced:
     flops: int = 0
     moved: int = 0
     launches: int = 0
+    bound: float = 0.0
 
 
 class Storages(TorchDispatchMode):
@@ -64,9 +67,12 @@ class Storages(TorchDispatchMode):
         written = [tensor for tensor in made if tensor.untyped_storage()._cdata not in before]
         if written or func._schema.is_mutable:
             self.step.launches += 1
-            self.step.moved += sum(tensor.nbytes for tensor in (*read, *made))
+            moved = sum(tensor.nbytes for tensor in (*read, *made))
             count = flop_registry.get(func._overloadpacket)
-            self.step.flops += count(*args, **(kwargs or {}), out_val=result) if count else 0
+            flops = count(*args, **(kwargs or {}), out_val=result) if count else 0
+            self.step.moved += moved
+            self.step.flops += flops
+            self.step.bound += max(flops / PEAK, moved / BANDWIDTH)
         return result
 
     def _hold(self, storage: Any) -> None:

@@ -1,16 +1,18 @@
 """Import a Hugging Face model into NeMo's distributed checkpoint format, once per source and dtype."""
 
 import argparse
+import copy
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.families import family_of
-from nemo_reasoning.models.hf_config import in_dtype, read_hf_config
+from nemo_reasoning.models.hf_config import read_hf_config
 from nemo_reasoning.models.hub import BaseModel
 
 FORMAT = 2  # of an imported model; 1 lacked the extra state that Transformer Engine's final norm asks for
@@ -54,7 +56,7 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     """Write the NeMo checkpoint of a Hugging Face directory; call inside `backend`.
 
     NeMo's own `import_ckpt` takes the dtype from the source; here it is chosen, so that one source
-    can serve a float32 parity test and a bfloat16 run.
+    can serve a float32 parity test and a bfloat16 run. Nor is the model ever in memory as a whole.
 
     Args:
         hf_path: Directory with a model of a known family and its tokenizer.
@@ -62,23 +64,51 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
         dtype: "float32" or "bfloat16".
     """
     import torch
-    from nemo.lightning import teardown
-    from transformers import AutoModelForCausalLM
+    from nemo import lightning as nl
+    from nemo.lightning.ckpt_utils import ckpt_to_context_subdir
+    from nemo.lightning.io.pl import TrainerContext
 
     from nemo_reasoning.backend.runtime import without_leftovers
+    from nemo_reasoning.models.checkpoint_writer import write_weights
 
-    family = family_of(read_hf_config(hf_path), name=str(hf_path))
+    hf_config = read_hf_config(hf_path)
+    family = family_of(hf_config, name=str(hf_path))
     importer = family.importer(hf_path)
     config = importer.config
     config.params_dtype = getattr(torch, dtype)
     config.bf16, config.fp16 = dtype == "bfloat16", False
     target = family.nemo_model(config, tokenizer=importer.tokenizer)
-    source = AutoModelForCausalLM.from_pretrained(hf_path, **in_dtype(config.params_dtype))
+    strategy = nl.MegatronStrategy(ckpt_save_optimizer=False, always_save_context=True)
+    weights = out / "weights"
+    weights.mkdir(parents=True, exist_ok=True)
     with without_leftovers():
-        trainer = importer.nemo_setup(target)
-        importer.convert_state(source, target)
-        importer.nemo_save(out, trainer)
-        teardown(trainer, target)
+        trainer = nl.Trainer(devices=1, accelerator="cpu", strategy=strategy)
+        strategy.connect(target)
+        strategy.setup_environment()
+        shape = family.architecture(hf_config)
+        write_weights(weights, model=_on_meta(target), base=hf_path, family=family, shape=shape, dtype=dtype)
+        torch.save(_common_state(strategy), weights / "common.pt")
+        TrainerContext.from_trainer(trainer).io_dump(ckpt_to_context_subdir(out), yaml_attrs=["model"])
+        nl.teardown(trainer, target)
+
+
+def _on_meta(model: Any) -> Any:
+    """Return Megatron's modules of a NeMo model, without memory."""
+    import torch
+
+    config = copy.copy(model.config)
+    config.use_cpu_initialization, config.perform_initialization = True, False
+    with torch.device("meta"):
+        return config.configure_model(model.tokenizer)
+
+
+def _common_state(strategy: Any) -> dict[str, Any]:
+    """Return what a checkpoint holds beside the weights: nothing was trained, and how the weights are divided."""
+    from lightning.pytorch import __version__
+
+    nothing: dict[str, Any] = {"state_dict": {}, "epoch": 0, "global_step": 0}
+    division = strategy.sharded_state_dict_metadata
+    return {**nothing, "pytorch-lightning_version": __version__, "content_metadata": division}
 
 
 def main() -> None:
