@@ -1,8 +1,8 @@
 """One training step at full size on the meta device: bytes held, operations and kernel launches, without a GPU.
 
-Tensors of the meta device have storages with a size and no memory, so their lives can be counted; code that asks
-whether a tensor is on a CPU takes the branch of a GPU. What a GPU computes in one kernel stands here as one
-operation that keeps what the kernel keeps. Not counted: fragmentation, CUDA's context, workspaces of cuBLAS and cuDNN.
+Tensors of the meta device have storages with a size and no memory; code that asks whether a tensor is on a CPU takes
+the branch of a GPU. What a GPU computes in one kernel stands here as one operation that keeps what the kernel keeps.
+Not counted: fragmentation, CUDA's context, workspaces of cuBLAS and cuDNN.
 """
 
 import weakref
@@ -22,7 +22,7 @@ from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Recompute
 
 DEVICE = torch.device("meta")
-PEAK, BANDWIDTH = 989.4e12, 3.35e12  # of an H100 SXM: dense bfloat16 FLOP/s, and bytes/s of its memory (data sheet)
+PEAK, BANDWIDTH = 989.4e12, 3.35e12  # H100 SXM's data sheet: dense bfloat16 FLOP/s, bytes/s of memory
 _ROUNDED = 512  # to which CUDA's allocator rounds a tensor's bytes
 
 
@@ -36,7 +36,7 @@ class Traced:
         flops: Of matrix products and attention, forward and backward.
         moved: Bytes that kernels read and write, each operation's inputs and outputs once.
         launches: Kernels, views not counted.
-        bound: Seconds that an H100 takes at least: each kernel computes at `PEAK` or moves at `BANDWIDTH`.
+        bound: Seconds on an H100 if each kernel computed at `PEAK` or moved at `BANDWIDTH`.
     """
 
     static: int = 0
@@ -51,7 +51,6 @@ class Storages(TorchDispatchMode):
     """Counts the storages of the meta device, and what operations on them compute and move."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         super().__init__()
         self.sizes: dict[int, int] = {}
         self.now = self.peak = 0
@@ -70,8 +69,7 @@ class Storages(TorchDispatchMode):
             moved = sum(tensor.nbytes for tensor in (*read, *made))
             count = flop_registry.get(func._overloadpacket)
             flops = count(*args, **(kwargs or {}), out_val=result) if count else 0
-            self.step.moved += moved
-            self.step.flops += flops
+            self.step.moved, self.step.flops = self.step.moved + moved, self.step.flops + flops
             self.step.bound += max(flops / PEAK, moved / BANDWIDTH)
         return result
 
@@ -221,9 +219,8 @@ def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> 
     with storages, ExitStack() as stack:
         model = _build(settings, stack, te=te)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        held = [
-            torch.empty(sum(p.numel() for p in trained), dtype=torch.float32, device=DEVICE)
-        ]  # Megatron's buffer of gradients
+        buffer = sum(p.numel() for p in trained)  # of gradients, Megatron's
+        held = [torch.empty(buffer, dtype=torch.float32, device=DEVICE)]
         held += [torch.empty_like(p, dtype=torch.float32) for p in trained for _ in range(3)]  # a copy, two moments
         storages.step.static = storages.now
         storages.peak, storages.step = storages.now, Traced(static=storages.now)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.artifacts import cached_folder
+from nemo_reasoning.artifacts import cached_folder, installed_version
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.families import family_of
 from nemo_reasoning.models.hf_config import read_hf_config
@@ -104,11 +104,9 @@ def _on_meta(model: Any) -> Any:
 
 def _common_state(strategy: Any) -> dict[str, Any]:
     """Return what a checkpoint holds beside the weights: nothing was trained, and how the weights are divided."""
-    from lightning.pytorch import __version__
-
     nothing: dict[str, Any] = {"state_dict": {}, "epoch": 0, "global_step": 0}
     division = strategy.sharded_state_dict_metadata
-    return {**nothing, "pytorch-lightning_version": __version__, "content_metadata": division}
+    return {**nothing, "pytorch-lightning_version": installed_version("lightning"), "content_metadata": division}
 
 
 def main() -> None:
