@@ -222,7 +222,6 @@ def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> 
         buffer = sum(p.numel() for p in trained)  # of gradients, Megatron's
         held = [torch.empty(buffer, dtype=torch.float32, device=DEVICE)]
         held += [torch.empty_like(p, dtype=torch.float32) for p in trained for _ in range(3)]  # a copy, two moments
-        storages.step.static = storages.now
         storages.peak, storages.step = storages.now, Traced(static=storages.now)
         for parameter in trained:  # Megatron adds a gradient to its buffer and lets it go
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
