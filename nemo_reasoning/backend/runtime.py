@@ -76,8 +76,8 @@ def resolve(*, cuda: bool | None = None, transformer_engine: bool | None = None)
 def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None) -> Iterator[Backend]:
     """Make NeMo run on this machine for the length of the block.
 
-    On a machine with CUDA, Transformer Engine and Megatron-Core 0.15 nothing is patched. A nested call with the same
-    switches changes nothing; everything is undone at the end of the outermost block.
+    On a machine with CUDA, Transformer Engine, Megatron-Core 0.15 and NeMo 2.7.3 nothing is patched. A nested call
+    with the same switches changes nothing; everything is undone at the end of the outermost block.
 
     Args:
         cuda: None to use CUDA if it is there, False to do without.
@@ -102,10 +102,10 @@ def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None)
 
 
 def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
-    """Enter the patches that Megatron-Core and `wanted` call for, yielding their names."""
-    from nemo_reasoning.backend import megatron_016
+    """Enter the patches that Megatron-Core, NeMo and `wanted` call for, yielding their names."""
+    from nemo_reasoning.backend import megatron_016, unpickling
 
-    for patch in megatron_016.needed():  # first: what is imported next needs them
+    for patch in (*megatron_016.needed(), *unpickling.needed()):  # first: what is imported next needs them
         stack.enter_context(applied(patch))
         yield patch.name
     if not wanted.cuda:

@@ -101,7 +101,7 @@ def find_problems() -> dict[str, str]:
     for name, module in DISTRIBUTIONS.items():
         if find_module(module) is None:
             problems[name] = f"{name} is not installed; version {SUPPORTED[name]} is supported."
-        elif missing := [f"{need}, without which {need.reason}" for need in _NEEDS[name] if not _is_met(need)]:
+        elif missing := [f"{need}, without which {need.reason}" for need in _NEEDS[name] if not is_met(need)]:
             version = found_version(name) or "of unknown version"
             problems[name] = f"{name} {version} lacks {'; '.join(missing)}. Version {SUPPORTED[name]} is supported."
     return problems
@@ -129,7 +129,8 @@ def find_module(name: str) -> ModuleSpec | None:
     return found
 
 
-def _is_met(need: Requirement) -> bool:
+def is_met(need: Requirement) -> bool:
+    """Whether the installed sources hold what is required."""
     if need.name is None:
         return find_module(need.module) is not None
     found = _definition(need.module, need.name)

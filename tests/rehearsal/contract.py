@@ -3,7 +3,8 @@
     REHEARSE_TE=1 PYTHONPATH=tests/rehearsal/stand_ins:TE:REPOSITORY python tests/rehearsal/contract.py MODEL:SCHEME ...
 
 Prints for each what only one of the two has, as JSON: parameters with shape and dtype, keys of a distributed
-checkpoint, names of trained parameters, and whether the loss over supervised positions could be put in.
+checkpoint, names of trained parameters, and whether the loss over supervised positions could be put in. Last, what a
+weight takes in FP8.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ def main(pairs: list[str]) -> None:
         model, scheme = pair.split(":")
         settings = asked_settings(f"model={model}", f"peft={scheme}", "hardware=gpu_80gb", "trainer.micro_batch_size=1")
         answers[pair] = _differences(settings)
+    answers["FP8 bytes of a weight"] = _fp8_bytes()
     print(json.dumps(answers))
 
 
@@ -38,6 +40,17 @@ def _differences(settings: Any) -> dict[str, Any]:
         "only Transformer Engine": {part: sorted(engine[part] - ours[part]) for part in engine},
         "only torch": {part: sorted(ours[part] - engine[part]) for part in engine},
     }
+
+
+def _fp8_bytes() -> float:
+    """Return the bytes of an entry of a weight that Transformer Engine keeps in FP8 for both passes."""
+    import transformer_engine_torch as extension
+    from transformer_engine.pytorch.tensor.float8_tensor import Float8Quantizer
+
+    one = torch.ones(1)
+    quantizer = Float8Quantizer(one, one, extension.DType.kFloat8E4M3, rowwise=True, columnwise=True)
+    held = quantizer.make_empty((64, 32), dtype=torch.bfloat16, device=torch.device("cpu"))
+    return sum(part.nbytes for part in (held._data, held._transpose)) / (64 * 32)
 
 
 def _one_process_on_meta() -> None:

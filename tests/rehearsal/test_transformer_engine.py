@@ -23,6 +23,7 @@ def test_both_layers_hold_the_same_parameters_and_checkpoints() -> None:
             assert not any(answers[pair][side].values()), (pair, side, answers[pair][side])
         assert answers[pair]["counts"]["loss"] == 1
     counts = answers["llama3_8b:lora"]["counts"]
+    assert answers["FP8 bytes of a weight"] == 2  # as training/memory/static.py has it
     assert (counts["base parameters"], counts["checkpoint"], counts["trained"]) == (195, 402, 256)
 
 
@@ -78,6 +79,16 @@ def test_the_recipe_trains_and_exports_with_transformer_engine(rehearsal: Rehear
     command = (REPOSITORY / "recipes" / "export.py", f"checkpoint={rehearsal.folder / 'engine'}", f"output_dir={out}")
     run(*command, "formats=[hf_peft]", overlays=(TRANSFORMER_ENGINE,), REHEARSE_TE="1", REHEARSE_GPU="1")
     assert (out / "hf_peft" / "adapter_model.safetensors").is_file()
+
+
+def test_qlora_takes_its_attention(rehearsal: Rehearsal) -> None:
+    short = ("peft=qlora", "trainer.max_steps=2", "callbacks.samples_interval=0")
+    losses, calls = rehearsal.train("qlora", "hardware=gpu_24gb", *short)
+    torch_losses, _ = rehearsal.train("qlora-torch", *short, REHEARSE_DECLINED="1")
+
+    assert losses == pytest.approx(torch_losses, abs=1e-3)
+    assert calls["fused_attn_fwd"] > calls["fused_attn_bwd"] > 0
+    assert "generic_gemm" not in calls, "the linears hold NF4 weights, and are torch's"
 
 
 def test_the_importer_leaves_a_gpu_that_answers_alone(rehearsal: Rehearsal) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme
-from nemo_reasoning.config.trainer import AUTO_BATCH, Recompute
+from nemo_reasoning.config.trainer import AUTO_BATCH, Fp8, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.sizes import count_linear_weights, count_lora_parameters, count_parameters
-from nemo_reasoning.training.memory.estimate import GIB, estimate_memory, fits
+from nemo_reasoning.training.memory.estimate import GIB, QUANTIZING_BYTES, estimate_memory, fits
 from nemo_reasoning.training.memory.planner import alternatives, fit_to_memory, gpu_sizes, request_of
 from nemo_reasoning.training.memory.static import static_bytes, trained_parameters
 from nemo_reasoning.training.memory.workload import Workload, workload_of
@@ -143,6 +143,27 @@ def test_nf4_takes_4_127_bits() -> None:
     saved = static_bytes(lora).weights - static_bytes(qlora).weights
 
     assert 16 - 8 * saved / count_linear_weights(shape) == pytest.approx(4.127, abs=5e-4)
+
+
+def test_fp8_copies_are_counted_twice_a_weight() -> None:
+    shape, plain = listed("llama3_8b"), workload()
+    delayed, tensorwise = replace(plain, fp8=Fp8.delayed), replace(plain, fp8=Fp8.tensorwise)
+
+    assert static_bytes(plain).fp8 == 0
+    assert static_bytes(delayed).fp8 == 2 * count_linear_weights(shape)
+    assert static_bytes(tensorwise).fp8 == 2 * count_linear_weights(shape) * 30 / 32  # not the first and the last layer
+    assert static_bytes(replace(delayed, tensor_parallel=4)).fp8 * 4 == static_bytes(delayed).fp8
+    assert estimate_memory(delayed).total - estimate_memory(plain).total == static_bytes(delayed).fp8
+
+
+def test_loading_takes_the_base_and_the_largest_weight_once_more() -> None:
+    largest = 2 * 14336 * 4096
+    lora, qlora = estimate_memory(workload()), estimate_memory(workload(scheme="qlora"))
+
+    assert lora.loading == lora.static.weights + 2 * largest
+    assert qlora.loading == qlora.static.weights + 3 * largest + QUANTIZING_BYTES
+    tiny = replace(workload(scheme="qlora"), seq_length=16, dim=1)
+    assert estimate_memory(tiny).total == estimate_memory(tiny).loading + estimate_memory(tiny).context
 
 
 def test_parallel_devices_share() -> None:

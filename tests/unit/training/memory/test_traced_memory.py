@@ -9,11 +9,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from architectures import listed
 
 from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme
 from nemo_reasoning.config.trainer import Recompute
-from nemo_reasoning.training.memory.estimate import GIB, estimate_memory
+from nemo_reasoning.peft import nf4
+from nemo_reasoning.training.memory.estimate import GIB, QUANTIZING_BYTES, estimate_memory
 from nemo_reasoning.training.memory.tables import fitting_workloads
 from nemo_reasoning.training.memory.workload import Workload
 
@@ -72,6 +74,19 @@ def test_every_cell_of_the_table_of_what_fits_was_traced() -> None:
     traced = {(row["model"], row["peft"], row["rows x tokens"], row["recompute"]) for row in recorded()}
     assert {key(name, work) for name, work in workloads()} <= traced
     assert listed("llama3_8b").num_layers == listed("llama31_8b").num_layers
+
+
+def test_what_quantizing_a_weight_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tracing import DEVICE, Storages
+
+    monkeypatch.setitem(nf4._CHUNK, "meta", nf4._CHUNK["cuda"])
+    with Storages() as storages:
+        weight = torch.empty(28672, 4096, dtype=torch.bfloat16, device=DEVICE)
+        packed, _ = nf4.quantize(weight)
+    assert packed.numel() == weight.numel() / 2
+    taken = storages.peak - weight.nbytes - weight.numel()  # the weight, and a code of a byte for each entry
+    assert QUANTIZING_BYTES / 2 < taken <= QUANTIZING_BYTES
 
 
 @pytest.mark.slow
