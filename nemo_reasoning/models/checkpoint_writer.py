@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.families.base import ModelFamily
-from nemo_reasoning.models.weight_files import DTYPES, read_weights
+from nemo_reasoning.models.weight_files import DTYPES, read_weights, weight_shapes
 
 _LINEAR = re.compile(r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.weight")
 _NORM = re.compile(r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.layer_norm_weight")
@@ -41,7 +41,7 @@ class _OneByOne(DefaultSavePlanner):
     """Says what there is to write, and makes each part when it is its turn."""
 
     def __init__(self, parts: list[tuple[WriteItem, Value]]) -> None:
-        super().__init__()
+        super().__init__(flatten_state_dict=False)
         self._items = [item for item, _ in parts]
         self._values = {_place(item.index): value for item, value in parts}
 
@@ -117,25 +117,24 @@ class _Source:
 
     def __init__(self, base: Path, family: ModelFamily, shape: Architecture, dtype: str) -> None:
         self._base, self._family, self._shape = base, family, shape
-        self._read = read_weights(base, dtype)
+        self._read, self._shapes = read_weights(base, dtype), weight_shapes(base)
         self.dtype = DTYPES[dtype]
 
     def value(self, shard: Any) -> Callable[[], torch.Tensor]:
         """Return what reads the tensor of a shard, with an axis for its layer where the checkpoint has one."""
         names = self._names(shard)
         size = (1,) * shard.prepend_axis_num + tuple(shard.local_shape)
-
-        def read() -> torch.Tensor:
-            tensor = self._fused(names)
-            if tensor.numel() != shard.data.numel():
-                shapes = [tuple(self._read(name).shape) for name in names]
-                raise ModelSourceError(
-                    f"{self._base}: {', '.join(names)} of {shapes} cannot be {shard.key} of "
-                    f"{tuple(shard.local_shape)}; download config.json and weights again"
-                )
-            return tensor.reshape(size).contiguous()
-
-        return read
+        for name in names:
+            if name not in self._shapes:
+                raise ModelSourceError(f"{self._base} holds no {name}; download it again")
+        shapes = [self._shapes[name] for name in names]
+        rows = sum(shape[0] for shape in shapes)
+        if any((rows, *shape[1:]) != tuple(shard.local_shape) for shape in shapes):
+            raise ModelSourceError(
+                f"{self._base}: {', '.join(names)} of {shapes} cannot be {shard.key} of {tuple(shard.local_shape)}; "
+                "download config.json and weights again"
+            )
+        return lambda: self._fused(names).reshape(size).contiguous()
 
     def _names(self, shard: Any) -> list[str]:
         """Return the Hugging Face weights that make up a shard."""

@@ -47,11 +47,9 @@ def read_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 def read_weights(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
     """Return how to read one weight of a base model by its name, wherever it is, rounded to `dtype`."""
-    homes = {name: file for file in base_files(base) for name in _names(file)}
+    homes = {name: file for file in base_files(base) for name in _shapes(file)}
 
     def read(name: str) -> torch.Tensor:
-        if name not in homes:
-            raise ModelSourceError(f"{base} holds no {name}; download it again")
         file = homes[name]
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as source:
@@ -63,8 +61,14 @@ def read_weights(base: Path, dtype: str) -> Callable[[str], torch.Tensor]:
     return read
 
 
-def _names(file: Path) -> list[str]:
+def weight_shapes(base: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of a base model by its name, without reading any."""
+    return {name: shape for file in base_files(base) for name, shape in _shapes(file).items()}
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt") as source:
-            return list(source.keys())
-    return list(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+            return {name: tuple(source.get_slice(name).get_shape()) for name in source.keys()}  # noqa: SIM118
+    held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return {name: tuple(weight.shape) for name, weight in held.items()}
