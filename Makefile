@@ -9,7 +9,7 @@ PEERS := .venv-peers
 OVERLAYS := .overlays
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint docs setup peers kernels clean
+.PHONY: demo test lint docs setup peers kernels gpu-check gpu-wheels clean
 
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
@@ -63,5 +63,17 @@ kernels: .kernels/.ready
 	$(RUN) -m pip install $(PIP_FLAGS) --no-deps --target .kernels --requirement requirements/kernels.txt
 	touch $@
 
+# Measures on a GPU, within 25 minutes, and writes docs/results/gpu.md; without a GPU it rehearses. Where the machine has
+# only torch, and can reach no registry, `make gpu-wheels` elsewhere leaves in .wheels what is to be carried along.
+GPU_PYTHON ?= $(if $(wildcard $(RUN)),$(RUN),python3)
+gpu-check:
+	if ls .wheels/*.whl > /dev/null 2>&1; then \
+		$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target .wheels/site .wheels/*.whl; \
+	fi
+	PYTHONPATH=.wheels/site:$$PYTHONPATH $(GPU_PYTHON) tests/gpu/gpu_check.py $(GPU_CHECK)
+
+gpu-wheels: $(VENV)/.ready
+	$(RUN) tests/gpu/gpu_wheels.py $(GPU_WHEELS)
+
 clean:
-	rm -rf $(VENV) $(VERIFY) $(PEERS) $(OVERLAYS) .kernels outputs
+	rm -rf $(VENV) $(VERIFY) $(PEERS) $(OVERLAYS) .kernels .wheels outputs

@@ -11,6 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 
 from gpu_rows import ROWS, Measured, chosen_rows, page
+from gpu_wheels import REQUIREMENTS, names
 
 CHECK = Path(__file__).parent / "gpu_check.py"
 
@@ -48,6 +49,14 @@ def test_rows_have_names() -> None:
     assert [row.name for row in chosen_rows(["qlora"])] == ["qlora"]
     with pytest.raises(SystemExit, match="--rows lroa: choose from cpu, lora,"):
         chosen_rows(["lroa"])
+
+
+def test_what_a_machine_has_need_not_be_carried() -> None:
+    wanted = names(REQUIREMENTS.read_text())
+
+    assert wanted["nemo-toolkit"].startswith("nemo-toolkit==2.7")
+    assert not wanted.keys() & {"torch", "nemo-reasoning"}
+    assert names("NumPy==1.26.4\n# said\nnemo_toolkit[llm]>=2\n").keys() == {"numpy", "nemo-toolkit"}
 
 
 @pytest.mark.slow
