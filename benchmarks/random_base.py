@@ -26,7 +26,8 @@ def write_base(folder: Path, shape: Architecture, *, tokenizer: Path, seed: int 
     for file in tokenizer.iterdir():
         if file.name.startswith(("tokenizer", "special_tokens", "generation_config")):
             shutil.copyfile(file, folder / file.name)
-    generator, places = torch.Generator().manual_seed(seed), {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator, places = torch.Generator(device).manual_seed(seed), {}
     files = [*range(shape.num_layers), None]
     for number, layer in enumerate(files, 1):
         file = f"model-{number:05}-of-{len(files):05}.safetensors"
@@ -43,7 +44,8 @@ def write_base(folder: Path, shape: Architecture, *, tokenizer: Path, seed: int 
 def _random(size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     if len(size) == 1:
         return torch.ones(size, dtype=torch.bfloat16)
-    return torch.empty(size, dtype=torch.bfloat16).normal_(0, _SPREAD, generator=generator)
+    made = torch.empty(size, dtype=torch.bfloat16, device=generator.device)
+    return made.normal_(0, _SPREAD, generator=generator).cpu()
 
 
 def _layer(shape: Architecture, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -54,7 +54,7 @@ def prepare(settings: "PrepareSettings") -> None:
 
 def export(settings: "ExportSettings") -> None:
     """Write what was trained for transformers, vLLM and NIM, and verify it."""
-    from nemo_reasoning.export.from_run import export_and_show
+    from nemo_reasoning.export.from_run import export_and_show, tokenizer_interpreter
     from nemo_reasoning.training.run_dir import Run
 
     export_and_show(
@@ -64,7 +64,7 @@ def export(settings: "ExportSettings") -> None:
         dtype=settings.dtype,
         merge_onto=settings.merge_onto,
         verified=settings.verify,
-        tokenizer_python=Path(settings.tokenizer_python) if settings.tokenizer_python else None,
+        tokenizer_python=tokenizer_interpreter(settings.tokenizer_python),
     )
 
 

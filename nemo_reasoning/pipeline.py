@@ -23,7 +23,7 @@ from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, report_table, write_report
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.evaluation.training_questions import training_questions
-from nemo_reasoning.export.from_run import ensure_exported
+from nemo_reasoning.export.from_run import ensure_exported, tokenizer_interpreter
 from nemo_reasoning.export.verify import probe_ids
 from nemo_reasoning.models import families
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config
@@ -34,8 +34,6 @@ from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, prepare_process, signal_name
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs, train
-
-VERIFY_PYTHON = Path(".venv-verify/bin/python")
 
 
 def fine_tune(settings: SftSettings) -> Path:
@@ -199,8 +197,7 @@ def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console
     model: Path = inputs.tokenizer
     adapter: Path | None = None
     if stage == "trained":
-        python = VERIFY_PYTHON if VERIFY_PYTHON.is_file() else None
-        model, adapter = ensure_exported(run, tokenizer_python=python)
+        model, adapter = ensure_exported(run, tokenizer_python=tokenizer_interpreter("auto"))
     console.print(
         f"measuring {settings.evaluate} held-out problems, {'before' if stage == 'base' else 'after'} training"
     )

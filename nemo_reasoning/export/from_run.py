@@ -22,6 +22,19 @@ from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 from nemo_reasoning.training.run_dir import Run
 
+_VERIFY_PYTHON = Path(".venv-verify/bin/python")  # of `make setup`
+
+
+def tokenizer_interpreter(asked: str | None) -> Path | None:
+    """Return the interpreter that reads exported tokenizers back; None for none.
+
+    Args:
+        asked: Its path, or "auto" for that of `make setup` where it is.
+    """
+    if asked == "auto":
+        return _VERIFY_PYTHON if _VERIFY_PYTHON.is_file() else None
+    return Path(asked) if asked else None
+
 
 def export_run(
     run: Run,

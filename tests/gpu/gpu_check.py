@@ -10,6 +10,7 @@ says "not measured".
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -65,6 +66,10 @@ class Check:
     folder: Path
     gpu: bool
     ends: float
+
+    def small(self, row: Row) -> bool:
+        """Whether a row's model has two small layers."""
+        return row.small or not self.gpu
 
     @property
     def steps(self) -> int:
@@ -149,7 +154,9 @@ def _ours(check: Check, row: Row) -> Measured:
             _run(check, [ROOT / "recipes" / "sft_lora.py", *_overrides(check, row, again), *more], again)
         other = [record["loss"] for record in read_metrics(again / "metrics.jsonl") if "loss" in record]
     settled = fit_to_memory(asked_settings(*overrides))
-    planned = estimate_memory(workload_of(settled, _shape(check, row)))
+    work = workload_of(settled, _shape(check, row))
+    without_te = work.torch_layers or importlib.util.find_spec("transformer_engine") is None
+    planned = estimate_memory(replace(work, torch_layers=without_te))
     peaks = [record["vram_peak_bytes"] for record in steps if "vram_peak_bytes" in record]
     timed = steps[WARM_UP:]
     mfu = [record["mfu"] for record in timed if "mfu" in record]
@@ -197,7 +204,8 @@ def _overrides(check: Check, row: Row, folder: Path) -> list[str]:
     rehearsed = [] if check.gpu else ["hardware=cpu", "trainer.micro_batch_size=1"]
     chosen = [setting for setting in row.overrides if check.gpu or not setting.startswith("trainer.fp8")]
     return [
-        *("model=hf_local", f"model.source={_base(check, row)}", "model.template=chatml", "model.dtype=bfloat16"),
+        f"model={'hf_local' if check.small(row) else 'llama3_8b'}",  # a shape that the planner knows
+        *(f"model.source={_base(check, row)}", "model.template=chatml", "model.dtype=bfloat16"),
         *("data=jsonl", f"data.paths=[{_texts(check, tokens)}]", "data.thinking_off_share=0", "data.order=curriculum"),
         *(f"trainer.seq_length={tokens}", f"trainer.global_batch_size={BATCH}", f"trainer.max_steps={check.steps}"),
         *(f"trainer.eval_interval={check.steps}", "callbacks.samples_interval=0", "logger=none", f"peft.dim={DIM}"),
@@ -209,12 +217,12 @@ def _overrides(check: Check, row: Row, folder: Path) -> list[str]:
 def _shape(check: Check, row: Row) -> Architecture:
     shape = asked_settings("model=llama3_8b").model.architecture
     assert shape is not None
-    return shape if check.gpu and not row.small else replace(shape, **SMALL, num_query_groups=2, head_dim=64)
+    return shape if not check.small(row) else replace(shape, **SMALL, num_query_groups=2, head_dim=64)
 
 
 def _base(check: Check, row: Row) -> Path:
     """Return the base model of a row, written if necessary; the last file to appear is config.json."""
-    folder = check.folder / ("base-small" if row.small or not check.gpu else "base-8b")
+    folder = check.folder / ("base-small" if check.small(row) else "base-8b")
     if not (folder / "config.json").is_file():
         tokenizer, borrowed = chatml_tokenizer(), check.folder / "tokenizer"
         tokenizer.save_pretrained(borrowed)

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_ONE_ROW = ("trainer.micro_batch_size=1",)
+_ONE_ROW = ("trainer.micro_batch_size=1", "trainer.recompute=none")
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,20 @@ NOT_IN_THE_IMAGE = (
 TRANSFORMER_ENGINE = OVERLAYS / "transformer-engine"
 
 
-def run(*arguments: str | Path, overlays: tuple[Path, ...] = (), check: bool = True, **environment: str) -> str:
+def run(
+    *arguments: str | Path,
+    overlays: tuple[Path, ...] = (),
+    check: bool = True,
+    folder: Path = REPOSITORY,
+    **environment: str,
+) -> str:
     """Return what a Python process printed, errors included.
 
     Args:
         arguments: Of Python.
         overlays: Folders whose packages go before the installed ones.
         check: Whether to fail where the process does.
+        folder: Where it works.
         environment: Variables besides this process's, such as REHEARSE_TE="1".
     """
     for overlay in overlays:
@@ -39,7 +46,7 @@ def run(*arguments: str | Path, overlays: tuple[Path, ...] = (), check: bool = T
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        cwd=REPOSITORY,
+        cwd=folder,
     )
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done.stdout

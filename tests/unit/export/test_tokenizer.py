@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.errors import TemplateError, VerificationError
 from nemo_reasoning.export import tokenizer_probe, verify
+from nemo_reasoning.export.from_run import tokenizer_interpreter
 from nemo_reasoning.export.tokenizer import strip_generation, write_tokenizer
 from nemo_reasoning.models.hub import BaseModel
 
@@ -60,6 +61,16 @@ def test_an_end_of_turn_that_is_no_token_is_refused(base: BaseModel) -> None:
     template = "{% for m in messages %}{% generation %}{{ m.content }}END{% endgeneration %}{% endfor %}"
     with pytest.raises(TemplateError, match="no end-of-turn token"):
         _ = ChatFormatter.load(base.path, template=template).end_of_turn
+
+
+def test_the_interpreter_of_make_setup_is_taken_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [tokenizer_interpreter(asked) for asked in ("auto", None, "other")] == [None, None, Path("other")]
+
+    python = Path(".venv-verify/bin/python")
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert tokenizer_interpreter("auto") == python
 
 
 def test_an_old_interpreter_proves_nothing(base: BaseModel, tmp_path: Path) -> None:
