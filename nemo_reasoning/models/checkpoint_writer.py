@@ -8,7 +8,6 @@ base straight into the checkpoint.
 
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def _place(index: MetadataIndex) -> tuple[str, tuple[int, ...] | None]:
 
 
 def write_weights(out: Path, *, model: Any, base: Path, family: ModelFamily, shape: Architecture, dtype: str) -> None:
-    """Write the folder `weights` of a NeMo checkpoint.
+    """Write tensors and objects into the folder `weights` of a NeMo checkpoint; call where processes are a group.
 
     Args:
         out: An existing folder.
@@ -75,9 +74,7 @@ def write_weights(out: Path, *, model: Any, base: Path, family: ModelFamily, sha
 
     source = _Source(base, family, shape, dtype)
     parts = [_part(shard, source) for shard in _shards(model)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        save({}, storage_writer=FileSystemWriter(out), planner=_OneByOne(parts), no_dist=True)
+    save({}, storage_writer=FileSystemWriter(out), planner=_OneByOne(parts))
     save_config(CheckpointingConfig(*_FORMAT), str(out))
 
 
@@ -94,7 +91,7 @@ def _part(shard: Any, source: "_Source") -> tuple[WriteItem, Value]:
     from megatron.core.dist_checkpointing.mapping import ShardedObject
 
     if isinstance(shard, ShardedObject):
-        return WriteItem(MetadataIndex(shard.unique_key), WriteItemType.BYTE_IO), lambda: _pickled(shard.data)
+        return WriteItem(MetadataIndex(shard.unique_key), WriteItemType.BYTE_IO), lambda: _pickled([shard.data])
     offsets = torch.Size(shard.global_offset)
     sizes = torch.Size((1,) * shard.prepend_axis_num + tuple(shard.local_shape))
     written = TensorWriteData(

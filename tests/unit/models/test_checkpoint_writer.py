@@ -1,5 +1,6 @@
 """A base model is imported one weight at a time, into the checkpoint that NeMo's own import writes."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -43,21 +44,20 @@ def nemo_import(hf: Path, out: Path, dtype: str) -> None:
 
 
 def content(checkpoint: Path) -> dict[str, Any]:
-    """Return everything in a checkpoint's weights: tensors, and the places of objects."""
+    """Return everything in a checkpoint's weights: tensors, and the bytes of the layers' extra states."""
     from torch.distributed.checkpoint import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = FileSystemReader(checkpoint / "weights")
     entries = reader.read_metadata().state_dict_metadata
-    tensors = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
+    found: dict[str, Any] = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype) if hasattr(entry, "size") else io.BytesIO()
         for key, entry in entries.items()
-        if hasattr(entry, "size")
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        load(tensors, storage_reader=reader, no_dist=True)
-    return {**dict.fromkeys(entries), **tensors}
+        load(found, storage_reader=reader, no_dist=True)
+    return {key: [one and one.getvalue() for one in it] if isinstance(it, list) else it for key, it in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,10 @@ def test_it_is_the_checkpoint_that_nemo_writes(
     ours, nemos = content(tmp_path / "ours"), content(tmp_path / "nemo")
     assert ours.keys() == nemos.keys()
     for key, tensor in nemos.items():
-        assert tensor is None or (tensor.dtype == ours[key].dtype and torch.equal(tensor, ours[key])), key
+        if isinstance(tensor, torch.Tensor):
+            assert (tensor.dtype, tensor.tolist()) == (ours[key].dtype, ours[key].tolist()), key
+        else:
+            assert (tensor, len(tensor)) == (ours[key], 1), key
     for name in ("weights/metadata.json", "context/model.yaml"):
         assert (tmp_path / "ours" / name).read_text() == (tmp_path / "nemo" / name).read_text()
     common, expected = (torch.load(tmp_path / one / "weights" / "common.pt") for one in ("ours", "nemo"))
