@@ -7,10 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.config.doctor import DoctorSettings, Output
-from nemo_reasoning.doctor.checks import judge
+from nemo_reasoning.doctor.checks import Check, Verdict, judge
 from nemo_reasoning.doctor.machine import look_around
 from nemo_reasoning.doctor.needs import Needs, needs_of
-from nemo_reasoning.doctor.verdicts import Check, Verdict
 
 _COLOURS = {Verdict.ok: "green", Verdict.warn: "yellow", Verdict.fail: "bold red"}
 

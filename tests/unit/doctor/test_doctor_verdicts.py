@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from composing import asked_settings
 
-from nemo_reasoning.doctor.checks import judge
+from nemo_reasoning.doctor.checks import Check, Verdict, judge
 from nemo_reasoning.doctor.facts import OWN_CONTAINER, Access, Disk, Gpu, Machine, Source, Torch
 from nemo_reasoning.doctor.needs import Needs, needs_of
-from nemo_reasoning.doctor.verdicts import Check, Verdict
 
 H100 = Gpu(name="NVIDIA H100 80GB HBM3", memory_gb=79.6, capability=(9, 0))
 T4 = Gpu(name="Tesla T4", memory_gb=15.0, capability=(7, 5))
