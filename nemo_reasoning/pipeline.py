@@ -20,9 +20,9 @@ from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.evaluation.benchmarks.load import training_questions
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, report_table, write_report
 from nemo_reasoning.evaluation.runner import evaluate_problems
-from nemo_reasoning.evaluation.training_questions import training_questions
 from nemo_reasoning.export.from_run import ensure_exported, tokenizer_interpreter
 from nemo_reasoning.export.verify import probe_ids
 from nemo_reasoning.models import families

@@ -122,7 +122,7 @@ def _model_problems(settings: EvaluateSettings) -> list[str]:
 
 
 @dataclass
-class QuizSettings:
+class EvaluationCallbackSettings:
     """`eval` of conf/callbacks: questions that the model answers while it trains."""
 
     every_n_steps: int

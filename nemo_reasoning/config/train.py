@@ -6,7 +6,7 @@ from math import gcd
 
 from nemo_reasoning.config import checks
 from nemo_reasoning.config.data import DataSettings
-from nemo_reasoning.config.evaluate import QuizSettings
+from nemo_reasoning.config.evaluate import EvaluationCallbackSettings
 from nemo_reasoning.config.model import ModelSettings, PeftScheme, PeftSettings
 from nemo_reasoning.config.trainer import (
     Accelerator,
@@ -37,7 +37,7 @@ class CallbackSettings:
     progress_interval: int
     samples_interval: int
     samples_max_new_tokens: int
-    eval: QuizSettings | None
+    eval: EvaluationCallbackSettings | None
 
     def problems(self) -> list[str]:
         """Return the values outside their ranges."""

@@ -7,12 +7,15 @@ from random import Random
 from typing import Any
 
 from nemo_reasoning.artifacts import file_sha256
-from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings
+from nemo_reasoning.config.evaluate import BenchmarkLayout, BenchmarkSettings, EvaluationCallbackSettings
 from nemo_reasoning.data.builtin import Problem, held_out
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.benchmarks.files import find_files, read_rows
 from nemo_reasoning.evaluation.benchmarks.layouts import parse_question
 from nemo_reasoning.evaluation.benchmarks.question import Question, shuffled
+from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.reasoning.tags import split_thinking
+from nemo_reasoning.training.callbacks.base import Questions
 
 _NVIDIA_SEED = 42
 
@@ -132,3 +135,35 @@ def _examples(name: str, settings: BenchmarkSettings) -> dict[str, tuple[Questio
     for question in solved:
         by_subject.setdefault(question.subject, []).append(question)
     return {subject: tuple(found[: settings.few_shot]) for subject, found in by_subject.items()}
+
+
+def training_questions(settings: EvaluationCallbackSettings, *, seed: int) -> Questions:
+    """Return questions and their judge: held-out built-in problems, or a user's own.
+
+    Args:
+        settings: Of the callback.
+        seed: Of the questions drawn.
+
+    Raises:
+        DataError: There are no such questions.
+    """
+    own = settings.questions is not None
+    benchmark = BenchmarkSettings(
+        layout=BenchmarkLayout.jsonl if own else BenchmarkLayout.builtin,
+        source=settings.questions,
+        revision=None,
+        files=["*.jsonl"],
+        examples=[],
+        few_shot=0,
+        shuffle=False,
+        subjects=None,
+        count=settings.problems,
+        prompt="{question}",
+    )
+    questions = load_benchmark("eval", benchmark, seed=seed, limit=settings.problems).questions
+
+    def judge(number: int, mode: Mode, text: str, finished: bool) -> bool:
+        extracted = questions[number].extract(split_thinking(text, mode, finished=finished).answer)
+        return extracted is not None and questions[number].accepts(extracted)
+
+    return Questions(questions=[question.text for question in questions], judge=judge)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nemo_reasoning.config.evaluate import QuizSettings
+from nemo_reasoning.config.evaluate import EvaluationCallbackSettings
 from nemo_reasoning.errors import DataError
-from nemo_reasoning.evaluation.training_questions import training_questions
+from nemo_reasoning.evaluation.benchmarks.load import training_questions
 
 
-def settings(questions: Path | None) -> QuizSettings:
-    return QuizSettings(
+def settings(questions: Path | None) -> EvaluationCallbackSettings:
+    return EvaluationCallbackSettings(
         every_n_steps=2, questions=questions and str(questions), problems=3, max_new_tokens=9, patience=None
     )
 
