@@ -50,21 +50,6 @@ def count_lora_parameters(shape: Architecture, peft: PeftSettings) -> int:
     return shape.num_layers * sum(peft.dim * sum(linears[target]) for target in peft.target_modules)
 
 
-def count_trainable_parameters(shape: Architecture, peft: PeftSettings) -> int:
-    """Return the number of parameters the optimiser changes.
-
-    DoRA has a magnitude for each output of an adapted linear besides the matrices of LoRA; without
-    an adapter every parameter of the base model is trained.
-    """
-    if peft.scheme is PeftScheme.none:
-        return count_parameters(shape)
-    magnitudes = 0
-    if peft.scheme is PeftScheme.dora:
-        linears = linear_shapes(shape)
-        magnitudes = shape.num_layers * sum(linears[target][1] for target in peft.target_modules)
-    return count_lora_parameters(shape, peft) + magnitudes
-
-
 def flops_adapter_weights(shape: Architecture, peft: PeftSettings) -> int | None:
     """Return what `models.flops` takes as `adapter_weights`; None where every weight is trained.
 
@@ -82,20 +67,3 @@ def nf4_bytes(weights: int) -> int:
     """
     scales = -(-weights // NF4_BLOCK)
     return -(-weights // 2) + scales + 4 * -(-scales // NF4_SCALE_BLOCK)
-
-
-def base_bytes(shape: Architecture, peft: PeftSettings, *, parameters: int, bytes_per_parameter: int) -> int:
-    """Return the bytes of the frozen base weights over all devices.
-
-    Args:
-        shape: The base model.
-        peft: How it is adapted; QLoRA quantizes `peft.target_modules`.
-        parameters: Of the base model.
-        bytes_per_parameter: Of weights that are not quantized.
-    """
-    if peft.scheme is not PeftScheme.qlora:
-        return parameters * bytes_per_parameter
-    linears = linear_shapes(shape)
-    matrices = [linears[target][0] * linears[target][1] for target in peft.target_modules]
-    rest = parameters - shape.num_layers * sum(matrices)
-    return rest * bytes_per_parameter + shape.num_layers * sum(nf4_bytes(weights) for weights in matrices)

@@ -12,12 +12,11 @@ from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
-from nemo_reasoning.models.sizes import architecture_from_hf, base_bytes, count_parameters, count_trainable_parameters
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of
+from nemo_reasoning.training.memory.static import base_parameters, static_bytes, trained_parameters
 from nemo_reasoning.training.memory.tables import choice_table, parts_table
 from nemo_reasoning.training.memory.workload import workload_of
-
-_BYTES = {"bf16-mixed": 2, "32": 4}
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,15 @@ def plan_run(settings: SftSettings) -> RunPlan:
     """
     check_local_files(settings.data)
     shape = settings.model.architecture or _local_architecture(settings)
-    trainer, parameters = settings.trainer, count_parameters(shape)
+    trainer, model = settings.trainer, workload_of(settings, shape).undivided()
     rows = _training_rows(settings)
     steps = trainer.max_steps
     if steps is None and rows is not None:
         steps = max(1, round(trainer.epochs * rows / trainer.global_batch_size))
     return RunPlan(
-        parameters=parameters,
-        trainable_parameters=count_trainable_parameters(shape, settings.peft),
-        weight_bytes=base_bytes(
-            shape, settings.peft, parameters=parameters, bytes_per_parameter=_BYTES[trainer.precision]
-        ),
+        parameters=base_parameters(model),
+        trainable_parameters=trained_parameters(model),
+        weight_bytes=static_bytes(model).weights,
         tokens_per_step=trainer.global_batch_size * trainer.seq_length,
         micro_batches=trainer.global_batch_size // (trainer.micro_batch_size * trainer.data_parallel_size),
         rows=rows,

@@ -1,6 +1,6 @@
 """What decides how much memory a run needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nemo_reasoning.config.model import Architecture, PeftScheme
 from nemo_reasoning.config.train import SftSettings, backend_in_use
@@ -73,6 +73,10 @@ class Workload:
     def vocabulary(self) -> int:
         """Rows of the embedding on one device; Megatron splits them evenly."""
         return -(-self.shape.vocab_size // self.tensor_parallel)
+
+    def undivided(self) -> "Workload":
+        """Return what one device would compute that shares the model with no other."""
+        return replace(self, tensor_parallel=1, pipeline_parallel=1, context_parallel=1)
 
     def adapts(self, linear: str) -> bool:
         """Return whether a linear has an adapter."""

@@ -10,16 +10,18 @@ from peft import LoraConfig, get_peft_model
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme, PeftSettings
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import (
     architecture_from_hf,
     count_linear_weights,
     count_lora_parameters,
     count_parameters,
-    count_trainable_parameters,
     flops_adapter_weights,
     linear_shapes,
 )
+from nemo_reasoning.training.memory.static import trained_parameters
+from nemo_reasoning.training.memory.workload import Workload
 
 # Phi-3 has Llama's layers with the same projections fused as Megatron fuses them.
 FUSED = {"linear_qkv": "qkv_proj", "linear_proj": "o_proj", "linear_fc1": "gate_up_proj", "linear_fc2": "down_proj"}
@@ -115,18 +117,25 @@ def test_lora_parameters_are_those_of_peft(targets: list[str]) -> None:
     assert count_lora_parameters(SMALL, settings) == adapted.get_nb_trainable_parameters()[0]
 
 
+def trained(peft: PeftSettings) -> int:
+    """Return what the planner says is trained."""
+    targets, sizes = tuple(peft.target_modules), {"seq_length": 8, "micro_batch_size": 1}
+    adapter = {"scheme": peft.scheme, "target_modules": targets, "dim": peft.dim, "dropout": peft.dropout}
+    return trained_parameters(Workload(shape=SMALL, precision="32", recompute=Recompute.none, **adapter, **sizes))
+
+
 @pytest.mark.parametrize("targets", [list(LORA_TARGETS), ["linear_qkv", "linear_fc2"]])
 def test_dora_has_a_magnitude_for_each_output_besides(targets: list[str]) -> None:
     settings = PeftSettings(PeftScheme.dora, dim=6, alpha=12, dropout=0.0, target_modules=targets, rslora=True)
     config = LoraConfig(r=6, target_modules=[FUSED[target] for target in targets], use_dora=True)
     adapted = get_peft_model(fused_model(), config)
 
-    assert count_trainable_parameters(SMALL, settings) == adapted.get_nb_trainable_parameters()[0]
+    assert trained(settings) == adapted.get_nb_trainable_parameters()[0]
     assert flops_adapter_weights(SMALL, settings) == count_lora_parameters(SMALL, settings)
 
 
 def test_full_fine_tuning_trains_every_parameter() -> None:
     settings = PeftSettings(PeftScheme.none, dim=0, alpha=0, dropout=0.0, target_modules=[], rslora=False)
 
-    assert count_trainable_parameters(SMALL, settings) == count_parameters(SMALL)
+    assert trained(settings) == count_parameters(SMALL)
     assert flops_adapter_weights(SMALL, settings) is None

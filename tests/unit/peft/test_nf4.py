@@ -9,8 +9,10 @@ from bitsandbytes.functional import quantize_4bit, quantize_blockwise
 from composing import sft_settings
 
 from nemo_reasoning.errors import BackendError, VerificationError
-from nemo_reasoning.models.sizes import base_bytes, count_parameters, nf4_bytes
+from nemo_reasoning.models.sizes import count_parameters, nf4_bytes
 from nemo_reasoning.peft import nf4
+from nemo_reasoning.training.memory.static import static_bytes
+from nemo_reasoning.training.memory.workload import workload_of
 
 SHAPES = {"linear_qkv": (96, 64), "linear_proj": (64, 48), "linear_fc1": (352, 64), "linear_fc2": (64, 176)}
 
@@ -146,7 +148,7 @@ def test_only_what_is_targeted_is_planned_in_four_bits() -> None:
     sizes = {}
     for targets in (["linear_proj"], list(SHAPES)):
         peft.target_modules = targets
-        sizes[len(targets)] = base_bytes(shape, peft, parameters=parameters, bytes_per_parameter=2)
+        sizes[len(targets)] = static_bytes(workload_of(run, shape)).weights
 
     # embedding and head 2 x 128256 x 4096, norms 65 x 4096, linears 32 x 218,103,808
     rest, linears = 2 * 128256 * 4096 + 65 * 4096, 32 * 218_103_808
