@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from nemo_reasoning.config.data import Engine, PrepareSettings
+from nemo_reasoning.config.data import Executor, PrepareSettings
 from nemo_reasoning.data.prepare.executors import WITHOUT_TORCH, start_server
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.models.hub import fetch_tokenizer
@@ -24,7 +24,7 @@ def run_command(settings: PrepareSettings, console: Console) -> None:
         console: Where to print.
     """
     check_local_files(settings.data)
-    if settings.data.engine is Engine.local and settings.data.workers != 1 and not settings.preview:
+    if settings.data.engine is Executor.local and settings.data.workers != 1 and not settings.preview:
         start_server()
     model, cache_dir = settings.model, Path(settings.cache_dir).expanduser()
     tokenizer = fetch_tokenizer(model.source, revision=model.revision, cache_dir=cache_dir)

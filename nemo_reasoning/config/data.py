@@ -18,7 +18,7 @@ class DataSource(Enum):
     nemotron = "nemotron"
 
 
-class Sampling(Enum):
+class RowSampling(Enum):
     """Which rows are taken when fewer are wanted than there are."""
 
     block = "block"
@@ -40,7 +40,7 @@ class Order(Enum):
     curriculum = "curriculum"
 
 
-class Engine(Enum):
+class Executor(Enum):
     """What runs the workers."""
 
     local = "local"
@@ -97,7 +97,7 @@ class DataSettings:
     mix: dict[str, float]
     bytes_per_row: int | None
     columns: ColumnSettings
-    sampling: Sampling
+    sampling: RowSampling
     block_kb: int
     shard_mb: int
     filters: FilterSettings
@@ -108,7 +108,7 @@ class DataSettings:
     order: Order
     messages: bool
     fast_tokenizer: bool
-    engine: Engine
+    engine: Executor
     workers: int | None
     seed: int
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
-from nemo_reasoning.config.data import Engine
+from nemo_reasoning.config.data import Executor
 from nemo_reasoning.errors import DataError
 
 Input = TypeVar("Input")
@@ -25,7 +25,7 @@ _function: Callable[[Any], Any]
 
 
 def run(
-    function: Callable[[Input], Output], inputs: Sequence[Input], *, engine: Engine, workers: int | None
+    function: Callable[[Input], Output], inputs: Sequence[Input], *, engine: Executor, workers: int | None
 ) -> Iterator[Output]:
     """Yield the function's result for each input, in their order.
 
@@ -38,7 +38,7 @@ def run(
     Raises:
         DataError: A worker was killed.
     """
-    if engine is Engine.ray:
+    if engine is Executor.ray:
         return _on_ray(function, inputs, workers)
     count = min(workers or _cores(), len(inputs))
     return map(function, inputs) if count <= 1 else _in_processes(function, inputs, count)

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest
-from nemo_reasoning.config.data import DataSettings, Engine, Sampling
+from nemo_reasoning.config.data import DataSettings, Executor, RowSampling
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.inputs import check_unchanged, find_subsets, snapshot
 from nemo_reasoning.data.prepare.output import write_output
@@ -88,8 +88,8 @@ def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: in
         TemplateError: The template does not suit the tokenizer.
     """
     formatter.check()
-    sampling = Sampling.head if data.sampling is Sampling.head else Sampling.block
-    data = replace(data, sampling=sampling, engine=Engine.local, workers=1)
+    sampling = RowSampling.head if data.sampling is RowSampling.head else RowSampling.block
+    data = replace(data, sampling=sampling, engine=Executor.local, workers=1)
     subsets = [replace(subset, rows=count) for subset in find_subsets(data)]
     with tempfile.TemporaryDirectory() as scratch:
         plan = make_plan(Preparation(data, formatter, seq_length, Path(scratch), print), subsets, Path(scratch))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource, Sampling
+from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource, RowSampling
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare import executors
 from nemo_reasoning.data.prepare.files import Span, file_size
@@ -115,7 +115,7 @@ def _plain(preparation: Preparation, subset: Subset, work: Path, origins: dict[s
         origins[path] = "builtin"
         return replace(subset, files=(path,))
     kinds = {file: format_of(file) for file in subset.files}
-    if set(kinds.values()) == {Format.parquet} and sampling_of(subset, preparation.data) is Sampling.block:
+    if set(kinds.values()) == {Format.parquet} and sampling_of(subset, preparation.data) is RowSampling.block:
         return replace(subset, by_row_group=True)
     packed = [(file, kind) for file, kind in kinds.items() if kind is not Format.lines]
     unpacked = list(preparation.each(Unpack(_made(work / "unpacked")), packed))

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.config.data import DataSettings, Sampling
+from nemo_reasoning.config.data import DataSettings, RowSampling
 from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen
 from nemo_reasoning.data.prepare.inputs import Subset
 from nemo_reasoning.data.prepare.shards import KEPT, MODES, QUARANTINED, Shard
@@ -207,7 +207,7 @@ class Selection:
 
     def _rank(self, unit: Unit, rows: int) -> NDArray[np.int64]:
         """Return when each row of a unit is looked at, [rows]."""
-        if unit.sampling is not Sampling.block:  # head wants no other order, and reservoir has drawn one
+        if unit.sampling is not RowSampling.block:  # head wants no other order, and reservoir has drawn one
             return np.arange(rows)
         seed = int(fraction(unit.name, purpose="rows of blocks", seed=self.data.seed) * 2**53)
         return np.random.Generator(np.random.PCG64(seed)).permutation(rows)
@@ -238,9 +238,11 @@ class Selection:
             if read[facts.pop("place")]:
                 address = facts["file"]
                 facts["file"] = self._origins.get(address, address)
-                facts["line"] = progress.lines[address] + facts["line"] + 1 if unit.sampling is Sampling.head else None
+                facts["line"] = (
+                    progress.lines[address] + facts["line"] + 1 if unit.sampling is RowSampling.head else None
+                )
                 self._quarantine.write(json.dumps(facts, ensure_ascii=False, sort_keys=True) + "\n")
-        if unit.sampling is Sampling.head:
+        if unit.sampling is RowSampling.head:
             progress.lines[unit.spans[0].address] += shard.lines
 
     def _check_quarantine(self, *, least: int) -> None:

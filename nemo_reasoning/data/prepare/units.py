@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import atomic_path
-from nemo_reasoning.config.data import DataSettings, Sampling
+from nemo_reasoning.config.data import DataSettings, RowSampling
 from nemo_reasoning.data.prepare.files import Span, file_size, is_remote, owned_lines
 from nemo_reasoning.data.prepare.inputs import Subset
 from nemo_reasoning.data.prepare.row_groups import count_row_groups
@@ -40,7 +40,7 @@ class Unit:
     subset: str
     number: int
     spans: tuple[Span, ...]
-    sampling: Sampling
+    sampling: RowSampling
 
     @property
     def name(self) -> str:
@@ -57,11 +57,11 @@ def plan_units(subset: Subset, data: DataSettings, index: Sequence[Path]) -> Ite
         index: What `IndexRows` wrote, for reservoir sampling; empty for the others.
     """
     sampling = sampling_of(subset, data)
-    if sampling is Sampling.head:
+    if sampling is RowSampling.head:
         groups: Iterator[tuple[Span, ...]] = ((span,) for span in _cut(subset, data.shard_mb * 2**20))
     elif subset.by_row_group:
         groups = _row_groups(subset, data)
-    elif sampling is Sampling.block:
+    elif sampling is RowSampling.block:
         groups = _blocks(subset, data)
     else:
         groups = _reservoir(subset, index, rows_at_once=_unit_bytes(subset, data) // _TYPICAL_ROW)
@@ -69,13 +69,13 @@ def plan_units(subset: Subset, data: DataSettings, index: Sequence[Path]) -> Ite
         yield Unit(subset.name, number, spans, sampling)
 
 
-def sampling_of(subset: Subset, data: DataSettings) -> Sampling:
+def sampling_of(subset: Subset, data: DataSettings) -> RowSampling:
     """Return how rows are drawn from a subset: all rows in order, and small local files row by row."""
     if subset.rows is None:
-        return Sampling.head
-    if data.sampling is Sampling.block and not any(map(is_remote, subset.files)):
+        return RowSampling.head
+    if data.sampling is RowSampling.block and not any(map(is_remote, subset.files)):
         small = sum(map(file_size, subset.files)) <= _SMALL
-        return Sampling.reservoir if small else Sampling.block
+        return RowSampling.reservoir if small else RowSampling.block
     return data.sampling
 
 
@@ -85,7 +85,7 @@ def index_spans(subset: Subset, data: DataSettings) -> list[Span]:
     Raises:
         DataError: The files are remote, so that all of them would have to be fetched.
     """
-    if sampling_of(subset, data) is not Sampling.reservoir:
+    if sampling_of(subset, data) is not RowSampling.reservoir:
         return []
     if remote := [file for file in subset.files if is_remote(file)]:
         raise DataError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prepared_rows import corpus, digests, prepared
 
-from nemo_reasoning.config.data import Engine
+from nemo_reasoning.config.data import Executor
 from nemo_reasoning.data.prepare import executors
 from nemo_reasoning.errors import DataError
 
@@ -25,12 +25,12 @@ def test_results_keep_their_order() -> None:
     inputs = list(range(50))
     expected = [square(number) for number in inputs]
     for workers in (1, 3):
-        assert list(executors.run(square, inputs, engine=Engine.local, workers=workers)) == expected
+        assert list(executors.run(square, inputs, engine=Executor.local, workers=workers)) == expected
 
 
 def test_a_worker_that_dies_is_named() -> None:
     with pytest.raises(DataError, match=r"a worker was killed.*fewer data\.workers"):
-        list(executors.run(dying, range(8), engine=Engine.local, workers=2))
+        list(executors.run(dying, range(8), engine=Executor.local, workers=2))
 
 
 @pytest.fixture
