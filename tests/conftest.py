@@ -38,6 +38,18 @@ def tiny_llama(tmp_path: Path) -> Path:
     return save_tiny_llama(tmp_path / "tiny")
 
 
+@pytest.fixture(scope="session")
+def shared_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of that model once for all test processes, which keep its import beside it."""
+    from tiny import save_tiny_llama
+
+    from nemo_reasoning.artifacts import cached_folder
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return cached_folder(shared / "shared" / "tiny", save_tiny_llama)
+
+
 @pytest.fixture
 def nemo_cpu() -> Iterator[None]:
     """Run a test with NeMo on the CPU and torch layers."""

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 from launch import records, run, tiny_overrides
-from tiny import save_tiny_llama
 
 MMLU = Path(__file__).parents[1] / "data" / "benchmarks" / "mmlu"
 _SHORT = ["protocol.max_tokens=8", "limit=4", "benchmark=[mmlu]", f"benchmark.mmlu.source={MMLU}"]
 
 
 @pytest.mark.slow
-def test_a_trained_run_is_measured_beside_its_base_and_goes_on_after_a_stop(tmp_path: Path) -> None:
-    model, out = save_tiny_llama(tmp_path / "tiny"), tmp_path / "run"
+def test_a_trained_run_is_measured_beside_its_base_and_goes_on_after_a_stop(shared_llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
     quiz = ["callbacks=eval", "callbacks.eval.problems=2", "callbacks.eval.max_new_tokens=3"]
-    printed = run("sft_lora", *tiny_overrides(model, out, "trainer.max_steps=2", "trainer.eval_interval=2", *quiz))
+    printed = run(
+        "sft_lora", *tiny_overrides(shared_llama, out, "trainer.max_steps=2", "trainer.eval_interval=2", *quiz)
+    )
     assert "step 2: 0% of 2 questions right with thinking on" in printed
     assert set(records(out, "eval_accuracy_off")) == {2}
     arguments = [f"checkpoint={out}", *_SHORT]
@@ -50,9 +51,8 @@ def _timeless(value: Any) -> Any:
     return {key: _timeless(item) for key, item in value.items() if key != "mean_seconds"}
 
 
-def test_a_model_of_ones_own_is_measured(tmp_path: Path) -> None:
-    model = save_tiny_llama(tmp_path / "tiny")
-    run("evaluate", f"checkpoint={model}", "template=chatml", f"output_dir={tmp_path / 'out'}", *_SHORT)
+def test_a_model_of_ones_own_is_measured(tiny_llama: Path, tmp_path: Path) -> None:
+    run("evaluate", f"checkpoint={tiny_llama}", "template=chatml", f"output_dir={tmp_path / 'out'}", *_SHORT)
     assert (tmp_path / "out" / "report.html").is_file()
 
 

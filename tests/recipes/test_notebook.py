@@ -14,8 +14,8 @@ pytestmark = [
 ]
 
 
-def test_the_notebook_runs(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = [*TINY, f"model.source={tiny_llama}", f"cache_dir={tmp_path / 'cache'}"]
+def test_the_notebook_runs(tmp_path: Path, shared_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [*TINY, f"model.source={shared_llama}", f"cache_dir={shared_llama.parent / 'cache'}"]
     more = {"NOTEBOOK_STEPS": "2", "NOTEBOOK_MODEL": " ".join(own)}
     for key in os.environ.keys() - environment().keys():
         monkeypatch.delenv(key)

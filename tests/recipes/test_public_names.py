@@ -28,8 +28,10 @@ def test_the_public_names() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_about_them_runs(tmp_path: Path, tiny_llama: Path) -> None:
-    short = tiny_overrides(tiny_llama, tmp_path / "demo", "name=demo", "trainer.max_steps=4", "trainer.eval_interval=2")
+def test_the_page_about_them_runs(tmp_path: Path, shared_llama: Path) -> None:
+    short = tiny_overrides(
+        shared_llama, tmp_path / "demo", "name=demo", "trainer.max_steps=4", "trainer.eval_interval=2"
+    )
     script = "\n".join(BLOCKS).replace('"experiment=demo"', ", ".join(map(repr, short)))
     guarded = 'if __name__ == "__main__":\n' + indent(script, "    ")
     (tmp_path / "page.py").write_text(guarded, encoding="utf-8")

@@ -1,12 +1,12 @@
 """A run that was killed goes on as if nothing had happened."""
 
+import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from launch import command, environment, records, run, tiny_overrides
+from launch import Process, records, run, tiny_overrides
 
 from nemo_reasoning.training.checkpoints import list_checkpoints
 from nemo_reasoning.training.run_dir import Run
@@ -15,35 +15,27 @@ STEPS = 16
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny import save_tiny_llama
-
-    return save_tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
-
-
-def _overrides(model: Path, out: Path, steps: int = STEPS) -> list[str]:
-    return tiny_overrides(model, out, f"trainer.max_steps={steps}", "trainer.eval_interval=4")
+def _overrides(shared_llama: Path, out: Path, steps: int = STEPS) -> list[str]:
+    return tiny_overrides(shared_llama, out, f"trainer.max_steps={steps}", "trainer.eval_interval=4")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(shared_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    run("sft_lora", *_overrides(model, out))
+    run("sft_lora", *_overrides(shared_llama, out))
     return out
 
 
 def _stop_after(step: int, sign: signal.Signals, *, overrides: list[str], out: Path) -> int:
     """Start a run, send a signal once it has recorded a step, and return its exit code."""
-    with subprocess.Popen(
-        command("sft_lora", *overrides), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None and not (out / "metrics.jsonl").exists():
+    with Path(os.devnull).open("wb") as nowhere:
+        process = Process("sft_lora", *overrides, stdout=nowhere, stderr=nowhere)
+        while process.running() and not (out / "metrics.jsonl").exists():
             time.sleep(0.01)
-        while process.poll() is None and max(records(out, "loss"), default=0) < step:
+        while process.running() and max(records(out, "loss"), default=0) < step:
             time.sleep(0.01)
         process.send_signal(sign)
-        return process.wait(timeout=120)
+        return process.wait()
 
 
 def _last_step(out: Path) -> int:
@@ -60,12 +52,14 @@ def _tokens_of_steps(out: Path) -> dict[int, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("step", [3, 9])
-def test_a_killed_run_ends_with_the_same_losses(model: Path, uninterrupted: Path, tmp_path: Path, step: int) -> None:
+def test_a_killed_run_ends_with_the_same_losses(
+    shared_llama: Path, uninterrupted: Path, tmp_path: Path, step: int
+) -> None:
     out = tmp_path / "killed"
-    code = _stop_after(step, signal.SIGKILL, overrides=_overrides(model, out), out=out)
+    code = _stop_after(step, signal.SIGKILL, overrides=_overrides(shared_llama, out), out=out)
     assert code == -signal.SIGKILL
     assert _last_step(out) < STEPS
-    run("sft_lora", *_overrides(model, out))
+    run("sft_lora", *_overrides(shared_llama, out))
     for key in ("loss", "val_loss", "lr", "grad_norm"):
         expected = records(uninterrupted, key)
         assert records(out, key) == pytest.approx(expected, rel=1e-6), key
@@ -73,21 +67,21 @@ def test_a_killed_run_ends_with_the_same_losses(model: Path, uninterrupted: Path
     assert Run.open(out).selected()[0].step == Run.open(uninterrupted).selected()[0].step
 
 
-def test_sigterm_saves_the_step_it_interrupts(model: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_the_step_it_interrupts(shared_llama: Path, uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "terminated"
-    code = _stop_after(5, signal.SIGTERM, overrides=_overrides(model, out), out=out)
+    code = _stop_after(5, signal.SIGTERM, overrides=_overrides(shared_llama, out), out=out)
     assert code == 128 + signal.SIGTERM
     saved = _last_step(out)
     assert saved >= 5
     assert max(records(out, "loss")) == saved
-    run("sft_lora", *_overrides(model, out))
+    run("sft_lora", *_overrides(shared_llama, out))
     assert records(out, "loss") == pytest.approx(records(uninterrupted, "loss"), rel=1e-6)
 
 
-def test_raising_max_steps_goes_on_with_the_next_rows(model: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_raising_max_steps_goes_on_with_the_next_rows(shared_llama: Path, uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "longer"
-    run("sft_lora", *_overrides(model, out, steps=8))
-    output = run("sft_lora", *_overrides(model, out))
+    run("sft_lora", *_overrides(shared_llama, out, steps=8))
+    output = run("sft_lora", *_overrides(shared_llama, out))
     assert "resuming after step 8" in output
     counts = _tokens_of_steps(uninterrupted)
     assert len(counts) == STEPS
@@ -97,14 +91,14 @@ def test_raising_max_steps_goes_on_with_the_next_rows(model: Path, uninterrupted
     assert rates[12] == pytest.approx(longer[12])  # the schedule is that of the longer run
 
 
-def test_a_finished_run_is_left_alone(model: Path, uninterrupted: Path) -> None:
+def test_a_finished_run_is_left_alone(shared_llama: Path, uninterrupted: Path) -> None:
     before = {path.path: path.path.stat().st_mtime_ns for path in list_checkpoints(uninterrupted)}
-    run("sft_lora", *_overrides(model, uninterrupted))
+    run("sft_lora", *_overrides(shared_llama, uninterrupted))
     assert {path.path: path.path.stat().st_mtime_ns for path in list_checkpoints(uninterrupted)} == before
     assert len(records(uninterrupted, "loss")) == STEPS
 
 
-def test_other_settings_do_not_continue_a_run(model: Path, uninterrupted: Path) -> None:
-    output = run("sft_lora", *_overrides(model, uninterrupted), "optim.lr=0.5", succeeds=False)
+def test_other_settings_do_not_continue_a_run(shared_llama: Path, uninterrupted: Path) -> None:
+    output = run("sft_lora", *_overrides(shared_llama, uninterrupted), "optim.lr=0.5", succeeds=False)
     assert "CheckpointError" in output
     assert "optim was" in output

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import environment, records, run, tiny_overrides
+from launch import environment, records, run, run_anew, tiny_overrides
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
@@ -21,17 +21,10 @@ EXPECTED_LOSSES = (5.77293, 5.66055)  # first and last step
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny import save_tiny_llama
-
-    return save_tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(shared_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "trained"
     more = ["trainer.max_steps=6", "trainer.eval_interval=3", "peft.dropout=0", "callbacks.samples_interval=3"]
-    run("sft_lora", *tiny_overrides(model, out, *more), "callbacks.samples_max_new_tokens=4")
+    run_anew("sft_lora", *tiny_overrides(shared_llama, out, *more), "callbacks.samples_max_new_tokens=4")
     return out
 
 
@@ -47,7 +40,7 @@ def _mean_loss(model: LlamaForCausalLM, rows: list[int], store: TokenStore) -> f
     return total / count
 
 
-def test_the_loss_is_the_mean_over_the_supervised_tokens_of_the_global_batch(model: Path, trained: Path) -> None:
+def test_the_loss_is_the_mean_over_the_supervised_tokens_of_the_global_batch(shared_llama: Path, trained: Path) -> None:
     """Two micro-batches with different numbers of targets: a mean of means would differ."""
     from nemo_reasoning.training.batching import BatchPlan
 
@@ -62,7 +55,7 @@ def test_the_loss_is_the_mean_over_the_supervised_tokens_of_the_global_batch(mod
         seed=Run.open(trained).settings.trainer.seed,
         repeat=True,
     )
-    reference = LlamaForCausalLM.from_pretrained(model).eval()
+    reference = LlamaForCausalLM.from_pretrained(shared_llama).eval()
     expected = _mean_loss(reference, plan.rows(0).tolist(), store)  # before the first update
     assert records(trained, "loss")[1] == pytest.approx(expected, rel=1e-4)
 
@@ -160,11 +153,11 @@ def test_every_format_of_the_run_is_verified(trained: Path, tmp_path: Path) -> N
     "stops", [[], [("optim.distributed=true", "trainer.max_steps=3"), ("optim.distributed=true",)]]
 )
 def test_two_replicas_compute_what_one_does(
-    model: Path, trained: Path, tmp_path: Path, stops: list[tuple[str, ...]]
+    shared_llama: Path, trained: Path, tmp_path: Path, stops: list[tuple[str, ...]]
 ) -> None:
     more = ["trainer.max_steps=6", "trainer.eval_interval=3", "peft.dropout=0", "trainer.devices=2"]
     for stop in stops or [()]:
-        run("sft_lora", *tiny_overrides(model, tmp_path, *more, *stop))
+        run("sft_lora", *tiny_overrides(shared_llama, tmp_path, *more, *stop))
     for key in ("loss", "val_loss", "grad_norm"):
         assert records(tmp_path, key) == pytest.approx(records(trained, key), rel=1e-4), key
     assert [checkpoint.step for checkpoint in Run.open(tmp_path).checkpoints] == [6]
