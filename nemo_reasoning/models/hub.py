@@ -151,6 +151,13 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that began a chain of them: of a request that failed, what the system said of the network."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error
+
+
 def _from_hub(source: str, revision: str | None, files: list[str]) -> BaseModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -180,7 +187,7 @@ def _from_hub(source: str, revision: str | None, files: list[str]) -> BaseModel:
             f"https://huggingface.co/{source}/commits/main"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = (str(first_cause(error)) or str(error)).splitlines()[0]
         raise ModelSourceError(
             f"model.source={source} is no directory, not in the local hub cache, and could not be downloaded "
             f"({reason}): check the network and HF_HUB_OFFLINE, or download it elsewhere and use model=hf_local "
