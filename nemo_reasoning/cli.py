@@ -1,5 +1,6 @@
 """The command `nemo-reasoning`, and what the doors in recipes/ open: a command each, with Hydra's overrides."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -214,6 +215,8 @@ def one_line_errors(command: str = "this command") -> Iterator[None]:
     HYDRA_FULL_ERROR=1 shows every traceback.
     """
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated")  # while others are imported
+    # Without its faster kernel for CPUs, which it would load from the hub, bitsandbytes computes all the same.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         yield
     except NemoReasoningError as error:

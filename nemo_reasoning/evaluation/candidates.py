@@ -14,6 +14,7 @@ from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
 
 if TYPE_CHECKING:
     from nemo_reasoning.inference.checkpoints import ModelFiles
+    from nemo_reasoning.inference.openai_client import RemoteModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ def _files(base: Path) -> "ModelFiles":
     return ModelFiles(base.name, base)
 
 
-def _load(files: "ModelFiles", settings: EvaluateSettings) -> Engine:
+def _load(files: "ModelFiles | RemoteModel", settings: EvaluateSettings) -> Engine:
     from nemo_reasoning.inference.load import load_engine
 
     return load_engine(settings.engine, files)
@@ -115,10 +116,11 @@ def _load(files: "ModelFiles", settings: EvaluateSettings) -> Engine:
 
 def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
     def load() -> Engine:
-        from nemo_reasoning.inference.openai_client import OpenAIEngine
+        from nemo_reasoning.inference.openai_client import RemoteModel
 
-        return OpenAIEngine(
-            url, model=model, concurrency=settings.concurrency, api_key_variable=settings.api_key_variable
+        where = RemoteModel(
+            url=url, name=model, concurrency=settings.concurrency, api_key_variable=settings.api_key_variable
         )
+        return _load(where, settings)
 
     return Candidate(name="model", identity=f"{url} {model}", load=load)

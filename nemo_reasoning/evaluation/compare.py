@@ -9,7 +9,7 @@ from rich.table import Table
 
 from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation.evaluate import REPORT
-from nemo_reasoning.evaluation.report.tables import interval, percent, points
+from nemo_reasoning.evaluation.report.tables import percent, points, points_between
 from nemo_reasoning.evaluation.results import difference
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.evaluation.scores import score
@@ -67,6 +67,6 @@ def _add_rows(table: Table, benchmark: str, first: Evaluation, second: Evaluatio
             str(found.questions),
             percent(score(before).accuracy),
             percent(score(after).accuracy),
-            f"{points(found.difference)}  \\[{interval(found.interval)}]",
+            f"{points(found.difference)}  \\[{points_between(found.interval)}]",
             f"{found.p_value:.2g}",
         )

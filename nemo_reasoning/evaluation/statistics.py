@@ -77,7 +77,8 @@ class PairedDifference:
         questions: That both answered.
         difference: Second minus first, as a share.
         standard_error: Of the difference, clustered by question.
-        interval: 95 % interval: the difference and 1.96 standard errors to each side.
+        interval: 95 % interval: the difference and 1.96 standard errors to each side, within -1 and 1. Where all
+            questions agree, so that the standard error would claim certainty, it is Agresti and Min's.
         bootstrap: 95 % percentile interval over resampled questions.
         gained: Questions on which the second has the larger share of right samples.
         lost: Questions on which the first has.
@@ -116,18 +117,31 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, seed: 
     differences = [after - before for before, after in zip(first, second, strict=True)]
     mean = sum(differences) / len(differences)
     error = standard_error(differences)
-    z = NormalDist().inv_cdf(0.975)
     single = all(share in (0, 1) for share in (*first, *second))
     return PairedDifference(
         questions=len(differences),
         difference=mean,
         standard_error=error,
-        interval=(mean - z * error, mean + z * error),
+        interval=_difference_interval(differences, mean=mean, error=error),
         bootstrap=bootstrap_interval(differences, seed=seed),
         gained=sum(difference > 0 for difference in differences),
         lost=sum(difference < 0 for difference in differences),
         p_value=mcnemar_exact(differences) if single else mcnemar_clustered(differences),
     )
+
+
+def _difference_interval(differences: Sequence[float], *, mean: float, error: float) -> Interval:
+    """Return the 95 % interval of a mean difference.
+
+    Without any spread it is that of two more questions, of which the models share the gain and the loss (Agresti
+    and Min 2005, Stat. Med. 24, 729-740).
+    """
+    if not error > 0:  # zero, or not a number
+        n = len(differences) + 2
+        mean = sum(differences) / n
+        error = sqrt((sum(value * value for value in differences) + 1) / n - mean**2) / sqrt(n)
+    z = NormalDist().inv_cdf(0.975)
+    return max(-1.0, mean - z * error), min(1.0, mean + z * error)
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -6,19 +6,22 @@ from nemo_reasoning.config.inference import EngineKind, EngineSettings
 from nemo_reasoning.inference.checkpoints import ModelFiles
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.openai_client import OpenAIEngine, RemoteModel
 from nemo_reasoning.inference.vllm.engine import VllmEngine
 
 
-def load_engine(settings: EngineSettings, files: ModelFiles) -> Engine:
-    """Load a model: the one place where engines are made.
+def load_engine(settings: EngineSettings, files: ModelFiles | RemoteModel) -> Engine:
+    """Load a model, or remember where a server has it: the one place where engines are made.
 
     Args:
-        settings: Of conf/engine, validated.
-        files: From `resolve_checkpoint`.
+        settings: Of conf/engine, validated; a remote model needs none of them.
+        files: From `resolve_checkpoint`, or where the server is.
 
     Raises:
         EngineError: The model cannot be loaded.
     """
+    if isinstance(files, RemoteModel):
+        return OpenAIEngine(files)
     if settings.kind is EngineKind.hf:
         return HFEngine(
             files.base,

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import httpx
@@ -27,6 +27,23 @@ _PROMPT = re.compile(
 _TIMEOUT = httpx.Timeout(connect=10, read=3600, write=60, pool=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteModel:
+    """A model that a server holds.
+
+    Attributes:
+        url: Up to and with "/v1".
+        name: By which the server knows the model.
+        concurrency: Most requests under way.
+        api_key_variable: Environment variable that holds the key; without it none is sent.
+    """
+
+    url: str
+    name: str
+    concurrency: int
+    api_key_variable: str
+
+
 class OpenAIEngine(Engine):
     """Asks a chat completions endpoint, several requests at a time.
 
@@ -35,27 +52,24 @@ class OpenAIEngine(Engine):
     is too short for `max_new_tokens` is asked for what it leaves, and the completion says so.
     """
 
-    def __init__(self, url: str, *, model: str, concurrency: int, api_key_variable: str, pause: float = 1.0) -> None:
+    def __init__(self, model: RemoteModel, *, pause: float = 1.0) -> None:
         """Remember where to ask; nothing is sent yet.
 
         Args:
-            url: Up to and with "/v1".
-            model: Name the server knows the model by.
-            concurrency: Most requests under way.
-            api_key_variable: Environment variable that holds the key; without it none is sent.
+            model: Where it is.
             pause: Seconds before the second attempt; each further one waits twice as long.
 
         Raises:
             EngineError: `concurrency` is below 1.
         """
-        if concurrency < 1:
-            raise EngineError(f"concurrency={concurrency}; give 1 or more")
-        key = os.environ.get(api_key_variable)
+        if model.concurrency < 1:
+            raise EngineError(f"concurrency={model.concurrency}; give 1 or more")
+        key = os.environ.get(model.api_key_variable)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=concurrency)
-        self._client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT, limits=limits)
-        self._threads = ThreadPoolExecutor(concurrency)
-        self._model, self._pause, self._api_key_variable = model, pause, api_key_variable
+        limits, base_url = httpx.Limits(max_connections=model.concurrency), model.url.rstrip("/") + "/"
+        self._client = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, limits=limits)
+        self._threads = ThreadPoolExecutor(model.concurrency)
+        self._model, self._pause, self._api_key_variable = model.name, pause, model.api_key_variable
 
     def submit(self, request: GenerationRequest, report: Report) -> Generation:
         """As `Engine.submit`; the whole answer is reported at once, when it is there."""
@@ -168,6 +182,8 @@ def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
     body |= {
         name: value for name, value in asdict(request.sampling).items() if name not in body and value != neutral[name]
     }
+    if request.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in request.logit_bias}
     if request.thinking_budget is not None:
         body["nvext"] = {"max_thinking_tokens": request.thinking_budget}
     return body

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemo_reasoning.artifacts import page_template
 from nemo_reasoning.evaluation.report.figures import data_uri, setting_name
-from nemo_reasoning.evaluation.report.tables import interval, percent, points
+from nemo_reasoning.evaluation.report.tables import interval, percent, points, points_between
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting, failure, failures
 from nemo_reasoning.evaluation.samples import limits_not_kept
 from nemo_reasoning.evaluation.statistics import PairedDifference
@@ -105,10 +105,9 @@ def _thinking(measurement: BenchmarkResult) -> list[dict[str, Any]]:
 
 
 def _in_words(found: PairedDifference) -> dict[str, str]:
-    low, high = found.interval
     return {
         "difference": points(found.difference),
-        "interval": f"{points(low)} to {points(high)}",
+        "interval": points_between(found.interval),
         "p_value": f"{found.p_value:.2g}",
         "moved": f"{found.gained} won, {found.lost} lost",
     }

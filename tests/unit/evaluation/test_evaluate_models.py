@@ -17,7 +17,7 @@ from nemo_reasoning.errors import ConfigError, DataError
 from nemo_reasoning.evaluation import evaluate
 from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.compare import compare
-from nemo_reasoning.inference.openai_client import OpenAIEngine
+from nemo_reasoning.inference.openai_client import OpenAIEngine, RemoteModel
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.tags import with_thinking
@@ -194,7 +194,11 @@ def test_an_engine_is_opened_once_if_at_all_and_closed() -> None:
     opened: list[OpenAIEngine] = []
 
     def load() -> OpenAIEngine:
-        opened.append(OpenAIEngine("http://localhost/v1", model="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
+        opened.append(
+            OpenAIEngine(
+                RemoteModel(url="http://localhost/v1", name="m", concurrency=1, api_key_variable="NO_SUCH_KEY")
+            )
+        )
         return opened[-1]
 
     with evaluate.opened_once(load) as engine:

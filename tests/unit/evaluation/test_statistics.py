@@ -93,6 +93,16 @@ def test_one_question_has_no_error() -> None:
     assert paired_difference([0.0], [1.0], seed=0).standard_error == pytest.approx(nan, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [([0], [1]), ([1], [1]), ([0] * 3, [1] * 3), ([1] * 9, [0] * 9), ([0, 0, 1], [1, 1, 0.5])]
+)
+def test_the_interval_of_a_difference_stays_within_what_can_be(first: list[float], second: list[float]) -> None:
+    found = paired_difference(first, second, seed=0)
+    low, high = found.interval
+    assert -1 <= low < high <= 1
+    assert low <= found.difference <= high
+
+
 @given(data=st.data(), n=st.integers(min_value=1, max_value=12))
 def test_pass_at_k_is_the_closed_form(data: st.DataObject, n: int) -> None:
     correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nemo_reasoning.errors import EngineError
-from nemo_reasoning.inference.openai_client import OpenAIEngine
+from nemo_reasoning.inference.openai_client import OpenAIEngine, RemoteModel
 from nemo_reasoning.inference.request import Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.sampling import Sampling
@@ -64,8 +64,8 @@ def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Server]:
 
 
 def engine(server: Server, **options: Any) -> OpenAIEngine:
-    defaults = {"model": "m", "concurrency": 4, "api_key_variable": "NO_SUCH_KEY", "pause": 0.01}
-    return OpenAIEngine(server.url, **{**defaults, **options})
+    defaults = {"name": "m", "concurrency": 4, "api_key_variable": "NO_SUCH_KEY"}
+    return OpenAIEngine(RemoteModel(url=server.url, **{**defaults, **options}), pause=0.01)
 
 
 def request(text: str = "What?", **options: Any) -> GenerationRequest:
