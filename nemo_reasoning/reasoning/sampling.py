@@ -34,7 +34,7 @@ class Sampling:
             "top_p": (0 < self.top_p <= 1, "give a share above 0 and up to 1"),
             "top_k": (self.top_k >= 0, "give 1 or more, or 0 for all tokens"),
             "min_p": (0 <= self.min_p <= 1, "give a share from 0 to 1"),
-            "repetition_penalty": (0 < self.repetition_penalty < inf, "give a number above 0; 1 changes nothing"),
+            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "give 0.01 to 100; 1 changes nothing"),
             "frequency_penalty": (-2 <= self.frequency_penalty <= 2, "give a number from -2 to 2"),
             "presence_penalty": (-2 <= self.presence_penalty <= 2, "give a number from -2 to 2"),
         }

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from nemo_reasoning.errors import EngineError, GenerationError
 from nemo_reasoning.inference.hf.kv_cache import KVCache
 from nemo_reasoning.inference.hf.multi_lora import MultiLora
 from nemo_reasoning.inference.sequence import TokenSequence
@@ -132,7 +133,12 @@ class RunningBatch:
         pieces = [row.sequence.prompt[row.read : row.read + size] for row, size in zip(chosen, sizes, strict=True)]
         new = max([*sizes, self._least_rows])
         ids = [piece + [0] * (new - len(piece)) for piece in pieces]
-        logits = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen], last=sizes)
+        try:
+            logits = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen], last=sizes)
+        except Exception as error:  # such as memory that these prompts exhaust
+            if self._cache.empty:
+                raise
+            return [row for row in chosen if _failed(row, error)]
         ready = []
         for place, (row, size) in enumerate(zip(chosen, sizes, strict=True)):
             row.read += size
@@ -192,6 +198,27 @@ class RunningBatch:
             return []
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack(logits)
         likeliest = scores.max(-1).indices.tolist()  # argmax takes six times as long in bfloat16
-        return [
-            row for row, score, token in zip(rows, scores, likeliest, strict=True) if row.sequence.advance(score, token)
-        ]
+        return [row for row, score, token in zip(rows, scores, likeliest, strict=True) if _advanced(row, score, token)]
+
+
+def _advanced(row: Row, logits: torch.Tensor, likeliest: int) -> bool:
+    """Write a row's next token, and return whether it is done; what fails here is this request's own."""
+    try:
+        return row.sequence.advance(logits, likeliest)
+    except Exception as error:
+        return _failed(row, error)
+
+
+def _failed(row: Row, error: Exception) -> bool:
+    """Fail one request, and return that it is done."""
+    row.sequence.fail(generation_error(error))
+    return True
+
+
+def generation_error(error: Exception) -> EngineError:
+    """Return an error of any library as one of ours."""
+    return (
+        error
+        if isinstance(error, EngineError)
+        else GenerationError(f"generation failed: {type(error).__name__}: {error}")
+    )

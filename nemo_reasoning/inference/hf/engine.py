@@ -80,6 +80,7 @@ class HFEngine(Engine):
         with ThreadPoolExecutor(1) as passing:  # whose OpenMP threads end with it: see `Scheduler`
             self.model = passing.submit(_load_model, model, adapter, dtype=precision, device=place).result()
             self._lora = passing.submit(MultiLora, self.model, adapters).result() if adapters else None
+        self._vocabulary = self.model.get_input_embeddings().weight.shape[0]
         batch = RunningBatch(
             self.model,
             lora=self._lora,
@@ -102,7 +103,13 @@ class HFEngine(Engine):
 
     def _queue(self, request: GenerationRequest, report: Report) -> Generation:
         tokenizer = self.tokenizer(request.adapter)
-        sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)
+        prompt = tokenizer.prompt(request)
+        if (highest := max(prompt.ids)) >= self._vocabulary:
+            raise EngineError(
+                f"token {highest} of the prompt is in the tokenizer, but not in the model, which knows 0 to "
+                f"{self._vocabulary - 1}; use the tokenizer the model was made with"
+            )
+        sequence = TokenSequence(request, prompt, tokenizer=tokenizer, report=report)
         number = -1 if self._lora is None or request.adapter is None else self._lora.numbers[request.adapter]
         return self.scheduler.submit(sequence, adapter=number)
 

@@ -50,6 +50,9 @@ class KVCache:
             length: The longest of them, in positions.
             most: Positions that the cache should not exceed, but for rounding: many short rows that are gone give their
                 place back to a long one, and the other way round.
+
+        Raises:
+            Exception: Of torch, such as memory exhausted; the cache is empty then.
         """
         if rows <= self._rows and length <= self._length:
             return
@@ -57,13 +60,25 @@ class KVCache:
         grown = max(rows, self._rows), max(length, self._length)
         if grown[0] * grown[1] > most:
             grown = rows, length
-        for number, old in enumerate(self._layers):
-            new = torch.zeros(*grown, *self._shape, **self._options)
-            if self._rows:
-                kept = old[: grown[0], : grown[1]]
-                new[: kept.shape[0], : kept.shape[1]] = kept
-            self._layers[number] = new
+        try:
+            for number, old in enumerate(self._layers):
+                self._layers[number] = self._grown(old, *grown)
+        except Exception:  # some layers have grown and others have not: no row of them can be read any more
+            self._rows, self._length, self._layers = 0, 0, [torch.empty(0) for _ in self._layers]
+            raise
         self._rows, self._length = grown
+
+    def _grown(self, old: torch.Tensor, rows: int, length: int) -> torch.Tensor:
+        new = torch.zeros(rows, length, *self._shape, **self._options)
+        if self._rows:
+            kept = old[:rows, :length]
+            new[: kept.shape[0], : kept.shape[1]] = kept
+        return new
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no row: nothing was reserved yet, or there was no memory for what was."""
+        return self._rows == 0
 
     def aim(self, *, first: int, starts: Sequence[int], new: int) -> None:
         """Say where the next forward pass writes, and what it may attend to.

@@ -8,6 +8,7 @@ import torch
 
 from nemo_reasoning.reasoning.sampling import Sampling
 
+_COLDEST = 1e-6  # below, quotients leave float32
 _LIKELIEST = 256  # a nucleus has rarely more tokens, and finding them is much cheaper than sorting all
 
 
@@ -48,7 +49,7 @@ class Sampler:
         """Return a token, given the logits [vocabulary] of one position and the first token with the highest."""
         if self._sampling.temperature == 0:
             return likeliest
-        scaled = logits.float() / self._sampling.temperature
+        scaled = logits.float() / max(self._sampling.temperature, _COLDEST)
         probabilities, tokens = self._candidates(scaled)
         sums = probabilities.double().cumsum(-1)
         point = torch.rand(1, generator=self._generator, dtype=torch.float64) * sums[-1]

@@ -6,9 +6,9 @@ from collections import deque
 
 import torch
 
-from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
+from nemo_reasoning.errors import EngineClosedError, EngineError
 from nemo_reasoning.inference.engine import Generation
-from nemo_reasoning.inference.hf.batch import Row, RunningBatch
+from nemo_reasoning.inference.hf.batch import Row, RunningBatch, generation_error
 from nemo_reasoning.inference.sequence import TokenSequence
 
 
@@ -131,8 +131,8 @@ class Scheduler:
         try:
             self._let_go()
             done = self._batch.step() if self._batch.rows else []
-        except Exception as error:  # of torch, such as memory exhausted: those served see it, and others go on
-            self._fail_running(GenerationError(f"generation failed: {type(error).__name__}: {error}"))
+        except Exception as error:  # of the step that all share: those served see it, and who waits is served next
+            self._fail_running(generation_error(error))
             return
         for row in done:
             del self._running[row]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from nemo_reasoning.errors import EngineError, GenerationError
 from nemo_reasoning.inference.hf import attention
 from nemo_reasoning.inference.hf.batch import Row, RunningBatch
 
@@ -21,6 +22,10 @@ class Greedy:
     def __init__(self, prompt: list[int], limit: int = 24, stop_ids: Collection[int] = ()) -> None:
         self.prompt, self.limit, self._stop_ids = prompt, limit, stop_ids
         self.tokens: list[int] = []
+        self.error: EngineError | None = None
+
+    def fail(self, error: EngineError) -> None:
+        self.error = error
 
     def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
         assert int(logits.argmax()) == likeliest
@@ -141,6 +146,66 @@ def test_tokens_may_be_taken_back(model: Any, reference: list[list[int]]) -> Non
     sequences = [Doubting(PROMPTS[0]), Greedy(PROMPTS[3])]
     run(running(model), sequences)
     assert [sequence.tokens for sequence in sequences] == [reference[0], reference[3]]
+
+
+class Failing(Greedy):
+    """Fails of itself at a token, as a form or a draw may."""
+
+    def __init__(self, prompt: list[int], at: int) -> None:
+        super().__init__(prompt)
+        self._at = at
+
+    def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
+        if len(self.tokens) == self._at:
+            raise ZeroDivisionError("of this row")
+        return super().advance(logits, likeliest)
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_row_that_fails_leaves_the_others_alone(model: Any, reference: list[list[int]], at: int) -> None:
+    good = [Greedy(prompt) for prompt in PROMPTS]
+    bad = [Failing(PROMPTS[0], at), Failing(PROMPTS[4], at)]
+    run(running(model), [bad[0], *good, bad[1]])
+    assert [sequence.tokens for sequence in good] == reference
+    assert all(isinstance(one.error, GenerationError) and "of this row" in str(one.error) for one in bad)
+
+
+def test_a_prompt_that_cannot_be_read_fails_alone(model: Any, reference: list[list[int]]) -> None:
+    bad, good = Greedy([5, 10**6]), [Greedy(PROMPTS[0]), Greedy(PROMPTS[3])]
+    batch = running(model, prefill_tokens=4)
+    batch.join(Row(good[0], -1))
+    with torch.inference_mode():
+        while len(good[0].tokens) < 2:
+            batch.step()
+        for sequence in (bad, good[1]):
+            batch.join(Row(sequence, -1))
+        while batch.rows:
+            batch.step()
+    assert "generation failed" in str(bad.error)
+    assert [sequence.tokens for sequence in good] == [reference[0], reference[3]]
+
+
+def test_a_cache_that_found_no_memory_is_used_anew(
+    model: Any, reference: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = running(model)
+    batch.join(Row(Greedy(PROMPTS[0]), -1))
+    zeros, made = torch.zeros, []
+
+    def scarce(*size: int, **options: Any) -> torch.Tensor:
+        made.append(size)
+        if len(made) == 2:
+            raise MemoryError
+        return zeros(*size, **options)
+
+    with torch.inference_mode():
+        monkeypatch.setattr(torch, "zeros", scarce)
+        with pytest.raises(MemoryError):
+            batch.step()
+    batch.clear()
+    sequences = [Greedy(prompt) for prompt in PROMPTS]
+    run(batch, sequences)
+    assert [sequence.tokens for sequence in sequences] == reference
 
 
 def test_the_cache_stays_within_its_memory(model: Any, reference: list[list[int]]) -> None:
