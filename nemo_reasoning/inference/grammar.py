@@ -35,7 +35,7 @@ class Grammar:
         except ValueError as error:
             problem = str(error)
         if problem:
-            raise EngineError(f"response_format: the JSON schema cannot be enforced: {problem}; change it")
+            raise EngineError(f"the JSON schema of response_format or tools cannot be enforced: {problem}; change it")
         self._matcher = LLMatcher(tokenizer, form)
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,7 @@ class GenerationRequest:
         logprobs: Likeliest tokens to report at each place besides the one chosen; None reports nothing.
         adapter: Name of the adapter to use, of those the engine has loaded; None is the model itself.
         sampling: How tokens are drawn.
+        logit_bias: Tokens, and what is added to the logit of each before any other change.
         seed: Of this request alone: what it is batched with does not change what is drawn.
     """
 
@@ -50,6 +51,7 @@ class GenerationRequest:
     logprobs: int | None = None
     adapter: str | None = None
     sampling: Sampling = Sampling()
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

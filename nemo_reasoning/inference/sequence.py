@@ -1,6 +1,7 @@
 """One request while it is served: picks its tokens, keeps its limits, and reports its text."""
 
 import itertools
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from nemo_reasoning.inference.request import (
 )
 from nemo_reasoning.inference.thinking_budget import ThinkingBudget, TokenDecision
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, Prompt
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
@@ -98,7 +101,11 @@ class TokenSequence:
         return self.write_forced(logits)
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits with penalties, and without tokens that must not come next or fit no given form."""
+        """Return the logits with biases and penalties, without tokens that must not come next or fit no given form."""
+        if self._request.logit_bias:
+            tokens, biases = zip(*self._request.logit_bias, strict=True)
+            places = torch.tensor(tokens, device=logits.device)
+            logits = logits.index_add(0, places, torch.tensor(biases, device=logits.device, dtype=logits.dtype))
         if self._sampler.changes_logits:
             logits = self._sampler.penalize(logits, self.tokens)
         if banned := self.banned:
@@ -160,9 +167,13 @@ class TokenSequence:
 
     def fail(self, error: EngineError) -> None:
         """Report that no more will come, and why, unless all has come."""
-        if not self.done:
-            self.done = True
+        if self.done:
+            return
+        self.done = True
+        try:
             self._report(error)
+        except Exception:  # of the caller's, and the other requests have to go on
+            LOGGER.exception("a request failed (%s), and what it reports to failed too", error)
 
     def _measure(self, logits: torch.Tensor, token: int) -> Record | None:
         if self._request.logprobs is None:

@@ -57,11 +57,12 @@ class ChatTokenizer:
             ContextLengthError: They and `max_new_tokens` exceed the context.
             EngineError: The dialogue cannot be rendered, or there are no tokens.
         """
+        self._known([token for token, _ in request.logit_bias], of="logit_bias")
         prefix = ""
         if isinstance(request.prompt, str):
             ids: list[int] = self.hf_tokenizer(request.prompt)["input_ids"]
         elif request.prompt is not None:
-            ids = self._known(request.prompt)
+            ids = self._known(request.prompt, of="prompt")
         else:
             ids, prefix = self._dialogue(request)
         if not ids:
@@ -80,11 +81,11 @@ class ChatTokenizer:
         """
         return self.context - len(self.prompt(replace(request, max_new_tokens=1)).ids)
 
-    def _known(self, ids: Sequence[int]) -> list[int]:
+    def _known(self, ids: Sequence[int], *, of: str) -> list[int]:
         size = len(self.hf_tokenizer)
         unknown = [token for token in ids if not 0 <= token < size]
         if unknown:
-            raise EngineError(f"token {unknown[0]} in the prompt; the model knows 0 to {size - 1}")
+            raise EngineError(f"{of}: there is no token {unknown[0]}; the model knows 0 to {size - 1}")
         return list(ids)
 
     def _dialogue(self, request: GenerationRequest) -> Prompt:

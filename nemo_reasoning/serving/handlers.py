@@ -18,6 +18,7 @@ from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest, Samp
 from nemo_reasoning.serving.responses import Format, stamp, usage
 from nemo_reasoning.serving.sse import HEARTBEAT, EventStream, event, unless_gone
 from nemo_reasoning.serving.thinking_options import plain_messages, prefill, thinking_of
+from nemo_reasoning.serving.tools import call_schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ def chat_generation(body: ChatRequest, *, adapter: str | None, defaults: Default
         mode=mode,
         prefill=prefill(body),
         tools=offered_tools(body),
-        schema=body.response_format.schema_text if body.response_format else None,
+        schema=_schema(body),
+        logit_bias=body.biases,
         max_new_tokens=body.limit or 1,
         thinking_budget=None if mode == "off" else thinking.budget,
         min_thinking=thinking.least,
@@ -64,6 +66,13 @@ def chat_generation(body: ChatRequest, *, adapter: str | None, defaults: Default
 def offered_tools(body: ChatRequest) -> tuple[dict[str, Any], ...]:
     """Return the tools a model may call."""
     return () if body.tool_choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in body.tools)
+
+
+def _schema(body: ChatRequest) -> str | None:
+    """Return the JSON schema of the answer, if it has one: a form, or a call that has to be made."""
+    if body.must_call:
+        return call_schema([tool.model_dump(exclude_none=True) for tool in body.must_call])
+    return body.response_format.schema_text if body.response_format else None
 
 
 def seed_of(given: int | None) -> int:
@@ -87,6 +96,7 @@ def text_generations(body: CompletionRequest, *, adapter: str | None) -> list[Ge
             seed=seed + number,
             stop=body.stops,
             logprobs=body.logprobs,
+            logit_bias=body.biases,
             adapter=adapter,
         )
         for prompt in body.prompt

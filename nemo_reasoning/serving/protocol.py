@@ -13,7 +13,7 @@ from nemo_reasoning.serving.messages import ChatMessage, Lenient, Strict
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Budget = Annotated[int, Field(ge=0, le=10_000_000)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-MOST_STOPS, MOST_PROMPTS = 16, 128
+MOST_STOPS, MOST_PROMPTS, MOST_BIASES = 16, 128, 1024
 _SAMPLING = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
@@ -60,6 +60,19 @@ class Tool(Lenient):
     function: Function
 
 
+class FunctionName(Lenient):
+    """Which function to call."""
+
+    name: str
+
+
+class NamedTool(Lenient):
+    """A tool that has to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
 class JsonSchema(Lenient):
     """A JSON schema and its name."""
 
@@ -92,7 +105,6 @@ class Neutral(Strict):
     store: Literal[False] | None = None
     metadata: dict[str, Any] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     stop_token_ids: Annotated[list[int], Field(max_length=0)] | None = None
     min_tokens: Literal[0] | None = None
     ignore_eos: Literal[False] | None = None
@@ -112,9 +124,10 @@ class Sampled(Neutral):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIASES)] = {}
     n: Annotated[int, Field(ge=1, le=128)] = 1
     stop: str | list[str] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -129,6 +142,20 @@ class Sampled(Neutral):
         if isinstance(value, list) and len(value) > MOST_STOPS:
             raise ValueError(f"{len(value)} strings; give at most {MOST_STOPS}")
         return value
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _by_token(cls, value: dict[str, float]) -> dict[str, float]:
+        if strange := [token for token in value if not (token.isascii() and token.isdecimal())]:
+            raise ValueError(
+                f"{strange[0]!r} is no number of a token; give numbers of tokens, and -100 to 100 for each"
+            )
+        return value
+
+    @property
+    def biases(self) -> tuple[tuple[int, float], ...]:
+        """What is added to the logits of tokens."""
+        return tuple((int(token), bias) for token, bias in self.logit_bias.items())
 
     def sampling(self, default: Sampling) -> Sampling:
         """Return how tokens are drawn: as the request says, and by default where it does not."""
@@ -154,7 +181,7 @@ class ChatRequest(Sampled):
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
     tools: list[Tool] = []
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     continue_final_message: bool = False
     add_generation_prompt: bool | None = None
@@ -179,6 +206,24 @@ class ChatRequest(Sampled):
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError(f"top_logprobs={self.top_logprobs} without logprobs=true; set logprobs=true")
         return self
+
+    @model_validator(mode="after")
+    def _choice_of_tools(self) -> "ChatRequest":
+        choice, names = self.tool_choice, [tool.function.name for tool in self.tools]
+        if choice not in (None, "none", "auto") and not names:
+            raise ValueError("tool_choice asks for a call, but there are no tools; send tools")
+        if isinstance(choice, NamedTool) and choice.function.name not in names:
+            raise ValueError(f"tool_choice names {choice.function.name!r}; the tools are {', '.join(names)}")
+        if self.must_call and self.response_format is not None and self.response_format.type != "text":
+            raise ValueError("tool_choice asks for a call, and response_format for an answer; remove one of the two")
+        return self
+
+    @property
+    def must_call(self) -> list[Tool]:
+        """The tools of which one has to be called; empty if none has to."""
+        if isinstance(self.tool_choice, NamedTool):
+            return [tool for tool in self.tools if tool.function.name == self.tool_choice.function.name]
+        return self.tools if self.tool_choice == "required" else []
 
     @model_validator(mode="after")
     def _order_of_turns(self) -> "ChatRequest":

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from nemo_reasoning.inference.request import Alternative, Completion, Delta, TokenLogprob
-from nemo_reasoning.serving.tools import find_tool_calls
+from nemo_reasoning.serving.tools import ToolStream, find_tool_calls
 
 
 def stamp(prefix: str, *, kind: str, model: str) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Format(Protocol):
 
 
 class ChatFormat:
-    """Answers as chat completions; where tools are offered, a stream tells the answer at its end."""
+    """Answers as chat completions; where tools are offered, a stream tells their calls at its end."""
 
     kinds = ("chat.completion", "chat.completion.chunk")
     prefix = "chatcmpl"
@@ -106,10 +106,12 @@ class ChatFormat:
     def __init__(self, *, logprobs: bool, tools: Collection[str] = ()) -> None:
         """Take whether log-probabilities are told, and the names of the tools that may be called."""
         self._logprobs, self._tools = logprobs, tools
+        self._streams: dict[int, ToolStream] = {}  # of each choice
 
     def whole(self, index: int, completion: Completion) -> dict[str, Any]:
         """Return a finished choice."""
-        content, calls = self._answer(completion)
+        answer = completion.answer
+        content, calls = find_tool_calls(answer, self._tools) if self._tools else (answer, [])
         message = {"role": "assistant", "content": content} | reasoning_fields(completion.reasoning or None)
         return {
             "index": index,
@@ -125,8 +127,8 @@ class ChatFormat:
     def part(self, index: int, delta: Delta) -> dict[str, Any]:
         """Return what a delta adds to a streamed choice."""
         words = reasoning_fields(delta.reasoning) if delta.reasoning else {}
-        if delta.answer and not self._tools:
-            words["content"] = delta.answer
+        if content := self._stream(index).push(delta.answer) if self._tools else delta.answer:
+            words["content"] = content
         told = chat_logprobs(delta.logprobs) if self._logprobs else None
         return chunk_choice(index, words, logprobs=told)
 
@@ -134,14 +136,14 @@ class ChatFormat:
         """Return the last part of a streamed choice."""
         if not self._tools:
             return chunk_choice(index, {}, finish_reason=completion.finish_reason)
-        content, calls = self._answer(completion)
+        content, calls = self._stream(index).finish()
         words: dict[str, Any] = {"content": content} if content else {}
         if calls:
             words["tool_calls"] = [{"index": number, **call} for number, call in enumerate(calls)]
         return chunk_choice(index, words, finish_reason="tool_calls" if calls else completion.finish_reason)
 
-    def _answer(self, completion: Completion) -> tuple[str, list[dict[str, Any]]]:
-        return find_tool_calls(completion.answer, self._tools) if self._tools else (completion.answer, [])
+    def _stream(self, index: int) -> ToolStream:
+        return self._streams.setdefault(index, ToolStream(self._tools))
 
 
 class TextFormat:

@@ -3,9 +3,12 @@
 import json
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from nemo_reasoning.reasoning.tags import partial_suffix
+
+_TAG, _JSON = "<tool_call>", "{[;"  # how calls begin
 _TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 _NOTHING_ELSE = re.compile(r"[\s;]*")
 
@@ -22,10 +25,74 @@ def find_tool_calls(text: str, names: Collection[str]) -> tuple[str, list[dict[s
     tagged = list(_TAGGED.finditer(text))
     found = [call for match in tagged if (call := _call(_parsed(match[1]), names))]
     if tagged and len(found) == len(tagged):
-        return _TAGGED.sub("", text).strip(), found
+        rest = _TAGGED.sub("", text).rstrip()
+        return rest if text[: tagged[0].start()].strip() else rest.lstrip(), found
     bare = _bare_objects(text)
     found = [call for value in bare if (call := _call(value, names))]
     return ("", found) if found and len(found) == len(bare) else (text, [])
+
+
+class ToolStream:
+    """Divides an answer that comes in pieces into content, told at once, and calls, told at its end.
+
+    The content, joined, is that of `find_tool_calls`.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        """Take the names of the tools that the request offers."""
+        self._names, self._text, self._said = names, "", 0
+
+    def push(self, text: str) -> str:
+        """Take the next piece of the answer, and return the content that is certain by now."""
+        self._text += text
+        if self._text.lstrip().startswith(tuple(_JSON)):
+            return ""
+        end = self._text.find(_TAG)
+        end = end if end >= 0 else len(self._text) - len(partial_suffix(self._text, (_TAG,)))
+        end = max(self._said, len(self._text[:end].rstrip()))
+        said, self._said = self._text[self._said : end], end
+        return said
+
+    def finish(self) -> tuple[str, list[dict[str, Any]]]:
+        """Return the rest of the content, and the calls."""
+        content, calls = find_tool_calls(self._text, self._names)
+        return content[self._said :], calls
+
+
+def call_schema(tools: Sequence[dict[str, Any]]) -> str:
+    """Return the JSON schema of a call of one of the tools, as JSON.
+
+    Args:
+        tools: As OpenAI writes them, with their parameters as JSON schemas.
+    """
+    parameters = [tool["function"].get("parameters") or {"type": "object"} for tool in tools]
+    definitions = {
+        f"tool{number}": _rebased(schema, f"#/$defs/tool{number}") for number, schema in enumerate(parameters)
+    }
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool["function"]["name"]}, "arguments": {"$ref": f"#/$defs/tool{number}"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for number, tool in enumerate(tools)
+    ]
+    return json.dumps({"$defs": definitions, "anyOf": calls})
+
+
+def _rebased(schema: Any, root: str) -> Any:
+    """Return a schema whose references into itself begin at another place."""
+    if isinstance(schema, list):
+        return [_rebased(each, root) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: root + value[1:]
+        if key == "$ref" and isinstance(value, str) and value.startswith("#")
+        else _rebased(value, root)
+        for key, value in schema.items()
+    }
 
 
 def _bare_objects(text: str) -> list[Any]:

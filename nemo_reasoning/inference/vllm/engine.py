@@ -163,7 +163,7 @@ class VllmEngine(Engine):
         self, request: GenerationRequest, sequence: TokenSequence, tokenizer: ChatTokenizer
     ) -> Iterator[tuple[int, Record | None]]:
         """Yield the tokens that follow the prompt and what is written."""
-        written = sequence.tokens
+        written, banned = sequence.tokens, [(token, _NEVER) for token in sequence.banned]
         body = {
             "model": self._names[request.adapter],
             "prompt": [*sequence.prompt, *written],
@@ -171,7 +171,7 @@ class VllmEngine(Engine):
             **asdict(request.sampling),
             "seed": (request.seed + len(written)) % 2**63,
             "logprobs": request.logprobs,
-            "logit_bias": {str(token): _NEVER for token in sequence.banned} or None,
+            "logit_bias": {str(token): bias for token, bias in [*request.logit_bias, *banned]} or None,
             "return_token_ids": True,
         }
         token = None

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from live import ANSWER, MODEL, QUESTION, TRACE, Live, serving
 
-from nemo_reasoning.inference.request import Completion
+from nemo_reasoning.inference.request import Completion, Delta
 from nemo_reasoning.serving.responses import ChatFormat
-from nemo_reasoning.serving.tools import find_tool_calls
+from nemo_reasoning.serving.tools import ToolStream, find_tool_calls
 
 USER = {"role": "user", "content": QUESTION}
 SCHEMA = {
@@ -19,6 +19,15 @@ SCHEMA = {
     "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}},
     "required": ["x"],
     "additionalProperties": False,
+}
+
+
+NESTED = {
+    "type": "object",
+    "properties": {"x": {"$ref": "#/$defs/digit"}},
+    "required": ["x"],
+    "additionalProperties": False,
+    "$defs": {"digit": {"type": "integer", "minimum": 0, "maximum": 9}},
 }
 
 
@@ -66,6 +75,13 @@ def test_penalties_and_top_k_have_an_effect(live: Live) -> None:
     hot = {"prompt": "b", "max_tokens": 12, "temperature": 2.0, "seed": 1}
     assert text(live, **hot, top_k=1) == text(live, prompt="b", max_tokens=12, temperature=0)
     assert text(live, **hot) != text(live, **hot, top_k=1)
+
+
+def test_a_bias_is_added_to_a_token_s_logit(live: Live) -> None:
+    ask: dict[str, Any] = {"prompt": "What", "max_tokens": 4, "temperature": 0}
+    [token] = live.engine.tokenizer(None).hf_tokenizer.encode("#", add_special_tokens=False)
+    assert text(live, **ask, logit_bias={str(token): 100}) == ["####"]
+    assert text(live, **ask, logit_bias={str(token): -100, "5": 0}) == text(live, **ask)
 
 
 def test_several_system_turns_are_one(live: Live) -> None:
@@ -177,12 +193,37 @@ def test_calls_are_found_where_they_are_whole(said: str, rest: str | None, calls
     assert len({call["id"] for call in found}) == len(found)
 
 
+MIXED = [
+    " with space before",
+    "a < b, <tool, <tool_call> that is none </tool_call> \n",
+    "\n {no JSON}",
+    'x \n<tool_call>{"name": "add"}</tool_call> y <tool_call>{"name": "add"}</tool_call>\n',
+]
+
+
+@pytest.mark.parametrize("said", [said for said, _, _ in CALLS] + MIXED)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_streamed_content_and_calls_are_those_of_the_whole(said: str, size: int) -> None:
+    stream = ToolStream(["add"])
+    told = [stream.push(said[place : place + size]) for place in range(0, len(said), size)]
+    rest, calls = stream.finish()
+    content, found = find_tool_calls(said, ["add"])
+    assert "".join(told) + rest == content
+    assert [call["function"] for call in calls] == [call["function"] for call in found]
+
+
+def test_content_beside_tools_is_not_held_back() -> None:
+    stream = ToolStream(["add"])
+    assert [stream.push(piece) for piece in ("It", " is", " <", "4.", " <tool_call>")] == ["It", " is", "", " <4.", ""]
+
+
 def test_a_call_is_a_choice_of_its_own() -> None:
     completion = Completion(
         text="", reasoning="", answer=CALLS[2][0], well_formed=True, prompt_tokens=1, completion_tokens=1,
         reasoning_tokens=0, finish_reason="stop",
     )  # fmt: skip
     form = ChatFormat(logprobs=False, tools=["add"])
+    form.part(0, Delta("", completion.answer))
     whole, end = form.whole(0, completion), form.end(0, completion)
     assert whole["finish_reason"] == end["finish_reason"] == "tool_calls"
     assert whole["message"]["content"] == ""
@@ -208,3 +249,16 @@ def test_a_template_with_tools_is_told_of_them(taught_llama: Path) -> None:
         plain = chat(live, messages=turns, max_tokens=2)["usage"]["prompt_tokens"]
         assert chat(live, **fields)["usage"]["prompt_tokens"] > plain
         assert chat(live, **fields, tool_choice="none")["usage"]["prompt_tokens"] == plain
+        other = {"type": "function", "function": {"name": "double", "parameters": NESTED}}
+        fields |= {"tools": [tool, other], "max_tokens": 300, "temperature": 1, "seed": 3}
+        named = {"type": "function", "function": {"name": "double"}}
+        for thinking in (True, False):
+            asked = {**fields, "tool_choice": named, "chat_template_kwargs": {"enable_thinking": thinking}}
+            [choice] = chat(live, **asked)["choices"]
+            [made] = choice["message"]["tool_calls"]
+            assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", "")
+            assert made["function"]["name"] == "double"
+            assert set(json.loads(made["function"]["arguments"])) == {"x"}
+            events = stream(live, "/v1/chat/completions", **asked)
+            calls = [one for event in events for one in event["choices"][0]["delta"].get("tool_calls", [])]
+            assert [one["function"] for one in calls] == [made["function"]]
