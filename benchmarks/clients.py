@@ -90,11 +90,46 @@ def pydantic_ai_checks(url: str, model: str) -> dict[str, Callable[[], object]]:
     return {"run": lambda: agent.run_sync(QUESTION).output}
 
 
+def request_shapes(url: str, model: str) -> dict[str, Callable[[], object]]:
+    """Return requests as programs send them that are too large to install beside the others."""
+    import httpx
+
+    def chat(**fields: Any) -> Any:
+        reply = httpx.post(f"{url}/chat/completions", json={"model": model, "messages": TURNS, **fields}, timeout=600)
+        reply.raise_for_status()
+        return reply.json()["choices"][0]["message"]["content"]
+
+    def text(**fields: Any) -> Any:
+        reply = httpx.post(f"{url}/completions", json={"model": model, **fields}, timeout=600)
+        reply.raise_for_status()
+        return reply.json()["choices"][0]["text"]
+
+    def streamed(**fields: Any) -> str:
+        body = {"model": model, "messages": TURNS, "stream": True, **fields}
+        with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=600) as reply:
+            reply.raise_for_status()
+            events = [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: {")]
+        assert events[-1]["usage"]["completion_tokens"] > 0
+        return "".join(one["delta"].get("content") or "" for event in events for one in event["choices"])
+
+    sampled = {"max_tokens": 40, "temperature": 0.0, "top_p": 0.95, "seed": 0, "stop": None, "stream": False}
+    plain = {"n": 1, "frequency_penalty": 0.0, "presence_penalty": 0.0, "timeout": None}
+    extra = {"min_p": 0.0, "repetition_penalty": 1.0, "spaces_between_special_tokens": False}
+    skills = {**sampled, **plain, **extra}
+    return {
+        "NeMo-Skills, chat": lambda: chat(**skills, logprobs=False, top_logprobs=None, tools=None),
+        "NeMo-Skills, text": lambda: text(**skills, prompt="A colour:", logprobs=None, echo=False, logit_bias=None),
+        "Open WebUI, chat": lambda: streamed(stream_options={"include_usage": True}, max_tokens=40, temperature=0.8),
+        "Open WebUI, title": lambda: chat(stream=False, max_completion_tokens=40),
+    }
+
+
 CLIENTS = {
     "openai": openai_checks,
     "litellm": litellm_checks,
     "langchain_openai": langchain_checks,
     "pydantic_ai": pydantic_ai_checks,
+    "httpx": request_shapes,
 }
 
 
