@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from nemo_reasoning.answers.equality import answers_equal
 from nemo_reasoning.answers.extraction import statements
-from nemo_reasoning.answers.languages import ARTICLE, LABELS, OPTION, RIGHT
+from nemo_reasoning.answers.languages import ARTICLE, LABELS, MARKS, OPTION, RIGHT
 from nemo_reasoning.answers.text import digits, normalize
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_BEFORE, _AFTER = r"[\s(\[{<（【「『*_\"'`$#]{0,12}", r"[)\]}>）】」』*_\"'`$]{0,12}"
+_BEFORE, _AFTER = r"[\s(\[{<（【「『“”„«‘*_\"'`$#]{0,12}", r"[)\]}>）】」』“”»’*_\"'`$]{0,12}"
 _NOUN = rf"(?:(?:most likely|probably|clearly|definitely|indeed|{ARTICLE})\s+|l['’])*(?:{OPTION}\s*:?\s*)?"
-_LABEL = f"[A-Za-z{''.join(LABELS)}]"
+_LABEL = f"[A-Za-z{''.join(LABELS)}](?!{MARKS})"
 _END = r"(?=$|[\s.,:;\-–—。，、：；।۔\\]|[^\x00-\x7f\w]|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])"
 _LETTER = re.compile(rf"{_BEFORE}{_NOUN}({_BEFORE})({_LABEL})({_AFTER}){_END}(.*)", re.DOTALL | re.IGNORECASE)
 _MARKED_LETTER = rf"(?-i:{_BEFORE}[A-Z]{_AFTER})"
@@ -20,6 +20,11 @@ _CHOSEN = re.compile(
     r"\b(?:choose|select|pick|go(?:ing)? with|elijo|escojo|selecciono|je choisis|ich w[äa]hle|escolho|выбираю|memilih)"
     rf"\s+({_NOUN}{_MARKED_LETTER})(?![\w'’])",
     re.IGNORECASE,
+)
+_CONCLUDED = re.compile(
+    r"\b(?:it(?:['’]s|\s+is|\s+must\s+be)|(?:so|hence|thus|therefore),?(?:\s+it(?:['’]s|\s+is|\s+must\s+be))?)"
+    rf"\s+({_NOUN}{_MARKED_LETTER})(?=\s*(?:[.;!]|$))",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BARE_LETTER = r"(?-i:(?<![\w'’])[(\[*_\"]{0,6}[A-Z][)\]*_\"]{0,6})"
 _CALLED = re.compile(
@@ -76,8 +81,9 @@ def extract_choice(text: str, *, choices: Sequence[str]) -> str | None:
 
 def _stated(text: str) -> Iterator[tuple[int, str]]:
     yield from statements(text)
-    for match in _CHOSEN.finditer(text):
-        yield match.start(), match[1]
+    for pattern in (_CHOSEN, _CONCLUDED):
+        for match in pattern.finditer(text):
+            yield match.start(), match[1]
     for match in _CALLED.finditer(text):
         if not _OTHER_SUBJECT.search(text[: match.start()]):
             yield match.start(), match[1]

@@ -104,9 +104,14 @@ _LANGUAGES = (
     _Language(r"\bjibu", r"[*_]|sahihi|\bla\b|\bmwisho\b", r"ni\b"),  # Swahili
     _Language(r"(?:คำตอบ)", r"[*_]|ที่ถูกต้อง|สุดท้าย", r"คือ"),  # Thai
 )
+# Vowels that a letter carries: it begins a word, and labels nothing.
+MARKS = "[\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0981-\u0983\u09bc-\u09cd\u09d7]"
 _COLON = r"(?:[:：=＝ঃ]|(?<=\s)[-–—](?=\s))"
 # Without a verb, what follows has to look like an answer.
-_LOOKS = r"(?=[\s*_(\"'«\[${（【「]*+(?:[A-Z](?!\w|['’](?![dt][iıuü]r))|[-+−]?\$?\d|\\f?boxed|\\\(|[أبجدАБГД](?!\w)))"
+_LOOKS = (
+    r"(?=[\s*_(\"'«\[${（【「]*+(?:[A-Z](?!\w|['’](?![dt][iıuü]r))|[-+−]?\$?\d|\\f?boxed|\\\(|"
+    rf"[أبجدАБГДकखगघকখগঘ](?!\w|{MARKS})))"
+)
 STATED = re.compile(
     "|".join(
         rf"(?:{one.nouns})(?>(?:\s*(?:{one.fillers}))*)(?:\s*(?:(?:{one.verbs})\s*{_COLON}?|{_COLON})|\s*+{_LOOKS})"
@@ -125,7 +130,9 @@ NEGATED = re.compile(
     re.IGNORECASE,
 )
 SUPPOSED = re.compile(
-    r"\b(?:if|whether|suppose|assum\w+|unless|si|wenn|falls|se|если|如果|若)\b[^.\n]*$", re.IGNORECASE
+    r"\b(?:if|whether|suppose|assum\w+|unless|si|wenn|falls|se|если|如果|若)\b[^.\n]*$"
+    r"|\b(?:might|may|could|would)\s+(?:say|think|argue|claim|believe|guess|conclude|assume|be\s+tempted)\b[^.\n]*$",
+    re.IGNORECASE,
 )
 TALK = re.compile(
     r"(?:(?:also|indeed|thus|therefore|as follows|clearly|not)\s+)*(?:in)?(?:correct|right|wrong|helpful|clear|unique|"

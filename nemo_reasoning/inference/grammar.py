@@ -35,6 +35,7 @@ class Grammar:
         except ValueError as error:
             problem = str(error)
         if problem:
+            problem = " ".join(problem.split())
             raise EngineError(f"the JSON schema of response_format or tools cannot be enforced: {problem}; change it")
         self._matcher = LLMatcher(tokenizer, form)
 

@@ -173,10 +173,19 @@ def _add_errors(app: FastAPI, admission: Admission) -> None:
         return failed
 
 
+def _unreadable(cause: BaseException | None) -> str:
+    """Say why a body could not be read as JSON."""
+    if isinstance(cause, UnicodeDecodeError):
+        return "the body is no UTF-8; send a JSON object in UTF-8"
+    if isinstance(cause, RecursionError):
+        return "the body is nested too deeply; send a plain JSON object"
+    return "the body cannot be read as JSON, such as a number of thousands of digits; send a plain JSON object"
+
+
 def _http_reply(request: Request, error: HTTPException) -> ErrorReply:
     """Word the errors of the framework."""
     known = {
-        400: ("the body is nested too deeply or is no UTF-8; send a plain JSON object", "invalid_json"),
+        400: (_unreadable(error.__cause__), "invalid_json"),
         404: (f"there is no {request.url.path} here; /openapi.json lists what is", "not_found"),
         405: (f"{request.method} does not work on {request.url.path}; /openapi.json lists what does", "wrong_method"),
     }

@@ -1,14 +1,15 @@
 """The two endpoints that generate: from the client's request to whole or streamed answers."""
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
+from nemo_reasoning.errors import ContextLengthError, RequestError
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.sampling import Sampling
@@ -167,7 +168,7 @@ class Answer:
 
 async def answer(
     asked: Sequence[GenerationRequest],
-    body: Sampled,
+    body: ChatRequest | CompletionRequest,
     request: Request,
     *,
     form: Format,
@@ -191,6 +192,7 @@ async def answer(
     """
     made = Answer(body, form=form, log=request_log(request), admission=admission)
     async with AsyncExitStack() as stack:
+        stack.enter_context(_named_context(body))
         stack.enter_context(admission.place(len(asked)))
         stack.callback(made.leave)
         if not limited:
@@ -201,6 +203,15 @@ async def answer(
         first = await unless_gone(request, _first(events))
         parts = made.parts(first, events, choices=len(asked))
         return EventStream(parts, close=stack.pop_all().aclose)
+
+
+@contextmanager
+def _named_context(body: ChatRequest | CompletionRequest) -> Iterator[None]:
+    """Name the client's own field where prompt and completion exceed the context."""
+    try:
+        yield
+    except ContextLengthError as error:
+        raise RequestError(str(error), code="context_length_exceeded", param=body.too_long(error)) from error
 
 
 async def _first(events: AsyncIterator[Numbered | None]) -> Numbered | None:

@@ -25,11 +25,22 @@ class Lenient(Strict):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
+_UNREAD = ("image", "audio", "video", "file")
+
+
 class TextPart(Lenient):
     """Part of a message; pictures and sounds are not understood."""
 
     type: Literal["text", "input_text", "output_text"]
     text: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_media(cls, value: Any) -> Any:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if isinstance(kind, str) and any(word in kind for word in _UNREAD):
+            raise ValueError(f"{kind[:40]!r} is not supported here, which reads text only; remove it")
+        return value
 
 
 class CalledFunction(Lenient):

@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nemo_reasoning.errors import (
-    ContextLengthError,
     EngineClosedError,
     EngineError,
     GenerationError,
@@ -108,9 +107,6 @@ def error_reply(error: NemoReasoningError) -> ErrorReply:
     """Return how an error of ours is answered: an engine refuses what a client asks, or fails."""
     if isinstance(error, RequestError):
         return reply(error.status, str(error), code=error.code, param=error.param)
-    if isinstance(error, ContextLengthError):
-        param = "max_tokens" if error.prompt_tokens < error.context else "messages"
-        return reply(400, str(error), code="context_length_exceeded", param=param)
     if isinstance(error, EngineClosedError):
         return reply(503, str(error), code="stopping")
     if isinstance(error, GenerationError) or not isinstance(error, EngineError):

@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nemo_reasoning.errors import ContextLengthError
 from nemo_reasoning.inference.request import MOST_LOGPROBS
 from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.serving.messages import ChatMessage, Lenient, Strict
+from nemo_reasoning.serving.tools import NamedTool, Tool
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Budget = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -45,34 +47,6 @@ class StreamOptions(Strict):
     continuous_usage_stats: Literal[False] | None = None
 
 
-class Function(Lenient):
-    """A function the model may call."""
-
-    name: Annotated[str, Field(min_length=1)]
-    description: str | None = None
-    parameters: dict[str, Any] = {}
-
-
-class Tool(Lenient):
-    """A tool; functions are the only ones."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class FunctionName(Lenient):
-    """Which function to call."""
-
-    name: str
-
-
-class NamedTool(Lenient):
-    """A tool that has to be called."""
-
-    type: Literal["function"]
-    function: FunctionName
-
-
 class JsonSchema(Lenient):
     """A JSON schema and its name."""
 
@@ -85,6 +59,12 @@ class ResponseFormat(Lenient):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _with_schema(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is missing; send it, or give the type 'json_object'")
+        return self
 
     @property
     def schema_text(self) -> str | None:
@@ -241,6 +221,10 @@ class ChatRequest(Sampled):
             raise ValueError(
                 f"continue_final_message=true, but the last message is the {last.role}'s; end with the assistant's"
             )
+        if self.add_generation_prompt is not None and self.add_generation_prompt == self.continues:
+            raise ValueError(
+                f"add_generation_prompt={str(self.continues).lower()} contradicts continue_final_message; leave it out"
+            )
         if last.is_system:
             raise ValueError(f"the last message is the {last.role}'s; end with a user's")
         return self
@@ -254,6 +238,12 @@ class ChatRequest(Sampled):
     def limit(self) -> int | None:
         """Most tokens to generate."""
         return self.max_completion_tokens or self.max_tokens
+
+    def too_long(self, error: ContextLengthError) -> str:
+        """Return the field that is to blame for exceeding the context."""
+        if error.prompt_tokens >= error.context:
+            return "messages"
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
     @property
     def ignored(self) -> set[str]:
@@ -270,6 +260,10 @@ class CompletionRequest(Sampled):
     max_tokens: Count = 16
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
+    def too_long(self, error: ContextLengthError) -> str:
+        """Return the field that is to blame for exceeding the context."""
+        return "prompt" if error.prompt_tokens >= error.context else "max_tokens"
+
     @field_validator("prompt")
     @classmethod
     def _one_of_four_forms(cls, value: Any) -> list[str | tuple[int, ...]]:
@@ -278,6 +272,8 @@ class CompletionRequest(Sampled):
         prompts = [tuple(one) if _are_tokens(one) else one for one in several]
         if not all(isinstance(one, str | tuple) for one in prompts):
             raise ValueError("give a text, a list of texts, a list of tokens, or a list of lists of tokens")
+        if "" in prompts:
+            raise ValueError("an empty text has no token; write something")
         if len(prompts) > MOST_PROMPTS:
             raise ValueError(f"{len(prompts)} prompts; give at most {MOST_PROMPTS}")
         return prompts

@@ -11,6 +11,13 @@ from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest
 _FIELD = re.compile(r"\w+")  # what else stands in a place is the validator's name of one of several types
 _FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields})
 _MOST = 4  # problems told at once
+
+
+def _number(value: float) -> str:
+    """Write a limit as JSON does, a whole number with all its digits."""
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
 _EXPECTED = {
     "string": "a text",
     "int": "a whole number",
@@ -24,11 +31,11 @@ _EXPECTED = {
 }
 _BOUNDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda _: "is missing; send it",
-    "greater_than_equal": lambda limits: f"give {limits['ge']:g} or more",
-    "greater_than": lambda limits: f"give more than {limits['gt']:g}",
-    "less_than_equal": lambda limits: f"give {limits['le']:g} or less",
-    "less_than": lambda limits: f"give less than {limits['lt']:g}",
-    "literal_error": lambda limits: f"give {limits['expected']}",
+    "greater_than_equal": lambda limits: f"give {_number(limits['ge'])} or more",
+    "greater_than": lambda limits: f"give more than {_number(limits['gt'])}",
+    "less_than_equal": lambda limits: f"give {_number(limits['le'])} or less",
+    "less_than": lambda limits: f"give less than {_number(limits['lt'])}",
+    "literal_error": lambda limits: f"give {limits['expected'].replace('True', 'true').replace('False', 'false')}",
     "too_short": lambda limits: f"give {limits['min_length']} or more",
     "string_too_short": lambda _: "give a text that is not empty",
     "string_too_long": lambda limits: f"give {limits['max_length']} characters or fewer",
@@ -47,8 +54,10 @@ def explain(errors: Sequence[Any]) -> tuple[str, str | None]:
         if said not in told.setdefault(field, []):
             told[field].append(said)
         got.setdefault(field, _short(error.get("input")))
-    lines = [_line(field, said, got[field]) for field, said in told.items()][:_MOST]
-    return "; ".join(lines), next((field for field in told if field), None)
+    inner = tuple(field for field in told if field)  # where a part of a list is wrong, a list is what was expected
+    outer = [field for field in inner if any(other.startswith(f"{field}.") for other in inner)]
+    lines = [_line(field, said, got[field]) for field, said in told.items() if field not in outer][:_MOST]
+    return "; ".join(lines), next((field for field in inner if field not in outer), None)
 
 
 def _line(field: str, said: list[str], got: str) -> str:
@@ -60,6 +69,8 @@ def _said(error: Any) -> str:
     kind, limits = error["type"], error.get("ctx", {})
     if kind == "json_invalid":
         return f"the body is no JSON: {limits['error']} at character {error['loc'][-1]}"
+    if kind == "missing" and len(error["loc"]) < 2:
+        return "the body is missing; send a JSON object"
     if kind in ("model_attributes_type", "model_type") and len(error["loc"]) < 2:
         return "the body is no JSON object; send one, with Content-Type: application/json"
     if kind == "extra_forbidden":
@@ -75,7 +86,7 @@ def _said(error: Any) -> str:
 
 def _field(error: Any) -> str:
     """Return the place of an error as a client would write it."""
-    *path, last = map(str, error["loc"][1:] or [""])
+    *path, last = [""] if error["type"] == "json_invalid" else list(map(str, error["loc"][1:])) or [""]
     named = [part for part in path if _FIELD.fullmatch(part)]
     if _FIELD.fullmatch(last) or error["type"] == "extra_forbidden":
         named.append(last)

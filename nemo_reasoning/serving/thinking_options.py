@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar, cast
 from nemo_reasoning.errors import RequestError
 from nemo_reasoning.reasoning.messages import Message, Mode, Role
 from nemo_reasoning.reasoning.switch import take_switches, template_switches
-from nemo_reasoning.reasoning.tags import THINK_OPEN, with_thinking
+from nemo_reasoning.reasoning.tags import THINK_OPEN, ThinkingParser, with_thinking
 from nemo_reasoning.serving.messages import ChatMessage
 from nemo_reasoning.serving.protocol import ChatRequest
 
@@ -90,6 +90,8 @@ def _switches(request: ChatRequest) -> Iterator[_Wish]:
         yield _Wish("thinking.type", kind, _MODES[kind == "enabled"])
     if request.reasoning_effort == "none":
         yield _Wish("reasoning_effort", "none", "off")
+    if ThinkingParser(prefill(request)).thinking:
+        yield _Wish("messages", "an assistant's turn to be continued within its thinking", "on")
 
 
 def _budgets(request: ChatRequest, efforts: Mapping[str, int]) -> Iterator[_Wish]:

@@ -4,9 +4,12 @@ import json
 import re
 import uuid
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from nemo_reasoning.reasoning.tags import partial_suffix
+from nemo_reasoning.serving.messages import Lenient
 
 _TAG, _JSON = "<tool_call>", "{[;"  # how calls begin
 _TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
@@ -30,6 +33,34 @@ def find_tool_calls(text: str, names: Collection[str]) -> tuple[str, list[dict[s
     bare = _bare_objects(text)
     found = [call for value in bare if (call := _call(value, names))]
     return ("", found) if found and len(found) == len(bare) else (text, [])
+
+
+class Function(Lenient):
+    """A function the model may call."""
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] = {}
+
+
+class Tool(Lenient):
+    """A tool; functions are the only ones."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(Lenient):
+    """Which function to call."""
+
+    name: str
+
+
+class NamedTool(Lenient):
+    """A tool that has to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class ToolStream:

@@ -1,5 +1,8 @@
 """Pairs of answers chosen to deceive: no two different ones are taken for the same, and few same ones for different."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from nemo_reasoning.answers import answers_equal
@@ -168,6 +171,12 @@ DIFFERENT = [
 ]
 
 
+_FILE = Path(__file__).parents[2] / "data" / "answers_pairs.jsonl"  # more of both kinds
+_MORE = [json.loads(line) for line in _FILE.read_text(encoding="utf-8").splitlines()]
+EQUAL += [(pair["first"], pair["second"]) for pair in _MORE if pair["equal"]]
+DIFFERENT += [(pair["first"], pair["second"]) for pair in _MORE if not pair["equal"]]
+
+
 @pytest.mark.parametrize(("first", "second"), EQUAL)
 def test_the_same_answer_is_recognized(first: str, second: str) -> None:
     seen = (first, second) not in UNSEEN
@@ -183,6 +192,6 @@ def test_different_answers_are_never_taken_for_the_same(first: str, second: str)
 
 
 def test_there_are_enough_pairs_and_few_are_unseen() -> None:
-    assert len(EQUAL) >= 60
-    assert len(DIFFERENT) >= 60
+    assert len(EQUAL) >= 110
+    assert len(DIFFERENT) >= 150
     assert len(UNSEEN) <= 5

@@ -10,6 +10,8 @@ from live import MODEL, QUESTION, Live
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": QUESTION}
+IMAGE = {"type": "image_url", "image_url": "x"}
+PREFIX = {"role": "assistant", "content": "<think>\nSo", "prefix": True}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
@@ -37,7 +39,11 @@ def refused(response: httpx.Response, status: int, message: str, param: str | No
         ({"messages": [USER], "continue_final_message": True}, "end with the assistant's", None),
         ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, "system turns come first", None),
         ({"messages": [{"role": "system", "content": "x"}]}, "end with a user's", None),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "'text'", None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            "reads text only",
+            "messages.0.content.0",
+        ),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "whole Unicode characters", None),
         ({"messages": [{"role": "user", "content": 5}]}, "give a text, or a list (got 5)", "messages.0.content"),
         ({"model": 5}, "give a text (got 5)", "model"),
@@ -121,6 +127,10 @@ def test_a_bad_chat_is_refused(live: Live, fields: dict[str, Any], message: str,
             "messages='detailed thinking off' contradicts messages='/think'",
         ),
         (
+            {"messages": [USER, PREFIX], "reasoning_effort": "none"},
+            "contradicts messages=an assistant's turn to be continued within its thinking",
+        ),
+        (
             {"messages": [{"role": "system", "content": "/no_think"}, USER], "thinking_token_budget": 3},
             "messages='/no_think' turns thinking off",
         ),
@@ -154,11 +164,13 @@ def test_a_bad_completion_is_refused(live: Live, body: dict[str, Any], message: 
     ("content", "kind", "message"),
     [
         (b"{", "application/json", "no JSON: Expecting property name"),
-        (b"", "application/json", "send"),
+        (b"", "application/json", "the body is missing; send"),
         (b"[]", "application/json", "no JSON object"),
         (b'{"model": "\xff"}', "application/json", "no UTF-8"),
         (b"[" * 50_000, "application/json", "nested too deeply"),
         (b'{"messages":' + b'{"a":' * 5000 + b"1" + b"}" * 5001, "application/json", "nested too deeply"),
+        (b"{}{}", "application/json", "Extra data"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "application/json", "thousands of digits"),
         (b"{}", "text/plain", "Content-Type: application/json"),
         (b"a=b", "application/x-www-form-urlencoded", "Content-Type: application/json"),
     ],

@@ -250,7 +250,7 @@ def test_a_template_with_tools_is_told_of_them(taught_llama: Path) -> None:
         assert chat(live, **fields)["usage"]["prompt_tokens"] > plain
         assert chat(live, **fields, tool_choice="none")["usage"]["prompt_tokens"] == plain
         other = {"type": "function", "function": {"name": "double", "parameters": NESTED}}
-        fields |= {"messages": [USER], "tools": [other, tool], "max_tokens": 120}
+        fields |= {"messages": [USER], "tools": [other, tool], "max_tokens": 90}
         named = {"type": "function", "function": {"name": "double"}}
         for thinking in (True, False):
             asked = {**fields, "tool_choice": named, "chat_template_kwargs": {"enable_thinking": thinking}}

@@ -75,6 +75,13 @@ def test_the_dialogue_is_rid_of_switches(asked: ChatRequest, turns: list[Message
     assert plain_messages(asked) == tuple(turns)
 
 
+def test_a_turn_that_is_continued_within_its_thinking_thinks() -> None:
+    turns: list[Any] = [{"role": "user", "content": "Hi"}]
+    within, behind = ({"role": "assistant", "content": f"<think>\nSo{end}", "prefix": True} for end in ("", "</think>"))
+    asked = [ChatRequest(model="m", messages=[*turns, last]) for last in (within, behind)]
+    assert [thinking_of(one, efforts=EFFORTS).mode for one in asked] == ["on", None]
+
+
 def test_turns_are_read_as_they_were_said() -> None:
     asked = ChatRequest(
         model="m",
