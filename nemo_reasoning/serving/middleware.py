@@ -132,6 +132,8 @@ class RequestMiddleware:
             return
         log = scope["log"] = RequestLog()
         log.facts |= {"method": scope["method"], "path": scope["path"]}
+        if scope["method"] == "HEAD":  # as GET: the server sends no body
+            scope = {**scope, "method": "GET"}
         status = 499  # what nobody is told: the client left before the answer
 
         async def numbered(message: Message) -> None:
@@ -160,6 +162,9 @@ class RequestMiddleware:
             message = "the API key is missing or wrong; send it as `Authorization: Bearer KEY`"
             error = reply(401, message, code="invalid_api_key")
             return JSONResponse(error.content, error.status, {"WWW-Authenticate": "Bearer"})
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            error = reply(415, "the body is compressed; send it as it is, without Content-Encoding", code="compressed")
+            return JSONResponse(error.content, error.status)
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._max_body_bytes:
             error = reply(413, self._too_large, code="request_too_large")

@@ -15,6 +15,7 @@ from nemo_reasoning.inference.hf import attention
 from nemo_reasoning.inference.hf.batch import RunningBatch
 from nemo_reasoning.inference.hf.multi_lora import MultiLora, read_adapter_config
 from nemo_reasoning.inference.hf.scheduler import Scheduler
+from nemo_reasoning.inference.hf.threads import SpareCores
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.sequence import TokenSequence
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
@@ -88,7 +89,7 @@ class HFEngine(Engine):
             max_bytes=int(_free_memory(place) * _MEMORY_SHARE if cache_gb is None else cache_gb * 2**30),
             prefill_tokens=_PREFILL_TOKENS[place.type],
         )
-        self.scheduler = Scheduler(batch)
+        self.scheduler = Scheduler(batch, before_turn=SpareCores().adapt) if place.type == "cpu" else Scheduler(batch)
 
     def submit(self, request: GenerationRequest, report: Report) -> Generation:
         """As `Engine.submit`; the engine's thread computes from now on.

@@ -3,6 +3,7 @@
 import atexit
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import torch
 
@@ -20,9 +21,9 @@ class Scheduler:
     operations, which costs a third of the speed.
     """
 
-    def __init__(self, batch: RunningBatch) -> None:
-        """Take the batch; nobody else may touch it from now on."""
-        self._batch = batch
+    def __init__(self, batch: RunningBatch, *, before_turn: Callable[[], None] = lambda: None) -> None:
+        """Take the batch, which nobody else may touch from now on, and what its thread does before each turn."""
+        self._batch, self._before_turn = batch, before_turn
         self._changed = threading.Condition()
         self._driving = threading.Lock()
         self._waiting: deque[tuple[Row, Generation]] = deque()
@@ -95,6 +96,7 @@ class Scheduler:
     def _run(self) -> None:
         try:
             while not self._closed:
+                self._before_turn()
                 self.turn()
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed or self._waiting or self._running)

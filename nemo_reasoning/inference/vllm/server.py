@@ -69,6 +69,11 @@ class VllmServer:
             raise
 
     @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
     def alive(self) -> bool:
         """Whether the server runs."""
         return self._process.poll() is None

@@ -1,5 +1,6 @@
 """What clients may not ask gets the right status, and a message that says what to change."""
 
+import gzip
 import json
 import re
 from typing import Any
@@ -194,7 +195,15 @@ def test_a_body_that_is_too_large_is_refused(live: Live) -> None:
     )
 
 
+def test_a_compressed_body_is_refused(live: Live) -> None:
+    content = gzip.compress(json.dumps({"model": MODEL, "messages": [USER]}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    refused(httpx.post(live.url + CHAT, content=content, headers=headers), 415, "without Content-Encoding")
+
+
 def test_what_is_not_there(live: Live) -> None:
+    for path in ("/", "/health", "/ready", "/v1/models"):
+        assert (httpx.head(live.url + path).status_code, httpx.head(live.url + path).content) == (200, b"")
     refused(httpx.get(live.url + "/v2/chat"), 404, "there is no /v2/chat here")
     refused(httpx.get(live.url + CHAT), 405, "GET does not work on /v1/chat/completions")
     refused(post(live, {"model": "no", "messages": [USER]}), 404, "served: tiny", "model")
