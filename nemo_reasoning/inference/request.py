@@ -9,7 +9,8 @@ from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.sampling import Sampling
 
 FinishReason = Literal["stop", "length"]
-Part = Literal["thinking", "answer", "tag", "end"]  # tags with the white space around them; the end of the turn
+# Tags with the white space around them; the end of the turn; what was given.
+Part = Literal["thinking", "answer", "tag", "end", "prompt"]
 MOST_LOGPROBS = 20
 
 
@@ -31,6 +32,7 @@ class GenerationRequest:
         min_thinking: Fewest tokens between the tags: a block that is closed earlier goes on with "Wait"
             (s1, arXiv 2501.19393). Above 0, the engine opens the block itself, and closes it in time.
         stop: Strings that end the answer, and are not part of it; thinking is not searched.
+        echo: Whether the tokens of a bare prompt are reported too, with as many likeliest ones as `logprobs` says.
         logprobs: Likeliest tokens to report at each place besides the one chosen; None reports nothing.
         adapter: Name of the adapter to use, of those the engine has loaded; None is the model itself.
         sampling: How tokens are drawn.
@@ -49,6 +51,7 @@ class GenerationRequest:
     min_thinking: int = 0
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    echo: bool = False
     adapter: str | None = None
     sampling: Sampling = Sampling()
     logit_bias: tuple[tuple[int, float], ...] = ()
@@ -70,6 +73,8 @@ class GenerationRequest:
             raise EngineError("\n".join(problems))
         if "" in self.stop:
             raise EngineError("stop holds an empty string; remove it")
+        if self.echo and (self.prompt is None or self.logprobs is None):
+            raise EngineError("echo=True needs a bare prompt, and logprobs; give both")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise EngineError(f"logprobs={self.logprobs}; give 0 to {MOST_LOGPROBS}")
         self._check_thinking()
@@ -152,6 +157,7 @@ class Completion:
         thinking_cut: Whether the engine has ended the thinking at a limit, rather than the model.
         finish_reason: "stop" at an end-of-turn token or a stop string, "length" at `max_new_tokens`.
         logprobs: Of every token generated, if they were asked for.
+        echo: Of every token of the prompt, if they were asked for; the first has no log-probability: not a number.
         not_enforced: What a remote server did against the request, in words; empty where the engine runs here.
         lowered_to: Token limit in force, where a server kept less than `max_new_tokens`.
     """
@@ -166,6 +172,7 @@ class Completion:
     finish_reason: FinishReason
     thinking_cut: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
+    echo: tuple[TokenLogprob, ...] = ()
     not_enforced: tuple[str, ...] = ()
     lowered_to: int | None = None
 

@@ -9,6 +9,7 @@ import torch
 
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.inference.detokenizer import Transcript
+from nemo_reasoning.inference.echo import PromptEcho
 from nemo_reasoning.inference.hf.sampling import Sampler, logprobs_of
 from nemo_reasoning.inference.request import (
     Alternative,
@@ -39,6 +40,7 @@ class TokenSequence:
         prompt: Tokens to continue.
         tokens: Tokens written and kept; the last one may take the place of some that were taken back.
         limit: Most tokens to write.
+        echo: Reads along the prompt, if that was asked for.
         done: Whether all has been reported.
     """
 
@@ -63,6 +65,8 @@ class TokenSequence:
         self._reported: list[TokenLogprob] = []
         self.prompt = prompt.ids
         self.limit = request.max_new_tokens
+        asked = request.logprobs if request.echo else None
+        self.echo = None if asked is None else PromptEcho(prompt.ids, decode=tokenizer.decode, top=asked)
 
     @property
     def tokens(self) -> list[int]:
@@ -208,6 +212,7 @@ class TokenSequence:
                 finish_reason=reason,
                 thinking_cut=self._budget is not None and self._budget.closed,
                 logprobs=self._all_logprobs(ended=ended),
+                echo=self.echo.entries if self.echo else (),
             )
         )
 

@@ -96,7 +96,8 @@ def text_generations(body: CompletionRequest, *, adapter: str | None) -> list[Ge
             sampling=body.sampling(Sampling(temperature=1.0)),
             seed=seed + number,
             stop=body.stops,
-            logprobs=body.logprobs,
+            logprobs=(body.logprobs or 0) if body.echo else body.logprobs,
+            echo=body.echo,
             logit_bias=body.biases,
             adapter=adapter,
         )

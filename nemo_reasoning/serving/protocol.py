@@ -93,7 +93,6 @@ class Neutral(Strict):
     include_stop_str_in_output: Literal[False] | None = None
     use_beam_search: Literal[False] | None = None
     best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
 
 
 class Sampled(Neutral):
@@ -258,7 +257,14 @@ class CompletionRequest(Sampled):
 
     prompt: Any
     max_tokens: Count = 16
+    echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    @model_validator(mode="after")
+    def _echo_whole(self) -> "CompletionRequest":
+        if self.echo and self.stream:
+            raise ValueError("echo=true is not supported in streams; set stream=false")
+        return self
 
     def too_long(self, error: ContextLengthError) -> str:
         """Return the field that is to blame for exceeding the context."""

@@ -10,6 +10,7 @@ from nemo_reasoning.serving.protocol import ChatRequest, CompletionRequest
 
 _FIELD = re.compile(r"\w+")  # what else stands in a place is the validator's name of one of several types
 _FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields})
+_TYPES = ("str", "int", "NamedTool")  # the validator's own names of types, where it tried several
 _MOST = 4  # problems told at once
 
 
@@ -90,7 +91,7 @@ def _field(error: Any) -> str:
     named = [part for part in path if _FIELD.fullmatch(part)]
     if _FIELD.fullmatch(last) or error["type"] == "extra_forbidden":
         named.append(last)
-    return ".".join(part for part in named if part not in ("str", "int"))
+    return ".".join(part for part in named if part not in _TYPES)
 
 
 def _short(value: Any) -> str:

@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
+from math import isnan
 from typing import Any, Protocol
 
 from nemo_reasoning.inference.request import Alternative, Completion, Delta, TokenLogprob
@@ -57,13 +58,19 @@ def _token(entry: TokenLogprob | Alternative) -> dict[str, Any]:
 
 
 def text_logprobs(entries: Sequence[TokenLogprob], *, start: int) -> dict[str, Any]:
-    """Return log-probabilities in the older form; `start` is the place of the first token in the text."""
-    shown = [entry for entry in entries if entry.part == "answer"]
+    """Return log-probabilities in the older form; `start` is the place of the first token in the text.
+
+    The end of the turn is among them only behind an echo, where clients count on one entry for every token.
+    """
+    parts = ("prompt", "answer", "end") if entries and entries[0].part == "prompt" else ("answer",)
+    shown = [entry for entry in entries if entry.part in parts]
     places = list(accumulate((len(entry.text) for entry in shown), initial=start))
     return {
         "tokens": [entry.text for entry in shown],
-        "token_logprobs": [entry.logprob for entry in shown],
-        "top_logprobs": [{other.text: other.logprob for other in entry.top} for entry in shown],
+        "token_logprobs": [None if isnan(entry.logprob) else entry.logprob for entry in shown],
+        "top_logprobs": [
+            None if isnan(entry.logprob) else {other.text: other.logprob for other in entry.top} for entry in shown
+        ],
         "text_offset": places[:-1],
     }
 
@@ -159,8 +166,9 @@ class TextFormat:
 
     def whole(self, index: int, completion: Completion) -> dict[str, Any]:
         """Return a finished choice."""
-        told = text_logprobs(completion.logprobs, start=0) if self._logprobs else None
-        return _text_choice(index, completion.text, logprobs=told, finish_reason=completion.finish_reason)
+        told = text_logprobs((*completion.echo, *completion.logprobs), start=0) if self._logprobs else None
+        text = "".join(entry.text for entry in completion.echo) + completion.text
+        return _text_choice(index, text, logprobs=told, finish_reason=completion.finish_reason)
 
     def begin(self, index: int) -> None:
         """Return nothing: a streamed choice begins with its text."""

@@ -134,18 +134,31 @@ class RunningBatch:
         new = max([*sizes, self._least_rows])
         ids = [piece + [0] * (new - len(piece)) for piece in pieces]
         try:
-            logits = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen], last=sizes)
+            hidden = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen])
+            logits = self._logits(hidden, last=sizes)[: len(chosen)]
         except Exception as error:  # such as memory that these prompts exhaust
             if self._cache.empty:
                 raise
             return [row for row in chosen if _failed(row, error)]
-        ready = []
+        ready, failed = [], []
         for place, (row, size) in enumerate(zip(chosen, sizes, strict=True)):
             row.read += size
-            if row.read == len(row.sequence.prompt):
+            whole = row.read == len(row.sequence.prompt)
+            self._decoding += whole
+            if not self._echoed(row, hidden[place, :size]):
+                failed.append(row)
+            elif whole:
                 ready.append((row, logits[place]))
-        self._decoding += len(ready)
-        return self._advance([row for row, _ in ready], [scores for _, scores in ready])
+        return failed + self._advance([row for row, _ in ready], [scores for _, scores in ready])
+
+    def _echoed(self, row: Row, hidden: torch.Tensor) -> bool:
+        """Let a request read along its prompt, and return whether it could."""
+        try:
+            if row.sequence.echo is not None:
+                row.sequence.echo.read(hidden, self._model.lm_head)
+        except Exception as error:
+            return not _failed(row, error)
+        return True
 
     def _next_prompts(self) -> list[Row]:
         """Return the next rows to read that fit into one piece; only the last of them may need another piece."""
@@ -164,13 +177,11 @@ class RunningBatch:
         spare = max(self._least_rows - len(rows), 0)
         ids = [[row.sequence.tokens[-1]] for row in rows] + [[0]] * spare
         starts = [row.held for row in rows] + [0] * spare
-        logits = self._forward(rows, first=0, ids=ids, starts=starts, last=[1] * len(ids))
-        return self._advance(rows, logits)
+        hidden = self._forward(rows, first=0, ids=ids, starts=starts)
+        return self._advance(rows, self._logits(hidden, last=[1] * len(ids))[: len(rows)])
 
-    def _forward(
-        self, rows: list[Row], *, first: int, ids: list[list[int]], starts: list[int], last: list[int]
-    ) -> torch.Tensor:
-        """Return the logits [rows, vocabulary] at the last token of each row."""
+    def _forward(self, rows: list[Row], *, first: int, ids: list[list[int]], starts: list[int]) -> torch.Tensor:
+        """Return the last hidden states [rows, new positions, size]."""
         new, device = len(ids[0]), self._model.device
         longest = max(max(starts) + new, *(row.held for row in self.rows))
         in_use = max(first + len(ids), len(self.rows))
@@ -178,7 +189,7 @@ class RunningBatch:
         self._cache.aim(first=first, starts=starts, new=new)
         if self._lora is not None:
             self._lora.route([row.adapter for row in rows] + [-1] * (len(ids) - len(rows)))
-        hidden = self._model.model(
+        hidden: torch.Tensor = self._model.model(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=self._cache.mask,
             position_ids=self._cache.positions,
@@ -186,11 +197,15 @@ class RunningBatch:
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
-        places = torch.tensor(last, device=device) - 1
-        ends = hidden[torch.arange(len(ids), device=device), places]
-        if len(ids) < self._least_rows:
-            ends = torch.cat([ends, ends.new_zeros(self._least_rows - len(ids), ends.shape[1])])
-        logits: torch.Tensor = self._model.lm_head(ends)[: len(rows)]
+        return hidden
+
+    def _logits(self, hidden: torch.Tensor, *, last: list[int]) -> torch.Tensor:
+        """Return the logits [rows, vocabulary] at the last token of each row, and of rows that only fill up."""
+        places = torch.tensor(last, device=hidden.device) - 1
+        ends = hidden[torch.arange(len(last), device=hidden.device), places]
+        if len(last) < self._least_rows:
+            ends = torch.cat([ends, ends.new_zeros(self._least_rows - len(last), ends.shape[1])])
+        logits: torch.Tensor = self._model.lm_head(ends)
         return logits
 
     def _advance(self, rows: list[Row], logits: Any) -> list[Row]:

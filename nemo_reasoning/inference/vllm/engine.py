@@ -93,6 +93,8 @@ class VllmEngine(Engine):
             raise EngineClosedError("the engine is closed; start another one")
         if request.schema is not None:
             raise EngineError("response_format is not available with engine=vllm; ask for free text, or use engine=hf")
+        if request.echo:
+            raise EngineError("echo is not available with engine=vllm; ask without it, or use engine=hf")
         tokenizer = tokenizer_of(self.tokenizers, request.adapter)
         generation = Generation()
         sequence = TokenSequence(request, tokenizer.prompt(request), tokenizer=tokenizer, report=report)

@@ -19,6 +19,8 @@ PROMPTS = [[5, 9, 40, 7, 100, 3, 77], [60], [8, 8, 30], [120, 121, 122, 90], lis
 class Greedy:
     """Writes the likeliest tokens to the end or a limit."""
 
+    echo = None
+
     def __init__(self, prompt: list[int], limit: int = 24, stop_ids: Collection[int] = ()) -> None:
         self.prompt, self.limit, self._stop_ids = prompt, limit, stop_ids
         self.tokens: list[int] = []

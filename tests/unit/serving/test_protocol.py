@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from live import ANSWER, MODEL, QUESTION, TRACE, Live, serving
 
 from nemo_reasoning.inference.request import Completion, Delta
@@ -165,6 +166,34 @@ def test_log_probabilities_and_their_places_are_those_of_the_text(live: Live) ->
     told = [part["logprobs"] for part in parts if part["logprobs"]]
     for name in ("tokens", "token_logprobs", "text_offset"):
         assert [entry for part in told for entry in part[name]] == choice["logprobs"][name]
+
+
+def test_an_echo_is_the_prompt_with_its_log_probabilities(live: Live) -> None:
+    hf, model = live.engine.tokenizer(None).hf_tokenizer, live.engine.model
+    prompts = ["What is 2 times 21? \N{SNOWMAN}", "b" * 300, "x"]
+    for logprobs in (2, None):
+        asked = {
+            "model": MODEL,
+            "prompt": prompts,
+            "echo": True,
+            "logprobs": logprobs,
+            "max_tokens": 1,
+            "temperature": 0,
+        }
+        choices = httpx.post(f"{live.url}/v1/completions", json=asked, timeout=60).json()["choices"]
+        for prompt, choice in zip(prompts, choices, strict=True):
+            assert choice["text"].startswith(prompt)
+            if logprobs is None:
+                assert choice["logprobs"] is None
+                continue
+            told, ids = choice["logprobs"], torch.tensor([hf.encode(prompt, add_special_tokens=False)])
+            with torch.inference_mode():
+                expected = model(input_ids=ids).logits[0].log_softmax(-1)
+            assert len(told["token_logprobs"]) == len(told["top_logprobs"]) == ids.shape[1] + 1
+            assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
+            values = [expected[place, token].item() for place, token in enumerate(ids[0, 1:])]
+            assert told["token_logprobs"][1:-1] == pytest.approx(values, abs=1e-4)
+            assert "".join(told["tokens"]) == choice["text"]
 
 
 CALLS = [
