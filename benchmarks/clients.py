@@ -34,9 +34,9 @@ def openai_checks(url: str, model: str) -> dict[str, Callable[[], object]]:
         "stream": lambda: "".join(
             chunk.choices[0].delta.content or "" for chunk in chat.create(**asked, stream=True) if chunk.choices
         ),
-        "json_schema": lambda: json.loads(chat.create(**asked, response_format=form).choices[0].message.content)[
-            "color"
-        ],
+        "json_schema": lambda: json.loads(
+            chat.create(**asked | {"max_tokens": 80}, response_format=form).choices[0].message.content
+        )["color"],
         "reasoning_effort": lambda: chat.create(**asked, reasoning_effort="none").usage.completion_tokens,
         "completions": lambda: client.completions.create(model=model, prompt=["a", "b"], max_tokens=4).choices[1].text,
     }
@@ -70,7 +70,7 @@ def langchain_checks(url: str, model: str) -> dict[str, Callable[[], object]]:
     """Return what is asked with LangChain."""
     from langchain_openai import ChatOpenAI
 
-    chat = ChatOpenAI(model=model, base_url=url, api_key="none", max_tokens=40, max_retries=0)
+    chat = ChatOpenAI(model=model, base_url=url, api_key="none", max_tokens=80, max_retries=0)
     schema = {"title": "answer", "description": "A colour.", **SCHEMA}
     return {
         "invoke": lambda: chat.invoke(QUESTION).content,

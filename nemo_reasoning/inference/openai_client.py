@@ -18,7 +18,7 @@ from nemo_reasoning.reasoning.switch import with_switch
 from nemo_reasoning.reasoning.tags import Split, split_thinking, with_thinking
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
-_ATTEMPTS = 5
+_ATTEMPTS, _LONGEST_WAIT = 5, 60.0
 _TOO_LONG = re.compile(r"context|max_(?:completion_|new_)?tokens", re.IGNORECASE)
 _CONTEXT = re.compile(r"maximum context length (?:is|of) (\d+)", re.IGNORECASE)
 _PROMPT = re.compile(
@@ -161,8 +161,9 @@ def _lower_limit(response: httpx.Response, asked: int) -> int | None:
 
 
 def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds that a server asks to wait, as far as an attempt is worth them."""
     stated = response.headers.get("Retry-After", "")
-    return float(stated) if stated.isdigit() else 0.0
+    return min(float(stated), _LONGEST_WAIT) if stated.isdecimal() else 0.0
 
 
 def _body(request: GenerationRequest, model: str) -> dict[str, Any]:

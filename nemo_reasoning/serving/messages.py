@@ -39,7 +39,7 @@ class TextPart(Lenient):
     def _refuse_media(cls, value: Any) -> Any:
         kind = value.get("type") if isinstance(value, dict) else None
         if isinstance(kind, str) and any(word in kind for word in _UNREAD):
-            raise ValueError(f"{kind[:40]!r} is not supported here, which reads text only; remove it")
+            raise ValueError(f"{kind[:40]!r} is not supported: the service reads text only; remove it")
         return value
 
 

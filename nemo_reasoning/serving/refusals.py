@@ -75,7 +75,8 @@ def _said(error: Any) -> str:
     if kind in ("model_attributes_type", "model_type") and len(error["loc"]) < 2:
         return "the body is no JSON object; send one, with Content-Type: application/json"
     if kind == "extra_forbidden":
-        near = get_close_matches(str(error["loc"][-1]), _FIELDS, n=1)
+        name = str(error["loc"][-1])
+        near = [] if name in _FIELDS else get_close_matches(name, _FIELDS, n=1)  # it may be the other endpoint's
         return f"unknown field; did you mean {near[0]}?" if near else "unknown field; remove it"
     if kind == "too_long":
         return f"give {limits['max_length']} or fewer" if limits["max_length"] else "is not supported here; remove it"

@@ -89,6 +89,7 @@ def refused(response: httpx.Response, status: int, message: str, param: str | No
         ({"logit_bias": {"5": 101}}, "give 100 or less (got 101)", "logit_bias.5"),
         ({"logit_bias": {"5000": 1}}, "there is no token 5000", None),
         ({"surprise": 1}, "unknown field; remove it (got 1)", "surprise"),
+        ({"echo": True}, "unknown field; remove it", "echo"),
         ({"thinking_token_budget": -1}, "give 0 or more (got -1)", "thinking_token_budget"),
         ({"reasoning_effort": "enormous"}, "'minimal', 'low', 'medium', 'high' or 'xhigh'", "reasoning_effort"),
         ({"seed": 2**70}, "give less than", "seed"),
