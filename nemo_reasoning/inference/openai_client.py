@@ -139,7 +139,7 @@ class OpenAIEngine(Engine):
 
     def _refusal(self, response: httpx.Response) -> str:
         """Return what the server said, and which setting to change."""
-        said = f"{response.url} answered {response.status_code}: {response.text[:500]}"
+        said = f"{response.url} answered {response.status_code}: {_told(response)}"
         if response.status_code in (401, 403):
             sent = "Authorization" in self._client.headers
             name = self._api_key_variable
@@ -149,6 +149,15 @@ class OpenAIEngine(Engine):
         if response.status_code == 404:
             return f"{said}; check model_name={self._model}, and url, which ends with /v1"
         return f"{said}; check url, model_name and the limits on tokens"
+
+
+def _told(response: httpx.Response) -> str:
+    """Return what a server says of an error, in a line: its message, if it has OpenAI's form."""
+    try:
+        text = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        text = response.text
+    return " ".join(text.split())[:500]
 
 
 def _lower_limit(response: httpx.Response, asked: int) -> int | None:
