@@ -6,6 +6,7 @@ them, so that the picture says of every room what it may reach.
 
 import sys
 import tomllib
+from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
@@ -36,7 +37,7 @@ WORDS = {
     "terminal": "the screen",
     "errors": "with remedies",
 }
-WIDTH, ROW, BOX, TALL, MARGIN = 760, 74, 170, 40, 20
+WIDTH, ROW, BOX, TALL, MARGIN, SIDE = 760, 74, 170, 40, 20, 60
 
 
 def layers() -> list[list[str]]:
@@ -67,12 +68,12 @@ def page() -> str:
             left = WIDTH / 2 + (number - len(row) / 2) * (BOX + 30) + 15
             places[room] = (left, MARGIN + level * ROW)
     pairs = {pair for pair in arrows(imports(ROOT)) if set(pair) <= set(places)}
-    height = MARGIN * 2 + len(rows) * ROW - (ROW - TALL)
-    parts = [_curve(places[one], places[other]) for one, other in sorted(reduced(pairs))]
+    width, height = WIDTH + 2 * SIDE, MARGIN * 2 + len(rows) * ROW - (ROW - TALL)
+    parts = [_curve(places[one], places[other], places.values()) for one, other in sorted(reduced(pairs))]
     parts += [_box(room, *place) for room, place in places.items()]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">\n'
-        f'<rect width="{WIDTH}" height="{height}" fill="#fbfbfa"/>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-SIDE} 0 {width} {height}" font-family="sans-serif">\n'
+        f'<rect x="{-SIDE}" width="{width}" height="{height}" fill="#fbfbfa"/>\n'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#5b6570"/></marker></defs>\n' + "\n".join(parts) + "\n</svg>\n"
     )
@@ -88,18 +89,25 @@ def _box(room: str, left: float, top: float) -> str:
     )
 
 
-def _curve(one: tuple[float, float], other: tuple[float, float]) -> str:
-    """Return an arrow: straight to the next row, from side to side round the boxes of those between."""
+def _curve(one: tuple[float, float], other: tuple[float, float], boxes: Collection[tuple[float, float]]) -> str:
+    """Return an arrow: straight to the next row, or round the boxes of the rows between."""
     levels = round((other[1] - one[1]) / ROW)
     if levels <= 1:
         start, end = (one[0] + BOX / 2, one[1] + TALL), (other[0] + BOX / 2, other[1])
         bends = (start[0], start[1] + ROW * 0.3), (end[0], end[1] - ROW * 0.3)
     else:
-        right = 1 if levels % 2 else 0
-        start, end = (one[0] + BOX * right, one[1] + TALL / 2), (other[0] + BOX * right, other[1] + TALL / 2)
-        reach = 26 * levels
-        away = min(max(start[0], end[0]) + reach, WIDTH + 60) if right else max(min(start[0], end[0]) - reach, -40)
-        bends = (away, start[1] + TALL / 2), (away, end[1] - TALL / 2)
+        aside = one[0] + other[0] + BOX - WIDTH
+        right = aside > 0 or (aside == 0 and levels % 2 == 1)
+        start, end = ((left + BOX * right, top + TALL / 2) for left, top in (one, other))
+        if any(top == one[1] and (left > one[0]) == right for left, top in boxes if left != one[0]):
+            start = (one[0] + BOX / 2, one[1] + TALL)  # another box is in the way
+        room = 4 + 6 * levels
+        passed = [one, other, *(box for box in boxes if one[1] < box[1] < other[1])]
+        edges = [left + BOX * right for left, _ in passed]
+        outermost = max(edges) + room if right else min(edges) - room
+        nearest = max(start[0], end[0]) if right else min(start[0], end[0])
+        away = nearest + (outermost - nearest) / 0.75  # a curve goes three quarters of the way to its bends
+        bends = (away, start[1] + 10), (away, end[1] - TALL / 2)
     points = " ".join(f"{x:g} {y:g}" for x, y in (*bends, end))
     return f'<path d="M{start[0]:g} {start[1]:g}C{points}" fill="none" stroke="#5b6570" marker-end="url(#tip)"/>'
 
