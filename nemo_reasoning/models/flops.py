@@ -10,8 +10,8 @@ al. (arXiv 2001.08361), carried over to frozen weights:
   weighted values) and twice that backward, whatever is frozen, because gradients pass through it.
 - Embedding look-ups, norms, rotations, softmax and the optimiser are not counted.
 - The output head counts at supervised positions only, since no other logit enters the loss.
-- Activations computed again (recomputation) are work of the machine, not of the model: they are
-  reported beside, and model FLOPs utilisation (MFU) leaves them out.
+- Activations computed again (recomputation) are work of the machine, not of the model: model FLOPs
+  utilization (MFU) leaves them out.
 
 Under LoRA the lowest layer needs no gradient of its input; that saving is ignored, which
 overstates the total by less than one part in four times the number of layers.
@@ -20,33 +20,24 @@ overstates the total by less than one part in four times the number of layers.
 from dataclasses import dataclass
 
 from nemo_reasoning.config.model import Architecture
-from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.models.sizes import count_linear_weights
 
 
 @dataclass(frozen=True)
-class TrainingFlops:
-    """Operations of one forward and backward pass.
+class BatchCounts:
+    """Sizes of a global batch, over all data-parallel ranks.
 
     Attributes:
-        forward: Of the forward pass.
-        backward: Of the backward pass.
-        recompute: Of the layers computed again in the backward pass; 0 without recomputation.
+        samples: Rows.
+        tokens: Positions computed, padding included.
+        nonpad_tokens: Positions that hold a row's token.
+        supervised_tokens: Positions whose next token is a target.
     """
 
-    forward: float
-    backward: float
-    recompute: float = 0.0
-
-    @property
-    def model(self) -> float:
-        """What the model requires: the numerator of MFU."""
-        return self.forward + self.backward
-
-    @property
-    def hardware(self) -> float:
-        """What the machine executes, recomputation included."""
-        return self.model + self.recompute
+    samples: int
+    tokens: int
+    nonpad_tokens: int
+    supervised_tokens: int
 
 
 def training_flops(
@@ -56,9 +47,8 @@ def training_flops(
     logit_tokens: int,
     context: float,
     adapter_weights: int | None,
-    recompute: bool = False,
-) -> TrainingFlops:
-    """Count one forward and backward pass; the module's docstring states formula and sources.
+) -> float:
+    """Count what one forward and backward pass requires; the module's docstring states formula and sources.
 
     Args:
         shape: Of the model.
@@ -66,19 +56,15 @@ def training_flops(
         logit_tokens: Positions whose logits enter the loss.
         context: Mean number of keys a query sees: (length + 1) / 2 in a causal sequence.
         adapter_weights: Entries of the adapter of a frozen base; None trains every weight.
-        recompute: Whether every layer runs forward again in the backward pass.
     """
     attention = 4.0 * tokens * shape.num_layers * shape.num_attention_heads * shape.head_dim * context
     base = 2.0 * tokens * count_linear_weights(shape)
     adapter = 2.0 * tokens * (adapter_weights or 0)
     head = 2.0 * logit_tokens * shape.hidden_size * shape.vocab_size  # tied to the embedding or not
     own_gradients = base + head if adapter_weights is None else adapter
-    layers = base + adapter + attention
-    return TrainingFlops(
-        forward=layers + head,
-        backward=base + adapter + 2 * attention + head + own_gradients,
-        recompute=layers if recompute else 0.0,
-    )
+    forward = base + adapter + attention + head
+    backward = base + adapter + 2 * attention + head + own_gradients
+    return forward + backward
 
 
 def step_flops(counts: BatchCounts, *, shape: Architecture, adapter_weights: int | None) -> float:
@@ -94,4 +80,4 @@ def step_flops(counts: BatchCounts, *, shape: Architecture, adapter_weights: int
         logit_tokens=counts.supervised_tokens,
         context=(mean_length + 1) / 2,
         adapter_weights=adapter_weights,
-    ).model
+    )

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.models.flops import BatchCounts
 
 PADDING_ROW = -1
 ROW_MULTIPLE = 16  # what FP8 kernels ask for

@@ -13,8 +13,8 @@ from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.data.store import IGNORED_LABEL, TokenStore
+from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.training.batching import (
     PACK_MULTIPLE,
     PADDING_ROW,

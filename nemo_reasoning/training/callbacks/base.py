@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 from rich.console import Console
 
-from nemo_reasoning.data.counts import BatchCounts
+from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.batching import BatchPlan
 from nemo_reasoning.training.run_dir import Run

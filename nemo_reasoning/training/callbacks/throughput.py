@@ -9,8 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from nemo_reasoning.data.counts import BatchCounts
-from nemo_reasoning.models.flops import step_flops
+from nemo_reasoning.models.flops import BatchCounts, step_flops
 from nemo_reasoning.models.sizes import architecture_from_hf, flops_adapter_weights
 from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.counts import BatchCounts
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.training.batching import PADDING_ROW, BatchPlan, PackedPlan, PlannedBatches
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_run import At, TinyLoop, batch_counts, fit
 
-from nemo_reasoning.data.counts import BatchCounts
+from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryMonitor
 from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor, peak_bf16_flops, rates
 from nemo_reasoning.training.loggers import METRICS_FILE, JsonlLogger, read_metrics

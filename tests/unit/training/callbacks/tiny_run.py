@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nemo_reasoning.data.counts import BatchCounts
+from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.training.callbacks.base import Callback, Logger, Logits, Loop, StepRecord, Validation, in_order
 from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
 from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
