@@ -20,6 +20,7 @@ TINY = [
     "data=builtin",
     "model.template=chatml",
     "data.rows=300",
+    "data.workers=1",
     "hardware=cpu",
     "trainer.precision=32",
     "trainer.seq_length=256",

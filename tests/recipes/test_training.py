@@ -24,6 +24,7 @@ EXPECTED_LOSSES = (5.77293, 5.66055)  # first and last step
 def trained(shared_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "trained"
     more = ["trainer.max_steps=6", "trainer.eval_interval=3", "peft.dropout=0", "callbacks.samples_interval=3"]
+    more += ["data.workers=2"]  # of the other runs one process prepares the rows
     run_anew("sft_lora", *tiny_overrides(shared_llama, out, *more), "callbacks.samples_max_new_tokens=4")
     return out
 
