@@ -23,7 +23,7 @@ class Precision(Enum):
 
 
 class Reasoning(Enum):
-    """The thinking switch."""
+    """The thinking switch as settings hold it, since OmegaConf holds no `Literal`; the value is a `Mode`."""
 
     on = "on"
     off = "off"

@@ -20,12 +20,12 @@ def test_held_out_problems_are_asked_unless_there_are_others(tmp_path: Path) -> 
     assert len(training_questions(settings(None), seed=0).questions) == 3
     rows = [{"question": "What is 6 times 7?", "answer": "42"}, {"question": "Capital of France?", "answer": "Paris"}]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    paper = training_questions(settings(tmp_path), seed=0)
-    assert list(paper.questions) == [row["question"] for row in rows]
-    assert paper.judge(0, "on", "<think>\n41?\n</think>\n\nThe answer is 42.", True)
-    assert not paper.judge(0, "on", "<think>\nThe answer is 42.", False)
-    assert paper.judge(1, "off", "The answer is Paris.", True)
-    assert not paper.judge(1, "off", "The answer is London.", True)
+    asked = training_questions(settings(tmp_path), seed=0)
+    assert list(asked.questions) == [row["question"] for row in rows]
+    assert asked.judge(0, "on", "<think>\n41?\n</think>\n\nThe answer is 42.", True)
+    assert not asked.judge(0, "on", "<think>\nThe answer is 42.", False)
+    assert asked.judge(1, "off", "The answer is Paris.", True)
+    assert not asked.judge(1, "off", "The answer is London.", True)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"holds no \*\.jsonl"):
         training_questions(settings(tmp_path / "none"), seed=0)
