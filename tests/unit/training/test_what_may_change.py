@@ -1,5 +1,7 @@
 """What may change between the starts of a run, and what may not: each is tried, and docs/training.md has the table."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from short_runs import losses, prepare_inputs, train_here
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.model import PeftScheme
-from nemo_reasoning.config.train import LoggerBackend
+from nemo_reasoning.config.train import LoggerBackend, SftSettings
 from nemo_reasoning.config.trainer import OptimKind, Recompute
 from nemo_reasoning.errors import CheckpointError, ConfigError
 from nemo_reasoning.training.checkpoints import seal
@@ -67,24 +69,33 @@ CONTENT = {
 }
 
 
-def saved_run(folder: Path) -> Run:
-    """Return a run with a finished checkpoint that holds no model."""
+SAVED = Identity(**dict.fromkeys(CONTENT, "one"))
+
+
+def settings_in(folder: Path) -> SftSettings:
+    """Return the settings of the run in a folder."""
     settings = sft_settings("hardware=cpu")
     settings.output_dir = str(folder)
-    run = Run.start(settings)
-    run.claim(Identity(**dict.fromkeys(CONTENT, "one")))
+    return settings
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run with a finished checkpoint that holds no model."""
+    run = Run.start(settings_in(tmp_path_factory.mktemp("saved") / "run"))
+    run.claim(SAVED)
     path = run.path / "checkpoints" / "step=2-last"
     (path / "weights").mkdir(parents=True)
     seal(path, step=2)
-    return run
+    return run.path
 
 
-def may_change(folder: Path, key: str, value: Any) -> bool:
+def may_change(saved: Path, folder: Path, key: str, value: Any) -> bool:
     """Whether a run with a checkpoint goes on with another value."""
-    run = saved_run(folder)
-    change(run.settings, key, value)
+    settings = settings_in(shutil.copytree(saved, folder))
+    change(settings, key, value)
     try:
-        Run.start(run.settings).claim(run.identity)
+        Run.start(settings).claim(SAVED)
     except CheckpointError as error:
         if key.partition(".")[0] not in str(error):
             raise
@@ -92,25 +103,25 @@ def may_change(folder: Path, key: str, value: Any) -> bool:
     return True
 
 
-def test_the_table_in_the_docs_is_what_happens(tmp_path: Path) -> None:
+def test_the_table_in_the_docs_is_what_happens(saved: Path, tmp_path: Path) -> None:
     lines = ["| setting | may change between starts |", "|---|---|"]
     for number, (key, value) in enumerate(SETTINGS.items()):
-        lines.append(f"| `{key}` | {'yes' if may_change(tmp_path / str(number), key, value) else 'no'} |")
+        lines.append(f"| `{key}` | {'yes' if may_change(saved, tmp_path / str(number), key, value) else 'no'} |")
     for name, words in CONTENT.items():
-        run = saved_run(tmp_path / name)
+        run = Run.start(settings_in(shutil.copytree(saved, tmp_path / name)))
         with pytest.raises(CheckpointError, match="another run"):
-            run.claim(Identity(**{**dict.fromkeys(CONTENT, "one"), name: "other"}))
+            run.claim(replace(SAVED, **{name: "other"}))
         lines.append(f"| {words} | no |")
     table = "\n".join(lines)
     assert table in DOCS.read_text(encoding="utf-8"), f"docs/training.md is to hold this table:\n{table}"
 
 
-def test_a_refused_start_changes_nothing(tmp_path: Path) -> None:
-    run = saved_run(tmp_path)
+def test_a_refused_start_changes_nothing(saved: Path, tmp_path: Path) -> None:
+    settings = settings_in(shutil.copytree(saved, tmp_path / "run"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    change(run.settings, "model.source", "elsewhere")
+    change(settings, "model.source", "elsewhere")
     with pytest.raises(CheckpointError, match="base weights"):
-        Run.start(run.settings).claim(Identity(base="other"))
+        Run.start(settings).claim(Identity(base="other"))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
