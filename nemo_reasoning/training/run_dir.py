@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -37,7 +37,7 @@ _FIXED = (
     *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
 )
 # How rows are prepared, but not which rows come out; where they lie is told by their content.
-_FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer", "packing_window"}
+_FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer"}
 
 
 class Run:
@@ -245,6 +245,7 @@ def _read_settings(path: Path) -> SftSettings:
     return load_settings(OmegaConf.create(_filled(recorded, _defaults(), SftSettings)), SftSettings)
 
 
+@cache
 def _defaults() -> Any:
     """Compose the settings of conf/sft_lora.yaml, also within a recipe, where Hydra is at work already."""
     from hydra import compose, initialize_config_dir
