@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from hydra import initialize_config_module
-from launch import ROOT, environment, run
+from launch import ROOT, environment, run_anew
 
 from nemo_reasoning.config import RECIPES
 from nemo_reasoning.config.overrides import groups_of, problems_of
@@ -100,7 +100,7 @@ def test_problems_are_found_before_torch_is_imported() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_help_of_a_command_fits_a_screen_before_its_settings(name: str) -> None:
-    text = run(RECIPES[name].root, "--help").replace(f"{ROOT}/", "")
+    text = run_anew(RECIPES[name].root, "--help").replace(f"{ROOT}/", "")
     summary, _, settings = text.partition("Settings, each with its default:")
     lines = summary.splitlines()
 
