@@ -6,7 +6,7 @@ from nemo_reasoning.config.model import Architecture, Init, PeftScheme
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Accelerator, Recompute
 from nemo_reasoning.errors import ConfigError, ModelSourceError
-from nemo_reasoning.models.sizes import count_parameters
+from nemo_reasoning.models.sizes import count_parameters, linear_shapes
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
 from nemo_reasoning.training.memory.planner import fit_to_memory, known_shape
 from nemo_reasoning.training.memory.static import trained_parameters
@@ -80,7 +80,7 @@ def needs_of(settings: SftSettings) -> Needs:
         quantised=scheme is PeftScheme.qlora,
         gpu_gb=None if on_cpu or shape is None else sizes.step / USABLE_SHARE,
         ram_gb=_PROCESS_GB + (sizes.step if on_cpu else 0.0),
-        import_gb=0.0 if random else _PROCESS_GB + 2 * sizes.stored,  # both formats at once
+        import_gb=0.0 if random else _PROCESS_GB + 3 * sizes.largest,  # as read, in the dtype asked for, as written
         output_gb=_DATA_GB + (trainer.keep_checkpoints + 2) * sizes.checkpoint,
         cache_gb=0.0 if random else sizes.stored,
         download_gb=0.0 if random else sizes.downloaded,
@@ -90,22 +90,29 @@ def needs_of(settings: SftSettings) -> Needs:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """GiB of a step's peak, a stored base model, a downloaded one, a checkpoint; zeros for an unknown shape."""
+    """GiB of a step's peak, a stored base model, its largest weight, a downloaded one, a checkpoint.
+
+    Zeros for an unknown shape.
+    """
 
     step: float
     stored: float
+    largest: float
     downloaded: float
     checkpoint: float
 
     @classmethod
     def of(cls, settings: SftSettings, shape: Architecture | None) -> "_Sizes":
         if shape is None:
-            return cls(0.0, 0.0, 0.0, 0.0)
+            return cls(0.0, 0.0, 0.0, 0.0, 0.0)
         work, parameters = workload_of(settings, shape), count_parameters(shape)
+        width = _DTYPE_BYTES.get(settings.model.dtype, 4)
+        matrices = [shape.vocab_size * shape.hidden_size, *(a * b for a, b in linear_shapes(shape).values())]
         sharing = work.tensor_parallel * work.pipeline_parallel
         return cls(
             step=estimate_memory(work).total / GIB,
-            stored=parameters * _DTYPE_BYTES.get(settings.model.dtype, 4) / GIB,
+            stored=parameters * width / GIB,
+            largest=max(matrices) * width / GIB,
             downloaded=2 * parameters / GIB,
             checkpoint=sharing * trained_parameters(work) * _CHECKPOINT_BYTES / GIB,
         )

@@ -150,7 +150,7 @@ def test_needs_follow_the_settings() -> None:
     assert needs.gpu_gb is not None
     assert 60 < needs.gpu_gb <= 80
     assert needs.download_gb == pytest.approx(2 * 8.03e9 / 2**30, rel=1e-3)
-    assert needs.import_gb > 2 * needs.cache_gb
+    assert 4 < needs.import_gb < needs.cache_gb  # one weight at a time
 
 
 @pytest.mark.parametrize(
