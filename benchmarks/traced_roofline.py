@@ -7,6 +7,7 @@ a GPU: the bound is what an H100 would take if every kernel reached the peak of 
 
 import argparse
 import json
+from importlib import import_module
 
 from hydra import compose, initialize_config_dir
 from tracing import Traced, trace_step, traced_device
@@ -33,6 +34,8 @@ def main() -> None:
     register_resolvers()
     print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
     with traced_device(te=te):
+        logging = import_module("nemo.utils").logging
+        logging.setLevel(40)
         for scheme, recompute in CASES[: 1 if arguments.quick else None]:
             if te and scheme == "qlora":
                 continue  # its layers are torch's
