@@ -74,7 +74,6 @@ class OptimSettings:
     beta1: float
     beta2: float
     clip_grad: float
-    distributed: bool
 
     def problems(self) -> list[str]:
         """Return the values outside their ranges."""
@@ -83,15 +82,6 @@ class OptimSettings:
             *checks.not_negative({"optim.weight_decay": self.weight_decay, "optim.clip_grad": self.clip_grad}),
             *checks.shares({"optim.min_lr_ratio": self.min_lr_ratio}),
             *checks.below_one({f"optim.{key}": getattr(self, key) for key in ("warmup_ratio", "beta1", "beta2")}),
-            *self._distributed_problems(),
-        ]
-
-    def _distributed_problems(self) -> list[str]:
-        if not (self.distributed and self.kind.is_8bit):
-            return []
-        return [
-            f"optim.distributed=true with optim.kind={self.kind.value}: Megatron's distributed optimizer knows states "
-            "of 32 bits only; set optim.distributed=false, or optim=adamw"
         ]
 
 

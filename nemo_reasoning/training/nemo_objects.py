@@ -118,7 +118,7 @@ def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> 
         adam_beta2=optim.beta2,
         clip_grad=optim.clip_grad,
         bf16=precision == "bf16-mixed",
-        use_distributed_optimizer=optim.distributed,  # NeMo tells the strategy
+        use_distributed_optimizer=False,
     )
     schedule = nl.lr_scheduler.CosineAnnealingScheduler(
         max_steps=max_steps,

@@ -9,7 +9,7 @@ from composing import asked_settings, change, sft_settings
 from nemo_reasoning.config.data import DataSource
 from nemo_reasoning.config.model import LORA_TARGETS, Init
 from nemo_reasoning.config.train import validate
-from nemo_reasoning.config.trainer import AUTO_BATCH, Fp8, OptimKind, Recompute
+from nemo_reasoning.config.trainer import AUTO_BATCH, Fp8, Recompute
 from nemo_reasoning.errors import ConfigError
 
 NAN, INF = math.nan, math.inf
@@ -276,9 +276,3 @@ def test_what_a_machine_lacks_is_refused(key: str, value: Any) -> None:
 def test_switches_that_exclude_each_other(changes: dict[str, Any], remedy: str) -> None:
     (found,) = problems(**{f"trainer__{key}": value for key, value in changes.items()})
     assert remedy in found
-
-
-def test_a_distributed_optimizer_has_states_of_32_bits() -> None:
-    (found,) = problems(optim__distributed=True, optim__kind=OptimKind.adamw_8bit)
-    assert "set optim.distributed=false, or optim=adamw" in found
-    assert problems(optim__distributed=True) == []
