@@ -19,8 +19,8 @@ from nemo_reasoning.backend import runtime
 
 
 def with_transformer_engine(*, cuda: bool | None = None, transformer_engine: bool | None = None) -> runtime.Backend:
-    """Stand in for `resolve`: no CUDA, but Transformer Engine, which a run on a CPU is refused otherwise."""
-    return runtime.Backend(cuda=False, transformer_engine=transformer_engine is not False)
+    """Stand in for `resolve`: no CUDA, but Transformer Engine, where a run on a CPU would decline it, and QLoRA not."""
+    return runtime.Backend(cuda=False, transformer_engine=cuda is False or transformer_engine is not False)
 
 
 if not os.environ.get("REHEARSE_DECLINED"):
