@@ -103,7 +103,6 @@ class TrainerSettings:
     tensor_model_parallel_size: int
     pipeline_model_parallel_size: int
     context_parallel_size: int
-    sequence_parallel: bool
     packing: bool
     recompute: Recompute
     offload_layers: int
@@ -152,11 +151,6 @@ class TrainerSettings:
             found.append(
                 "trainer.fp8=delayed with trainer.deterministic=true: adapter checkpoints lack the past maxima that it "
                 "scales by, so a continued run differs; set trainer.fp8=tensorwise"
-            )
-        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
-            found.append(
-                "trainer.sequence_parallel=true with trainer.tensor_model_parallel_size=1: there are no ranks to share "
-                "positions; set trainer.sequence_parallel=false"
             )
         found += [
             f"trainer.packing=true with trainer.{name}={getattr(self, name)}: packed batches differ in length; "
@@ -211,7 +205,6 @@ def needs_transformer_engine(trainer: TrainerSettings) -> list[str]:
     chosen = {
         f"offload_layers={trainer.offload_layers}": (trainer.offload_layers > 0, "offload_layers=0"),
         f"fp8={trainer.fp8.value}": (trainer.fp8 is not Fp8.none, "fp8=none"),
-        "sequence_parallel=true": (trainer.sequence_parallel, "sequence_parallel=false"),
     }
     return [
         f"trainer.{name} needs GPUs with Transformer Engine (NVIDIA's container); set trainer.{off}"

@@ -182,7 +182,6 @@ def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:
         tensor_model_parallel_size=trainer.tensor_model_parallel_size,
         pipeline_model_parallel_size=trainer.pipeline_model_parallel_size,
         context_parallel_size=trainer.context_parallel_size,
-        sequence_parallel=trainer.sequence_parallel,
         pipeline_dtype=torch.bfloat16 if trainer.precision == "bf16-mixed" else torch.float32,
         ckpt_async_save=False,
         replace_progress_bar=False,

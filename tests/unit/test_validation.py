@@ -264,7 +264,6 @@ def test_what_a_machine_lacks_is_refused(key: str, value: Any) -> None:
         ({"offload_layers": -1}, "must be 0 or above"),
         ({"offload_layers": 32}, "has 32 layers"),
         ({"offload_layers": 4, "recompute": Recompute.full}, "set trainer.recompute=none"),
-        ({"sequence_parallel": True}, "set trainer.sequence_parallel=false"),
         ({"fp8": Fp8.delayed, "deterministic": True}, "set trainer.fp8=tensorwise"),
         ({"fp8": Fp8.tensorwise, "precision": "32"}, "set trainer.precision=bf16-mixed"),
         (

@@ -83,25 +83,9 @@ def _with_supervised_loss(model: Any, plain: Callable[..., torch.Tensor]) -> Cal
             return plain(hidden_states=hidden_states, labels=labels, **rest)
         tied = model.share_embeddings_and_output_weights
         weight = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
-        group = model.pg_collection.tp
-        return supervised_loss(_of_all_ranks(hidden_states, model.config, group), weight, labels, group=group)
+        return supervised_loss(hidden_states, weight, labels, group=model.pg_collection.tp)
 
     return postprocess
-
-
-def _of_all_ranks(hidden: torch.Tensor, config: Any, group: Any) -> torch.Tensor:
-    """Return the hidden states of every position, [s, b, h], where sequence parallelism leaves each rank some.
-
-    The loss adds its gradients up over the ranks itself; each keeps those of its own positions.
-    """
-    if not config.sequence_parallel:
-        return hidden
-    from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
-
-    gathered: torch.Tensor = gather_from_sequence_parallel_region(
-        hidden, tensor_parallel_output_grad=False, group=group
-    )
-    return gathered
 
 
 def _ask_for_gradient(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:

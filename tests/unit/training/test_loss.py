@@ -1,13 +1,10 @@
 """The loss without all logits equals the plain one, and packed samples equal samples alone."""
 
-from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from parallel import tensor_parallel_group
 from tiny import save_tiny_llama
 
 from nemo_reasoning.data.store import IGNORED_LABEL
@@ -60,39 +57,6 @@ def test_positions_without_a_label_cost_nothing_and_get_no_gradient() -> None:
     assert not grid.grad[~kept].any()
     assert grid.grad[kept].any(dim=-1).all()
     assert grid.grad.stride() == grid.stride()  # odd strides would slow the whole backward pass down
-
-
-def _sequence_parallel_rank(number: int, folder: Path) -> None:
-    """Keep the losses, and the gradients of the positions that a rank of two holds; each has half of the vocabulary."""
-    from nemo_reasoning.training.callbacks.losses import _of_all_ranks
-
-    hidden, weight, labels = _inputs()
-    with tensor_parallel_group(folder, number=number, size=2):
-        group, config = torch.distributed.group.WORLD, SimpleNamespace(sequence_parallel=True)
-        mine = hidden.detach()[: ROWS - 1, None].chunk(2)[number].clone().requires_grad_()
-        share = weight[: VOCABULARY - 1].chunk(2)[number]
-        labels = labels[None, : ROWS - 1].clamp(max=VOCABULARY - 2)
-        losses = supervised_loss(_of_all_ranks(mine, config, group), share, labels, group=group)
-        losses.sum().backward()
-    torch.save((losses.detach(), mine.grad), folder / f"rank{number}.pt")
-
-
-@pytest.mark.slow
-def test_sequence_parallel_ranks_get_the_gradients_of_their_positions(tmp_path: Path) -> None:
-    other = get_context("spawn").Process(target=_sequence_parallel_rank, args=(1, tmp_path))
-    other.start()
-    _sequence_parallel_rank(0, tmp_path)
-    other.join()
-    assert other.exitcode == 0
-
-    hidden, weight, labels = _inputs()
-    whole = hidden.detach()[: ROWS - 1, None].clone().requires_grad_()
-    expected = supervised_loss(whole, weight[: VOCABULARY - 1], labels[None, : ROWS - 1].clamp(max=VOCABULARY - 2))
-    expected.sum().backward()
-    for number, gradient in enumerate(whole.grad.chunk(2)):
-        losses, found = torch.load(tmp_path / f"rank{number}.pt")
-        torch.testing.assert_close(losses, expected.detach(), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(found, gradient, atol=1e-5, rtol=1e-5)
 
 
 def test_a_batch_without_a_label_still_has_a_gradient() -> None:
