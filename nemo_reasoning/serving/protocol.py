@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from nemo_reasoning.errors import ContextLengthError
 from nemo_reasoning.inference.request import MOST_LOGPROBS
@@ -252,10 +252,19 @@ class ChatRequest(Sampled):
         return turns | {f"chat_template_kwargs.{name}" for name in options or {}}
 
 
+def _listed(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "maxItems": MOST_PROMPTS, "items": items}
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_TOKENS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+_PROMPT = {"anyOf": [_TEXT, _listed(_TEXT), _TOKENS, _listed(_TOKENS)]}
+
+
 class CompletionRequest(Sampled):
     """POST /v1/completions: texts or tokens, continued as they stand."""
 
-    prompt: Any
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT)]
     max_tokens: Count = 16
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
