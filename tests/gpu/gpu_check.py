@@ -207,6 +207,7 @@ def _overrides(check: Check, row: Row, folder: Path) -> list[str]:
         f"model={'hf_local' if check.small(row) else 'llama3_8b'}",  # a shape that the planner knows
         *(f"model.source={_base(check, row)}", "model.template=chatml", "model.dtype=bfloat16"),
         *("data=jsonl", f"data.paths=[{_texts(check, tokens)}]", "data.thinking_off_share=0", "data.order=curriculum"),
+        "data.validation_share=0.2",
         *(f"trainer.seq_length={tokens}", f"trainer.global_batch_size={BATCH}", f"trainer.max_steps={check.steps}"),
         *(f"trainer.eval_interval={check.steps}", "callbacks.samples_interval=0", "logger=none", f"peft.dim={DIM}"),
         *(f"cache_dir={check.folder / 'cache'}", f"output_dir={folder}", "peft.dropout=0", "restart=true"),
@@ -237,7 +238,7 @@ def _texts(check: Check, tokens: int) -> Path:
     path = check.folder / f"rows-{tokens}.jsonl"
     numbers, size = random.Random(tokens), tokens - 160
     with path.open("w", encoding="utf-8") as lines:
-        for number in range(BATCH * (check.steps + 2)):
+        for number in range(BATCH * (check.steps * 3 // 2 + 2)):
             trace = text(2 * size, ["return total"], numbers).encode("ascii", "ignore").decode()[:size]
             answer = f"<think>\n{trace}\n</think>\n\n{number}"
             turns = [{"role": "user", "content": f"Problem {number}."}, {"role": "assistant", "content": answer}]
