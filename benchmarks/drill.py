@@ -3,8 +3,9 @@
     python benchmarks/drill.py --rounds 50
 
 A round starts a training of a random two-layer Llama on built-in problems, stops or harms it in one of these ways,
-chosen by the seed, and repeats the command until it ends: SIGKILL, SIGTERM, Ctrl-C, a full disk (a limit on the size
-of files), a damaged last checkpoint, file times set back, a folder that moved, a cache that is gone, a second start.
+chosen by the seed, and repeats the command until it ends: SIGKILL after a step or within a save, SIGTERM, SIGHUP,
+Ctrl-C, a process that stands still for a while, a full disk (a limit on the size of files), a damaged last checkpoint,
+file times set back, a record cut short, a folder that moved, a cache that is gone, a second start.
 At the end the losses, the best checkpoint's step and the bytes of the exported adapter have to be those of the
 undisturbed run.
 """
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +31,9 @@ from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.training.run_dir import Run
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from tiny import save_tiny_llama  # noqa: E402
+
 STEPS = 12
 OVERRIDES = [
     *(
@@ -104,6 +109,40 @@ def stopped_by(number: signal.Signals) -> Callable[[Training, random.Random], No
     return harm
 
 
+def killed_in_a_save(training: Training, chance: random.Random) -> None:
+    """Kill while a checkpoint is being written."""
+    process = training.start()
+    training.until(process, chance.randint(0, STEPS - 1))
+    folder = training.folder / "checkpoints"
+    while process.poll() is None and not (folder.is_dir() and any(folder.glob("*-unfinished"))):
+        time.sleep(0.001)
+    time.sleep(0.1 * chance.random())
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def standing_still(training: Training, chance: random.Random) -> None:
+    """Stop the process for two seconds, as a laptop's lid does, and a start meanwhile."""
+    process = training.start()
+    training.until(process, chance.randint(1, STEPS - 1))
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGSTOP)
+        second = training.start().wait()
+        os.killpg(process.pid, signal.SIGCONT)
+        if second == 0:
+            raise RuntimeError("a second start was not refused")
+    process.wait()
+
+
+def record_cut_short(training: Training, chance: random.Random) -> None:
+    """Cut the record of the run, as a crash of the machine may."""
+    stopped_by(signal.SIGKILL)(training, chance)
+    record = training.folder / "history.jsonl"
+    if record.is_file():
+        record.write_bytes(record.read_bytes()[: chance.randrange(record.stat().st_size + 1)])
+
+
 def full_disk(training: Training, chance: random.Random) -> None:
     """Let no file become as large as a checkpoint's."""
     training.start(limit=chance.choice([20, 60])).wait()
@@ -152,44 +191,79 @@ def two_starts(training: Training, chance: random.Random) -> None:
 HARMS: dict[str, Callable[[Training, random.Random], None]] = {
     "SIGKILL": stopped_by(signal.SIGKILL),
     "SIGTERM": stopped_by(signal.SIGTERM),
+    "SIGHUP": stopped_by(signal.SIGHUP),
     "Ctrl-C": stopped_by(signal.SIGINT),
+    "SIGKILL in a save": killed_in_a_save,
+    "SIGSTOP, SIGCONT": standing_still,
     "full disk": full_disk,
     "damaged checkpoint": damaged,
     "times set back": times_set_back,
+    "record cut short": record_cut_short,
     "folder moved": moved,
     "cache gone": cache_gone,
     "two starts": two_starts,
 }
 
 
+def drill(folder: Path, *, seed: int, rounds: int, minutes: float) -> list[dict[str, Any]]:
+    """Do the rounds that are not done yet, until the time is over; return what came of all.
+
+    Args:
+        folder: Where runs and `rounds.jsonl` are; the same one again goes on.
+        seed: With the number of a round, decides what happens in it.
+        rounds: How many; the first ones do each harm once.
+        minutes: After which no further round begins.
+    """
+    ends, record = time.monotonic() + 60 * minutes, folder / "rounds.jsonl"
+    base = folder / "base"
+    if not base.is_dir():
+        save_tiny_llama(base)
+    whole = Training(folder / "whole", base)
+    whole.finish()
+    expected = whole.result()
+    done = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
+    for number in range(len(done), rounds):
+        if time.monotonic() > ends:
+            break
+        chance = random.Random(f"{seed} {number}")
+        harm = list(HARMS)[number] if number < len(HARMS) else chance.choice(list(HARMS))
+        for left in folder.glob(f"round{number}*"):  # of a drill that was stopped itself
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        training = Training(folder / f"round{number}", base)
+        HARMS[harm](training, chance)
+        training.finish()
+        done.append({"round": number, "harm": harm, "same": training.result() == expected})
+        with record.open("a") as lines:
+            lines.write(json.dumps(done[-1]) + "\n")
+        print(f"round {number}: {harm}: {'the same' if done[-1]['same'] else 'DIFFERENT'}", flush=True)
+        if done[-1]["same"]:
+            for left in folder.glob(f"round{number}*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return done
+
+
 def main() -> None:
     """Drill, and print a table of what was done and what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--quick", action="store_true", help="one round of each harm")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="keep everything here; with the same folder and seed it goes on")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after so many")
     chosen = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
-    from tiny import save_tiny_llama
-
-    chance, table = random.Random(chosen.seed), Table("harm", "rounds", "ended as the undisturbed run")
+    rounds = len(HARMS) if chosen.quick else chosen.rounds
     with tempfile.TemporaryDirectory() as name:
-        base = save_tiny_llama(Path(name) / "base")
-        whole = Training(Path(name) / "whole", base)
-        whole.finish()
-        expected = whole.result()
-        done: dict[str, list[bool]] = {harm: [] for harm in HARMS}
-        for number in range(len(HARMS) if chosen.quick else chosen.rounds):
-            harm = list(HARMS)[number] if number < len(HARMS) else chance.choice(list(HARMS))
-            training = Training(Path(name) / f"round{number}", base)
-            HARMS[harm](training, chance)
-            training.finish()
-            done[harm].append(training.result() == expected)
-            print(f"round {number}: {harm}: {'the same' if done[harm][-1] else 'DIFFERENT'}", flush=True)
-    for harm, outcomes in done.items():
+        folder = chosen.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        done = drill(folder, seed=chosen.seed, rounds=rounds, minutes=chosen.minutes)
+    table = Table("harm", "rounds", "ended as the undisturbed run")
+    for harm in HARMS:
+        outcomes = [entry["same"] for entry in done if entry["harm"] == harm]
         table.add_row(harm, str(len(outcomes)), str(sum(outcomes)))
+    table.add_row("all", str(len(done)), str(sum(entry["same"] for entry in done)))
     Console().print(table)
-    sys.exit(not all(all(outcomes) for outcomes in done.values()))
+    print(json.dumps({"rounds": len(done), "of": rounds, "same": sum(entry["same"] for entry in done)}))
+    sys.exit(not all(entry["same"] for entry in done))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Files that stages hand to each other: atomic writes, cached folders, hashes and `manifest.json`."""
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,54 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 _RECORDED = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "tokenizers", "peft")
 _MODULES = {"megatron-core": "megatron.core", "nemo_toolkit": "nemo", "transformer-engine": "transformer_engine"}
+
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "this user's quota of the disk is used up",
+    errno.EFBIG: "a file became larger than it may (`ulimit -f`, or a limit of its file system)",
+}
+_REFUSED = {
+    errno.EACCES: "give this user access to it, or choose another place",
+    errno.EPERM: "give this user access to it, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.EIO: "look for faults of its disk in the system's log, or choose another place",
+    errno.ESTALE: "its network drive was mounted anew; run the same command again",
+    errno.EMFILE: "raise the number of files a process may have open, `ulimit -n`",
+    errno.ENFILE: "close other programs, or raise the number of open files of the machine, fs.file-max",
+    errno.ENOTDIR: "a part of this path is no folder; choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links lead in a circle; choose another place",
+}
+
+
+def no_room(error: BaseException | None) -> str | None:
+    """Return in words why nothing more could be written, if that is behind an error; None if it is not.
+
+    Libraries raise errors of their own about the files that a full disk left them, so all that led to it is looked at.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return _NO_ROOM[error.errno]
+        if "No space left on device" in str(error):
+            return _NO_ROOM[errno.ENOSPC]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def storage_problem(error: BaseException, *, places: Sequence[Path]) -> str | None:
+    """Return in words, with the remedy, what the operating system refused about a file; None for any other error.
+
+    Args:
+        error: What was raised.
+        places: Where files may have been written, to tell the room that is left there.
+    """
+    if full := no_room(error):
+        free = {str(place): shutil.disk_usage(place).free for place in places if place.exists()}
+        said = ", ".join(f"{size / 1e6:,.1f} MB in {place}" for place, size in free.items())
+        return f"{full}; free: {said}. Make room"
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return f"cannot use {error.filename} ({error.strerror}); {_REFUSED[error.errno]}"
+    return None
 
 
 @contextmanager

@@ -6,14 +6,15 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemo_reasoning.artifacts import storage_problem
 from nemo_reasoning.config import CONF_PACKAGE, RECIPES, load_settings
 from nemo_reasoning.config.checks import as_list
-from nemo_reasoning.errors import ConfigError, NemoReasoningError
+from nemo_reasoning.errors import ConfigError, NemoReasoningError, StorageError
 from nemo_reasoning.packages import explained
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
 
     def job(config: "DictConfig") -> None:
         _restore(full_errors)
-        with one_line_errors(f"nemo-reasoning {name}"):
+        places: list[Path] = []
+        with one_line_errors(f"nemo-reasoning {name}", places=places):
             sys.argv[:] = argv or sys.argv
             try:
                 settings = load_settings(config, recipe.settings)
@@ -184,6 +186,8 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
             except ConfigError as error:
                 problems = problems_of(recipe, list(HydraConfig.get().overrides.task))
                 raise ConfigError(as_list(problems) or str(error)) from None
+            given = (getattr(settings, key, None) for key in ("output_dir", "cache_dir"))
+            places += [Path(place).expanduser() for place in given if place]
             COMMANDS[name](settings)
 
     register_resolvers()
@@ -209,10 +213,14 @@ def _restore(full_errors: str | None) -> None:
 
 
 @contextmanager
-def one_line_errors(command: str = "this command") -> Iterator[None]:
+def one_line_errors(command: str = "this command", *, places: Sequence[Path] = ()) -> Iterator[None]:
     """Turn an exception into its message and exit code 1; a traceback that is not ours to explain goes to a file.
 
     HYDRA_FULL_ERROR=1 shows every traceback.
+
+    Args:
+        command: What runs.
+        places: Where it writes; read when a disk is full.
     """
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated")  # while others are imported
     # Without its faster kernel for CPUs, which it would load from the hub, bitsandbytes computes all the same.
@@ -227,6 +235,8 @@ def one_line_errors(command: str = "this command") -> Iterator[None]:
             sys.exit(f"{type(known).__name__}: {known}")
         if os.environ.get(_FULL_ERROR) == "1":
             raise
+        if problem := storage_problem(error, places=[*places, Path(tempfile.gettempdir())]):
+            sys.exit(f"{StorageError.__name__}: {problem}, then run the same command again")
         with tempfile.NamedTemporaryFile("w", prefix="nemo-reasoning-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
         sys.exit(f"{type(error).__name__}: {error}\nThis was not foreseen; the traceback is in {log.name}")

@@ -41,6 +41,10 @@ class ModelSourceError(NemoReasoningError):
     """A base model cannot be found, is gated, or is not a Llama architecture."""
 
 
+class StorageError(NemoReasoningError):
+    """A file cannot be written or read, or there is no room for it."""
+
+
 class CheckpointError(NemoReasoningError):
     """A checkpoint is missing, incomplete, or belongs to another run."""
 

@@ -29,6 +29,7 @@ from nemo_reasoning.models import families
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.models.weights import check_weights
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, prepare_process, signal_name
@@ -109,7 +110,9 @@ def _base_model(settings: SftSettings, console: Console) -> BaseModel:
         for name, reason in refused_formats(settings.peft, shape).items():
             console.print(f"this training cannot be exported as {name}: {reason}")
     refuse(found)
-    return fetch_base(model.source, revision=model.revision, cache_dir=cache_dir)
+    base = fetch_base(model.source, revision=model.revision, cache_dir=cache_dir)
+    check_weights(base.path, name=model.source)
+    return base
 
 
 def _where_rows_went(counts: dict[str, Any]) -> str:

@@ -113,6 +113,7 @@ class TrainerSettings:
     gc_interval: int | None
     deterministic: bool
     keep_checkpoints: int
+    max_skipped_steps: int
     seed: int
 
     @property
@@ -172,7 +173,10 @@ class TrainerSettings:
             "gc_interval",
         )
         above = {f"trainer.{name}": getattr(self, name) for name in (*counted, "gc_interval")}
-        rest = {f"trainer.{name}": getattr(self, name) for name in ("keep_checkpoints", "offload_layers")}
+        rest = {
+            f"trainer.{name}": getattr(self, name)
+            for name in ("keep_checkpoints", "max_skipped_steps", "offload_layers")
+        }
         return [*checks.positive({**above, **self._distribution()}), *checks.not_negative(rest)]
 
     def _distribution(self) -> dict[str, int]:

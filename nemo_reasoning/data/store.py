@@ -1,6 +1,5 @@
 """Tokenised rows on disk, read through memory maps."""
 
-import errno
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_reasoning.artifacts import no_room
 from nemo_reasoning.errors import DataError
 
 IGNORED_LABEL = -100  # of a position that is not supervised, as everywhere in PyTorch
@@ -172,9 +172,6 @@ class TokenStore:
         return supervised
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the error of a full disk into one that says what to do.
@@ -185,10 +182,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if (full := no_room(error)) is None:
             raise
         raise DataError(
-            f"no room to write {path} ({error.strerror}); make room or choose another output_dir, then run again: "
+            f"no room to write {path}, {full}; make room or choose another output_dir, then run again: "
             "finished parts are kept"
         ) from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
@@ -68,13 +69,16 @@ def write_weights(out: Path, *, model: Any, base: Path, family: ModelFamily, sha
         dtype: Name of the dtype to store.
 
     Raises:
-        ModelSourceError: The directory lacks a weight, or holds one of another shape.
+        ModelSourceError: The directory lacks a weight, or holds one of another shape or with NaN.
     """
     from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 
     source = _Source(base, family, shape, dtype)
     parts = [_part(shard, source) for shard in _shards(model)]
-    save({}, storage_writer=FileSystemWriter(out), planner=_OneByOne(parts))
+    try:
+        save({}, storage_writer=FileSystemWriter(out), planner=_OneByOne(parts))
+    except CheckpointException as error:  # torch's, around what our own reading raised
+        raise next((own for own, _ in error.failures.values() if isinstance(own, ModelSourceError)), error) from None
     save_config(CheckpointingConfig(*_FORMAT), str(out))
 
 
@@ -148,7 +152,15 @@ class _Source:
     def _fused(self, names: list[str]) -> torch.Tensor:
         """Return a weight, or those of queries, keys and values in Megatron's order: group by group."""
         if len(names) == 1:
-            return self._read(names[0])
+            return self._finite(names[0])
         groups, size = self._shape.num_query_groups, self._shape.head_dim
-        query, key, value = (self._read(name).view(groups, -1, size, self._shape.hidden_size) for name in names)
+        query, key, value = (self._finite(name).view(groups, -1, size, self._shape.hidden_size) for name in names)
         return torch.cat([query, key, value], dim=1)
+
+    def _finite(self, name: str) -> torch.Tensor:
+        weight = self._read(name)
+        if not bool(weight.isfinite().all()):
+            raise ModelSourceError(
+                f"{name} holds NaN or infinite numbers in {str(self.dtype).removeprefix('torch.')}; download it again"
+            )
+        return weight

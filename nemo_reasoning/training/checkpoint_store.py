@@ -1,12 +1,11 @@
 """Writes the checkpoints of a run, and puts its folder in order when the run goes on."""
 
-import errno
 import json
 import shutil
 from pathlib import Path
 from typing import Protocol
 
-from nemo_reasoning.artifacts import write_text
+from nemo_reasoning.artifacts import no_room, write_text
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import (
     CHECKPOINTS,
@@ -58,7 +57,7 @@ class CheckpointStore:
         """
         path = self.folder / CHECKPOINTS / f"step={loop.step}{_LAST}"
         if loop.any_rank(loop.first_rank and self._too_full()):
-            raise self._no_room(loop.step)
+            raise self._no_room(loop.step, "the disk would be full")
         if loop.first_rank:
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove(path)
@@ -69,11 +68,11 @@ class CheckpointStore:
             if loop.first_rank:
                 seal(path, step=loop.step)
         except Exception as error:
-            if not _is_full(error):
+            if (full := no_room(error)) is None:
                 raise
             if loop.first_rank:
                 _remove(path)
-            raise self._no_room(loop.step) from error
+            raise self._no_room(loop.step, full) from error
         if loop.first_rank:
             self.history.append("save", step=loop.step)
             _marker(path).unlink()
@@ -174,29 +173,19 @@ class CheckpointStore:
         last = list_checkpoints(self.folder)[-1:]
         return sum(file.stat().st_size for one in last for file in one.path.rglob("*") if file.is_file())
 
-    def _no_room(self, step: int) -> CheckpointError:
+    def _no_room(self, step: int, why: str) -> CheckpointError:
         last, needed = list_checkpoints(self.folder)[-1:], self._expected_bytes()
         wanted = f"it takes {_megabytes(needed)}, and" if needed else "only"
+        free = _megabytes(shutil.disk_usage(self.folder).free)
         again = f"goes on after step {last[0].step}" if last else "begins anew"
         return CheckpointError(
-            f"no room to save step {step}: {wanted} {_megabytes(shutil.disk_usage(self.folder).free)} are free in "
-            f"{self.folder}. Make room and run the same command: it {again}"
+            f"no room to save step {step}, {why}: {wanted} {free} are free in {self.folder}. "
+            f"Make room and run the same command: it {again}"
         )
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _marker(path: Path) -> Path:

@@ -1,6 +1,5 @@
 """The adapter between Lightning's hooks, as NeMo drives them, and our callbacks."""
 
-import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,10 @@ import torch
 
 from nemo_reasoning.training.batching import BatchPlan
 from nemo_reasoning.training.callbacks.base import Callback, Logits, StepRecord, Validation, in_order
+from nemo_reasoning.training.optimizers import guard_updates
 
 _NAMES = {"reduced_train_loss": "loss"}
 _BOOKKEEPING = frozenset({"step", "epoch", "global_step", "global_batch_size", "consumed_samples"})
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss of a step is no number."""
 
 
 class _LightningLoop:
@@ -106,6 +102,12 @@ class _LightningLoop:
     def barrier(self) -> None:
         self.trainer.strategy.barrier()
 
+    def guard_updates(self, skip: Callable[[], bool]) -> None:
+        wrappers: list[Any] = self.trainer.optimizers
+        (optimizer,) = (wrapper.mcore_optimizer for wrapper in wrappers)
+
+        guard_updates(optimizer, skip)
+
     def request_validation(self) -> None:
         self.validation_requested = True
 
@@ -193,10 +195,7 @@ class LightningHooks(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A step is done."""
-        record = StepRecord(self.loop.step, _logged(trainer))
-        if not math.isfinite(record.metrics.get("loss", 0.0)):
-            raise NonFiniteLoss(f"the loss is {record.metrics['loss']}")
-        self._call("on_step_end", record)
+        self._call("on_step_end", StepRecord(self.loop.step, _logged(trainer)))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A validation begins."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
@@ -183,6 +184,7 @@ def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:
         pipeline_model_parallel_size=trainer.pipeline_model_parallel_size,
         context_parallel_size=trainer.context_parallel_size,
         pipeline_dtype=torch.bfloat16 if trainer.precision == "bf16-mixed" else torch.float32,
+        ddp=DistributedDataParallelConfig(check_for_nan_in_grad=trainer.max_skipped_steps == 0),
         ckpt_async_save=False,
         replace_progress_bar=False,
     )

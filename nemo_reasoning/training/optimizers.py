@@ -5,12 +5,14 @@ optimiser keeps the float32 copies of the weights and its checkpoints; what is p
 the update. Resuming is exact, since the checkpoints hold the 8-bit state as it is.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.config.trainer import OptimKind
+from nemo_reasoning.training.failures import NonFiniteLoss
 
 # bitsandbytes scales its 8-bit states by blocks of 256 entries, so these have not the shape of a parameter.
 _BLOCKS = ("absmax1", "absmax2")
@@ -26,6 +28,29 @@ def optimizer_in_use(kind: OptimKind) -> Iterator[None]:
     patch = Patch(f"optimizer-{kind.value}", "megatron.core.optimizer takes whichever Adam it finds", _PATCHES[kind])
     with applied(patch):
         yield
+
+
+def guard_updates(optimizer: Any, skip: Callable[[], bool]) -> None:
+    """Ask before an update whose gradient is NaN or infinite; Megatron leaves it out as one that overflowed.
+
+    Args:
+        optimizer: Megatron's; changed in place.
+        skip: Whether to leave the update out. It is asked on all ranks, as they know the norm of all.
+
+    Raises:
+        NonFiniteLoss: From the step on which `skip` says no.
+    """
+    prepare = optimizer.prepare_grads
+
+    def guarded() -> bool:
+        overflowed: bool = prepare()
+        if overflowed or math.isfinite(float(optimizer.get_grad_norm())):
+            return overflowed
+        if not skip():
+            raise NonFiniteLoss("the norm of the gradient is no number")
+        return True
+
+    optimizer.prepare_grads = guarded
 
 
 def _fused() -> Sequence[tuple[Any, str, Any]]:

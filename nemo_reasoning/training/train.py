@@ -26,9 +26,8 @@ from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, switched
 from nemo_reasoning.training.run_dir import Run
 
-_SHOWN_ROWS = 16
-
 if TYPE_CHECKING:
+    from nemo_reasoning.training.batching import BatchPlan
     from nemo_reasoning.training.callbacks.base import Batches, Callback, Questions, RunContext
 
 
@@ -193,7 +192,7 @@ def _finetune(job: _Job, active: Backend) -> None:
     trainer.callbacks.insert(0, hooks)
     nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
     try:
-        with translated_errors(run, batch=lambda: _batch(data, hooks.loop.step)):
+        with translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step)):
             llm.finetune(
                 model=model,
                 data=data,
@@ -212,13 +211,8 @@ def _finetune(job: _Job, active: Backend) -> None:
     teardown(trainer, model)
 
 
-def _batch(data: "Batches", step: int) -> str:
-    """Say which rows the step after `step` takes."""
-    rows = data.plans["train"].rows(step).tolist()
-    more = f" and {len(rows) - _SHOWN_ROWS} more" if len(rows) > _SHOWN_ROWS else ""
-    return (
-        f"step {step + 1}, rows {', '.join(map(str, rows[:_SHOWN_ROWS]))}{more} of data/training.jsonl, counted from 0"
-    )
+def _batch(plan: "BatchPlan", step: int) -> str:
+    return f"step {step + 1}, {plan.describe_rows(step)}"
 
 
 def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext":
@@ -250,7 +244,7 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
     from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
     from nemo_reasoning.training.callbacks.evaluation import InTrainingEvaluation
     from nemo_reasoning.training.callbacks.generation import GenerationSamples
-    from nemo_reasoning.training.callbacks.losses import InputGradients, SupervisedLoss
+    from nemo_reasoning.training.callbacks.losses import InputGradients, NonFiniteSteps, SupervisedLoss
     from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryFraction, MemoryMonitor
     from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
     from nemo_reasoning.training.callbacks.nf4_digests import Nf4Digests
@@ -260,7 +254,16 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
     from nemo_reasoning.training.callbacks.time_budget import TimeBudget
 
     kinds: list[type[Callback]] = [
-        *(MemoryFraction, GarbageCollection, Nf4Digests, StepSeed, RunLength, SupervisedLoss, InputGradients),
+        *(
+            MemoryFraction,
+            GarbageCollection,
+            Nf4Digests,
+            StepSeed,
+            RunLength,
+            SupervisedLoss,
+            InputGradients,
+            NonFiniteSteps,
+        ),
         *(MemoryMonitor, ThroughputMonitor, MetricsRecorder, ProgressDisplay, Checkpointing, TimeBudget),
         *(GenerationSamples, InTrainingEvaluation),
     ]

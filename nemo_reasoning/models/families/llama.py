@@ -28,6 +28,11 @@ class Llama(ModelFamily):
             problems.append(f"has hidden_act={config['hidden_act']}; NeMo's Llama importer knows silu only")
         if config.get("quantization_config"):
             problems.append("has quantized weights; choose the original with 16 or 32 bits a weight")
+        if config.get("auto_map"):
+            problems.append(
+                f"brings code of its own (auto_map: {', '.join(sorted(config['auto_map']))}), which would not run: it "
+                "would be trained as a plain Llama; choose another, or remove auto_map if it is one"
+            )
         if (config.get("pretraining_tp") or 1) != 1:
             problems.append(
                 f"has pretraining_tp={config['pretraining_tp']}, which changes how its products are rounded; "

@@ -137,6 +137,9 @@ class Loop(Protocol):
     def barrier(self) -> None:
         """Wait for all processes."""
 
+    def guard_updates(self, skip: Callable[[], bool]) -> None:
+        """Ask `skip` before an update whose gradient is no number, on all ranks; where it says no, training fails."""
+
     def request_validation(self) -> None:
         """Have a validation after the step that is ending."""
 

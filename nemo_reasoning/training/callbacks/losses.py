@@ -1,13 +1,19 @@
 """What the model computes its loss from, and how its gradient reaches the adapters."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext
+from nemo_reasoning.training.batching import BatchPlan
+from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord
+from nemo_reasoning.training.checkpoints import History
+from nemo_reasoning.training.failures import NonFiniteLoss
 from nemo_reasoning.training.loss import supervised_loss
+
+SKIP = "skip"
 
 
 class SupervisedLoss(Callback):
@@ -62,6 +68,61 @@ class InputGradients(Callback):
         """Watch no longer."""
         while self._hooks:
             self._hooks.pop().remove()
+
+
+class NonFiniteSteps(Callback):
+    """Ends a run at a step without a finite loss and gradient, or leaves `trainer.max_skipped_steps` of them out.
+
+    Weights and the optimizer's moments are then what they were, and the schedule goes on. Every step left out is told
+    with its rows and recorded, and a run that goes on remembers them.
+    """
+
+    position = 12
+
+    def __init__(self, limit: int, *, history: History, show: Callable[[str], None], plan: BatchPlan) -> None:
+        """Take how many may be left out, where that is recorded and told, and which rows a step takes."""
+        self._limit, self._history, self._show, self._plan = limit, history, show, plan
+        self._skipped: set[int] = set()
+
+    @classmethod
+    def from_run(cls, context: RunContext) -> Self:
+        """Every run has it; where no step may be left out Megatron checks the gradients."""
+        limit = context.run.settings.trainer.max_skipped_steps
+        return cls(limit, history=context.run.history, show=context.show, plan=context.batches.plans["train"])
+
+    def on_start(self, loop: Loop) -> None:
+        """Remember what earlier starts left out."""
+        events = self._history.events()
+        self._skipped = {event["step"] for event in events if event["event"] == SKIP and event["step"] <= loop.step}
+        if self._limit:
+            loop.guard_updates(lambda: self._skip(loop))
+
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
+        """Count; of a step that was left out there is neither loss nor norm.
+
+        Raises:
+            NonFiniteLoss: The loss is no number, and the step was not left out.
+        """
+        if record.step in self._skipped:
+            for name in ("loss", "grad_norm"):
+                record.metrics.pop(name, None)
+        elif not math.isfinite(record.metrics.get("loss", 0.0)):
+            raise NonFiniteLoss(f"the loss is {record.metrics['loss']}")
+        if self._limit:
+            record.metrics["skipped_steps"] = len(self._skipped)
+
+    def _skip(self, loop: Loop) -> bool:
+        if len(self._skipped) >= self._limit:
+            return False
+        step = loop.step + 1
+        self._skipped.add(step)
+        self._show(
+            f"step {step} is left out, {len(self._skipped)} of at most {self._limit}: loss or gradient is no number; "
+            f"{self._plan.describe_rows(step - 1)}"
+        )
+        if loop.first_rank:
+            self._history.append(SKIP, step=step)
+        return True
 
 
 def install(wrapped: torch.nn.Module) -> None:

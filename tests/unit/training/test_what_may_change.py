@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.eval_interval": 7,
     "trainer.keep_checkpoints": 4,
     "trainer.max_hours": 1.5,
+    "trainer.max_skipped_steps": 2,
     "callbacks.samples_interval": 3,
     "logger.backend": LoggerBackend.none,
     "data.workers": 3,

@@ -46,6 +46,7 @@ class TinyLoop:
         self.world_size, self.first_rank, self.data_rank = 1, first_rank, 0
         self.device, self.can_generate, self.stopping = torch.device("cpu"), True, False
         self.requested = False
+        self.skip: Callable[[], bool] | None = None
 
     def call(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:
@@ -70,7 +71,8 @@ class TinyLoop:
         loss = self.model.train().loss(self.batch(self.step))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        if torch.isfinite(loss) or self.skip is None or not self.skip():
+            self.optimizer.step()
         self.step += 1
         self.model.losses.append(loss.item())
         self.call("on_step_end", StepRecord(self.step, {"loss": loss.item(), "lr": 0.05}))
@@ -110,6 +112,9 @@ class TinyLoop:
 
     def agree(self, number: int) -> int:
         return number
+
+    def guard_updates(self, skip: Callable[[], bool]) -> None:
+        self.skip = skip
 
     def request_validation(self) -> None:
         self.requested = True
