@@ -104,6 +104,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_steps(path: Path, *, having: str = "") -> tuple[list[dict[str, Any]], int]:
+    """Return the records of a JSON Lines file that name a step, in their order, and the number of other lines.
+
+    A last line without its end, as a kill leaves it, is neither; a missing file has no lines.
+
+    Args:
+        path: The file.
+        having: Lines without this text are not looked at.
+    """
+    if not path.is_file():
+        return [], 0
+    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if having.encode() in line]
+    records = [record for line in lines if (record := _step_record(line)) is not None]
+    return records, len(lines) - len(records)
+
+
+def _step_record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and type(record.get("step")) is int else None
+
+
 def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
     """Return `folder`, building it first if it is not there.
 

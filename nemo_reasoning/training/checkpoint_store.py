@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from nemo_reasoning.artifacts import no_room, write_text
+from nemo_reasoning.artifacts import no_room, read_steps, write_text
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import (
     CHECKPOINTS,
@@ -15,6 +16,7 @@ from nemo_reasoning.training.checkpoints import (
     History,
     damage,
     list_checkpoints,
+    origin_differs,
     read_losses,
     seal,
     sealed_step,
@@ -42,9 +44,9 @@ class Saver(Protocol):
 class CheckpointStore:
     """Writes the checkpoints of a run; used by the process that trains it."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the run's folder."""
-        self.folder, self.history = folder, History(folder)
+    def __init__(self, folder: Path, *, made_from: Mapping[str, Any] | None = None) -> None:
+        """Take the run's folder, and what its checkpoints are made from, as `Run.made_from` tells it."""
+        self.folder, self.history, self._made_from = folder, History(folder), made_from or {}
 
     def save(self, loop: Saver) -> None:
         """Write a checkpoint of the step that was done; all ranks take part.
@@ -66,7 +68,7 @@ class CheckpointStore:
         try:
             loop.save(path)
             if loop.first_rank:
-                seal(path, step=loop.step)
+                seal(path, step=loop.step, made_from=self._made_from)
         except Exception as error:
             if (full := no_room(error)) is None:
                 raise
@@ -103,12 +105,18 @@ class CheckpointStore:
         """
         self._adopt()
         had = any(event["event"] == "save" for event in self.history.events())
-        notes = self._remove_torn()
+        notes = [*self._remove_torn(), *self._clean_history()]
         for checkpoint in list_checkpoints(self.folder, doubles=True):
             if harm := damage(checkpoint):
                 place = self._set_aside(checkpoint.path)
                 notes.append(f"the checkpoint of step {checkpoint.step} is damaged ({harm}); it was moved to {place}")
                 had = True
+            elif differences := origin_differs(checkpoint, self._made_from):
+                place = self._set_aside(checkpoint.path)
+                notes.append(
+                    f"the checkpoint of step {checkpoint.step} is of another run ({'; '.join(differences)}); it was "
+                    f"moved to {place}"
+                )
         found = list_checkpoints(self.folder)
         for double in list_checkpoints(self.folder, doubles=True):
             if double not in found:
@@ -154,6 +162,17 @@ class CheckpointStore:
         for path in (self.folder / CHECKPOINTS).glob(f"*{UNFINISHED}"):
             path.unlink()
         return notes
+
+    def _clean_history(self) -> list[str]:
+        """Leave out what is no event, and put back validations that only the metrics have."""
+        unreadable = read_steps(self.history.path)[1]
+        if unreadable:
+            write_text(self.history.path, "".join(json.dumps(event) + "\n" for event in self.history.events()))
+        known = self.history.losses()
+        for checkpoint in list_checkpoints(self.folder):
+            if checkpoint.loss is not None and checkpoint.step not in known:
+                self.history.append("validation", step=checkpoint.step, loss=checkpoint.loss)
+        return [f"{unreadable} lines of {self.history.path.name} are no events; they were left out"] * bool(unreadable)
 
     def _set_aside(self, path: Path) -> Path:
         place = self.folder / "set_aside" / path.name

@@ -7,17 +7,17 @@ cut off. Names of folders and times of files decide nothing, so a run may be mov
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from nemo_reasoning.artifacts import file_sha256, fingerprint, write_json, write_text
+from nemo_reasoning.artifacts import file_sha256, fingerprint, read_steps, write_json, write_text
 
 CHECKPOINTS, HISTORY, SEAL = "checkpoints", "history.jsonl", "checkpoint.json"
-_METRICS = "metrics.jsonl"  # where runs of version 0.1 have their validations
+_METRICS, _DESCRIBED = "metrics.jsonl", {"bytes", "sha256"}
 UNFINISHED = "-unfinished"  # NeMo and this package put a file of this name beside a checkpoint that is being written
 
 
@@ -44,11 +44,8 @@ class History:
         self.path = folder / HISTORY
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events; a last line that was cut off by a kill is left out."""
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Return the events, also those of kinds that a later version adds; what is none is left out."""
+        return [record for record in read_steps(self.path)[0] if isinstance(record.get("event"), str)]
 
     def append(self, event: str, *, step: int, **values: Any) -> None:
         """Add an event; it is on disk when this returns."""
@@ -67,8 +64,8 @@ class History:
 
     def losses(self) -> dict[int, float]:
         """Return the validation loss of every step that was validated and gave a number."""
-        found = {event["step"]: event["loss"] for event in self.events() if event["event"] == "validation"}
-        return {step: loss for step, loss in found.items() if loss is not None and isfinite(loss)}
+        found = {event["step"]: event.get("loss") for event in self.events() if event["event"] == "validation"}
+        return {step: loss for step, loss in found.items() if _is_number(loss)}
 
 
 def list_checkpoints(folder: Path, *, doubles: bool = False) -> list[Checkpoint]:
@@ -88,14 +85,17 @@ def list_checkpoints(folder: Path, *, doubles: bool = False) -> list[Checkpoint]
 
 
 def read_losses(folder: Path) -> dict[int, float]:
-    """Return the measured validation losses by step; runs of version 0.1 have them in metrics.jsonl alone."""
-    history = History(folder)
-    if history.path.is_file():
-        return history.losses()
-    path = folder / _METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {record["step"]: record["val_loss"] for record in records if record.get("val_loss") is not None}
+    """Return the measured validation losses by step, from the history and what only metrics.jsonl has of them.
+
+    Runs of version 0.1 have no history, and a crash of the machine may have cut one off.
+    """
+    records = read_steps(folder / _METRICS, having='"val_loss"')[0]
+    logged = {record["step"]: record["val_loss"] for record in records if _is_number(record.get("val_loss"))}
+    return logged | History(folder).losses()
+
+
+def _is_number(loss: Any) -> TypeGuard[float]:
+    return isinstance(loss, int | float) and isfinite(loss)
 
 
 def sealed_step(path: Path) -> int | None:
@@ -103,10 +103,8 @@ def sealed_step(path: Path) -> int | None:
     if not path.is_dir():
         return None
     if (path / SEAL).is_file():
-        try:
-            return int(json.loads((path / SEAL).read_text(encoding="utf-8"))["step"])
-        except (ValueError, KeyError, TypeError):
-            return None
+        step = _sealed(path).get("step")
+        return step if type(step) is int else None
     return _step_without_seal(path)
 
 
@@ -127,9 +125,15 @@ def _step_without_seal(path: Path) -> int | None:
         return None
 
 
-def seal(path: Path, *, step: int) -> None:
-    """Declare a checkpoint finished: record its step and the size and SHA-256 of its files, which are on disk then."""
-    write_json(path / SEAL, {"step": step, "files": dict(_describe(path))})
+def seal(path: Path, *, step: int, made_from: Mapping[str, Any] | None = None) -> None:
+    """Declare a checkpoint finished, when its files are on disk.
+
+    Args:
+        path: Folder of the checkpoint; gets a file with its step and with size and SHA-256 of its files.
+        step: Optimizer steps done.
+        made_from: Content and settings that the weights depend on, to know it among checkpoints of other runs.
+    """
+    write_json(path / SEAL, {"step": step, "files": dict(_describe(path)), "made_from": dict(made_from or {})})
     _sync(path / SEAL)
     _sync(path)
 
@@ -139,10 +143,11 @@ def damage(checkpoint: Checkpoint) -> str | None:
 
     Checkpoints of version 0.1 recorded nothing to compare with, so nothing is found in them.
     """
-    path = checkpoint.path / SEAL
-    if not path.is_file():
+    if not (checkpoint.path / SEAL).is_file():
         return None
-    expected = json.loads(path.read_text(encoding="utf-8"))["files"]
+    expected = _sealed(checkpoint.path).get("files")
+    if not isinstance(expected, dict) or not all(set(described) >= _DESCRIBED for described in expected.values()):
+        return f"{SEAL} does not describe its files"
     for name, described in expected.items():
         file = checkpoint.path / name
         if not file.is_file():
@@ -155,6 +160,25 @@ def damage(checkpoint: Checkpoint) -> str | None:
             if found != described["sha256"]:
                 return f"the content of {name} is not what was saved"
     return None
+
+
+def origin_differs(checkpoint: Checkpoint, made_from: Mapping[str, Any]) -> list[str]:
+    """Return, in words, where a checkpoint was made from something else; what either does not say is not compared."""
+    was: dict[str, Any] = _sealed(checkpoint.path).get("made_from") or {}
+    return [
+        f"{name} was {was[name]}, is {now}"
+        for name, now in made_from.items()
+        if None not in (was.get(name), now) and was[name] != now
+    ]
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself; nothing where it does not, or not readably."""
+    try:
+        found = json.loads((path / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _describe(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -180,9 +204,7 @@ def _sync(path: Path) -> None:
 
 def content_id(checkpoint: Checkpoint) -> str:
     """Return what identifies the weights of a checkpoint, wherever it lies: a hash of its weight files' hashes."""
-    path = checkpoint.path / SEAL
-    if path.is_file():
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+    if files := _sealed(checkpoint.path).get("files"):
         return fingerprint({name: files[name]["sha256"] for name in files if name.endswith(".distcp")})
     weights = sorted((checkpoint.path / "weights").glob("*.distcp"))
     return fingerprint({f"weights/{file.name}": file_sha256(file) for file in weights})

@@ -1,14 +1,31 @@
 """What a run is made of, by content: nothing of it changes when files are moved, copied or touched."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint
+from nemo_reasoning.config import settings_to_dict
+from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.train import SftSettings
 
 _STORES = tuple(
     f"{split}/{array}.npy" for split in ("train", "validation") for array in ("tokens", "loss_mask", "offsets")
 )
+
+# What a checkpoint depends on, beside the content in `Identity`. Everything else may change between starts.
+_FIXED = (
+    *("model.init", "model.dtype", "peft", "optim"),
+    *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
+)
+# How rows are prepared, but not which rows come out; where they lie is told by their content.
+_FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer"}
+_NAMES = {
+    **{"rows": "the prepared rows", "template": "the chat template"},
+    **{"tokenizer": "the tokenizer", "base": "the base weights"},
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +48,16 @@ class Identity:
     source: str | None = None
     revision: str | None = None
 
+    def fingerprints(self) -> dict[str, str | None]:
+        """Return what identifies each part, by what people call it."""
+        template = None if self.template is None else fingerprint(self.template)
+        parts = {"rows": self.rows, "template": template, "tokenizer": self.tokenizer, "base": self.base}
+        return {_NAMES[name]: part for name, part in parts.items()}
+
     def differences(self, other: "Identity") -> list[str]:
         """Return the names of what differs between two identities, where both are known."""
-        names = {"rows": "the prepared rows", "template": "the chat template", "tokenizer": "the tokenizer"}
-        names["base"] = "the base weights"
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return [names[name] for name, (one, two) in pairs.items() if None not in (one, two) and one != two]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _NAMES}
+        return [_NAMES[name] for name, (one, two) in pairs.items() if None not in (one, two) and one != two]
 
 
 def rows_fingerprint(data: Path) -> str | None:
@@ -46,3 +67,37 @@ def rows_fingerprint(data: Path) -> str | None:
         return None
     with ThreadPoolExecutor() as pool:
         return fingerprint(list(pool.map(file_sha256, files)))
+
+
+def fixed_settings(settings: SftSettings) -> dict[str, Any]:
+    """Return the settings that a checkpoint depends on, beside content, by their keys."""
+    held = settings_to_dict(settings)
+    return dict(pair for key in _fixed_keys(settings) for pair in _flat(key, _value(held, key)))
+
+
+def changed_settings(before: SftSettings, now: SftSettings) -> list[str]:
+    """Return the settings that a run depends on and that changed, each with both values."""
+    was, held = settings_to_dict(before), settings_to_dict(now)
+    keys = [*_fixed_keys(now), *(f"data.{name}" for name in held["data"] if name not in _FREE_DATA)]
+    return [
+        f"{key} was {value}, is {_value(held, key)}"
+        for key, value in ((key, _value(was, key)) for key in keys)
+        if value != _value(held, key)
+    ]
+
+
+def _fixed_keys(settings: SftSettings) -> tuple[str, ...]:
+    # each tensor-parallel rank quantizes its own shard of the base
+    quantised = ("trainer.tensor_model_parallel_size",) if settings.peft.scheme is PeftScheme.qlora else ()
+    return (*_FIXED, *quantised)
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
+    return [(f"{key}.{name}", held) for name, held in value.items()] if isinstance(value, dict) else [(key, value)]
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value

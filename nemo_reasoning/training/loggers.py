@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from nemo_reasoning.artifacts import fingerprint, write_text
+from nemo_reasoning.artifacts import fingerprint, read_steps, write_text
 from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.packages import pip_command
@@ -160,22 +160,16 @@ def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, projec
 def drop_records_after(path: Path, *, step: int) -> None:
     """Keep the lines of a JSON Lines file up to `step`, and none for step 0; rewrites it atomically.
 
-    A last line without its end, as a kill leaves it, goes too. A missing file stays missing.
+    Lines that are no records of a step go too, as a kill leaves one. A missing file stays missing.
     """
     if path.exists():
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step] if step else []
-        write_text(path, "".join(kept))
+        kept = [record for record in read_steps(path)[0] if record["step"] <= step] if step else []
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return one dictionary per step in order; training and validation write separate lines of a step."""
     merged: dict[int, dict[str, Any]] = {}
-    for line in _whole_lines(path):
-        record = json.loads(line)
+    for record in read_steps(path)[0]:
         merged.setdefault(record["step"], {}).update(record)
     return [merged[step] for step in sorted(merged)]
-
-
-def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]

@@ -17,27 +17,22 @@ from typing import Any, get_args, get_type_hints
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from nemo_reasoning.artifacts import write_json, write_text
 from nemo_reasoning.config import CONF_DIR, load_settings, settings_to_dict
-from nemo_reasoning.config.model import Init, PeftScheme
+from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings
-from nemo_reasoning.errors import CheckpointError
+from nemo_reasoning.errors import CheckpointError, ConfigError
 from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
-from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints
-from nemo_reasoning.training.identity import Identity, rows_fingerprint
+from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints, origin_differs
+from nemo_reasoning.training.identity import Identity, changed_settings, fixed_settings, rows_fingerprint
 from nemo_reasoning.training.process import first_process
 
 CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT = "config.yaml", "run.json", "data", "export"
 _LOCK, _HOLDER = ".lock", ".lock.json"
-# What a checkpoint depends on, beside the content in `Identity`. Everything else may change between starts.
-_FIXED = (
-    *("model.init", "model.dtype", "peft", "optim"),
-    *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
-)
-# How rows are prepared, but not which rows come out; where they lie is told by their content.
-_FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer"}
 
 
 class Run:
@@ -79,8 +74,7 @@ class Run:
         try:
             with run.locked() if first_process() else nullcontext():
                 if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints and not settings.restart:
-                    before = settings_to_dict(cls.open(run.path).settings)
-                    run._refuse(_changed(before, settings_to_dict(settings), settings))
+                    run._refuse(changed_settings(cls.open(run.path).settings, settings))
                 elif first_process():
                     run._record_settings()
         except OSError as error:
@@ -98,10 +92,18 @@ class Run:
         Raises:
             CheckpointError: The folder holds checkpoints of another run; says what differs.
         """
-        if self.checkpoints:
+        if found := self.checkpoints:
             self._refuse([f"{name} changed" for name in self.identity.differences(identity)])
+            made_from = self.made_from(identity)
+            foreign = [origin_differs(checkpoint, made_from) for checkpoint in found]
+            if all(foreign):
+                self._refuse(foreign[-1])
         self._record_settings()
         write_json(self.path / IDENTITY_FILE, asdict(identity))
+
+    def made_from(self, identity: Identity) -> dict[str, Any]:
+        """Return all that checkpoints of this run depend on, by content; they carry it with them."""
+        return identity.fingerprints() | fixed_settings(self.settings)
 
     def _refuse(self, differences: list[str]) -> None:
         if differences:
@@ -113,11 +115,11 @@ class Run:
     @property
     def identity(self) -> Identity:
         """What the run was made from, as far as it is recorded."""
-        path = self.path / IDENTITY_FILE
-        if not path.is_file():
+        try:
+            recorded = json.loads((self.path / IDENTITY_FILE).read_text(encoding="utf-8"))
+            return Identity(**{name: recorded.get(name) for name in Identity.__dataclass_fields__})
+        except (FileNotFoundError, ValueError, AttributeError):  # the checkpoints know what they were made from
             return Identity(rows=rows_fingerprint(self.data))
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        return Identity(**{name: recorded.get(name) for name in Identity.__dataclass_fields__})
 
     @property
     def data(self) -> Path:
@@ -136,10 +138,23 @@ class Run:
 
     @property
     def template(self) -> str:
-        """Text of the chat template the run was trained with."""
+        """Text of the chat template the run was trained with.
+
+        Raises:
+            CheckpointError: It is not recorded, and the file it came from holds another one now.
+        """
         from nemo_reasoning.data.chat import load_template
 
-        return self.identity.template or load_template(self.settings.model.template)
+        if (recorded := self.identity.template) is not None:
+            return recorded
+        found = Identity(template=load_template(self.settings.model.template)).fingerprints()
+        for checkpoint in self.checkpoints:
+            if origin_differs(checkpoint, found):
+                raise CheckpointError(
+                    f"{self.path / IDENTITY_FILE} is missing or broken, and model.template="
+                    f"{self.settings.model.template} is not what the run was trained with; restore one of them"
+                )
+        return load_template(self.settings.model.template)
 
     @cached_property
     def base(self) -> BaseModel:
@@ -239,10 +254,14 @@ class Run:
 
 def _read_settings(path: Path) -> SftSettings:
     """Return recorded settings; those that an earlier version did not have get the defaults of conf/."""
-    recorded = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(recorded, dict):
-        raise CheckpointError(f"{path} holds no settings; restore it from a copy")
-    return load_settings(OmegaConf.create(_filled(recorded, _defaults(), SftSettings)), SftSettings)
+    broken = f"{path} is broken; restore it from a copy, or remove it and start the training's command again"
+    try:
+        recorded = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(recorded, dict) or not recorded:
+            raise CheckpointError(broken)
+        return load_settings(OmegaConf.create(_filled(recorded, _defaults(), SftSettings)), SftSettings)
+    except (YAMLError, OmegaConfBaseException, ConfigError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{broken} ({str(error).splitlines()[0]})") from error
 
 
 @cache
@@ -270,23 +289,3 @@ def _filled(recorded: Mapping[Any, Any], defaults: Any, schema: Any) -> dict[str
         inner = next((kind for kind in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(kind)), None)
         filled[field.name] = _filled(value, default, inner) if inner and isinstance(value, Mapping) else value
     return filled
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any], settings: SftSettings) -> list[str]:
-    """Return the settings that a checkpoint depends on and that changed, each with both values."""
-    # each tensor-parallel rank quantizes its own shard of the base
-    quantised = ["trainer.tensor_model_parallel_size"] if settings.peft.scheme is PeftScheme.qlora else []
-    rows = [f"data.{name}" for name in now["data"] if name not in _FREE_DATA]
-    keys = [*_FIXED, *quantised, *rows]
-    return [
-        f"{key} was {_value(before, key)}, is {_value(now, key)}"
-        for key in keys
-        if _value(before, key) != _value(now, key)
-    ]
-
-
-def _value(settings: Mapping[str, Any], key: str) -> Any:
-    value: Any = settings
-    for part in key.split("."):
-        value = value[part]
-    return value

@@ -88,14 +88,14 @@ def train(
         CheckpointError: The folder holds checkpoints that were made from other inputs, or none that is intact.
         Stopped: A signal or a time limit ended the run; its last checkpoint is saved.
     """
-    settings = run.settings
+    settings, identity = run.settings, identity_of(inputs)
     listening = StopSignals() if signals is None else nullcontext(signals)
     with run.locked() if first_process() else nullcontext(), listening as heard:
-        store = CheckpointStore(run.path)
+        store = CheckpointStore(run.path, made_from=run.made_from(identity))
         if settings.restart and first_process():
             store.restart()
         if first_process():
-            run.claim(identity_of(inputs))
+            run.claim(identity)
         console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
         checkpoint, notes = store.recover() if first_process() else (run.last, [])
         for note in notes:

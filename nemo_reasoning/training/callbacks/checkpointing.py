@@ -48,7 +48,7 @@ class Checkpointing(Callback):
         """Keep `trainer.keep_checkpoints` of the best, and leave after `trainer.max_hours`."""
         trainer = context.run.settings.trainer
         return cls(
-            CheckpointStore(context.run.path),
+            CheckpointStore(context.run.path, made_from=context.run.made_from(context.run.identity)),
             keep=trainer.keep_checkpoints,
             show=context.show,
             stop_signal=context.stop_signal,

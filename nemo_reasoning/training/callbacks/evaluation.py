@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from nemo_reasoning.artifacts import read_steps
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.callbacks.base import Callback, Logger, Loop, Questions, RunContext, StepRecord
 from nemo_reasoning.training.callbacks.generation import MODES, SamplePrompt, answer_prompts, prompt_of
@@ -145,7 +146,5 @@ class InTrainingEvaluation(Callback):
 
 def _results(path: Path) -> list[float]:
     """Return the mean of both modes of every evaluation so far."""
-    if not path.is_file():
-        return []
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = [record for record in read_steps(path)[0] if {"accuracy_on", "accuracy_off"} <= record.keys()]
     return [(record["accuracy_on"] + record["accuracy_off"]) / 2 for record in records]

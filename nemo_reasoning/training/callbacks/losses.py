@@ -83,6 +83,7 @@ class NonFiniteSteps(Callback):
         """Take how many may be left out, where that is recorded and told, and which rows a step takes."""
         self._limit, self._history, self._show, self._plan = limit, history, show, plan
         self._skipped: set[int] = set()
+        self._guarded = False
 
     @classmethod
     def from_run(cls, context: RunContext) -> Self:
@@ -94,7 +95,11 @@ class NonFiniteSteps(Callback):
         """Remember what earlier starts left out."""
         events = self._history.events()
         self._skipped = {event["step"] for event in events if event["event"] == SKIP and event["step"] <= loop.step}
-        if self._limit:
+
+    def on_step_start(self, loop: Loop) -> None:
+        """Watch the updates from the first step on: where adapters are trained the optimizer is made late."""
+        if self._limit and not self._guarded:
+            self._guarded = True
             loop.guard_updates(lambda: self._skip(loop))
 
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:

@@ -120,6 +120,7 @@ def broken_at(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Counter(NonFiniteSteps):
         def on_step_start(self, loop: object) -> None:
+            super().on_step_start(loop)  # type: ignore[arg-type]
             now[0] = loop.step + 1  # type: ignore[attr-defined]
 
     def loss(hidden: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:

@@ -172,3 +172,55 @@ def test_one_process_at_a_time_writes(run: Run) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config.yaml"):
         Run.open(tmp_path)
+
+
+FOREIGN = ("model.source=/other", "optim.lr=0.5")
+
+
+@pytest.mark.parametrize("gone", [(), ("run.json",), ("config.yaml",), ("run.json", "config.yaml")])
+def test_checkpoints_know_what_they_were_made_from(run: Run, gone: tuple[str, ...]) -> None:
+    """Whatever of a run's own files is lost, another base, row or learning rate does not continue it."""
+    identity = Identity(rows="r", template="t", tokenizer="k", base="b")
+    run.claim(identity)
+    seal(save(run.path, "a", 3), step=3, made_from=run.made_from(identity))
+    for name in gone:
+        (run.path / name).unlink()
+    Run.start(run.settings).claim(identity)
+    for name in gone:
+        (run.path / name).unlink()
+    with pytest.raises(CheckpointError, match="another run: the base weights (changed|was b, is c)"):
+        Run.start(run.settings).claim(Identity(**{**vars(identity), "base": "c"}))
+    change(run.settings, "optim.lr", 0.5)
+    with pytest.raises(CheckpointError, match=r"another run: optim(\.lr)? was .*0.5"):
+        Run.start(run.settings).claim(identity)
+
+
+def test_a_lost_template_is_taken_from_its_file_only_if_it_is_the_same(run: Run) -> None:
+    for template, same in ((run.template, True), ("other", False)):
+        identity = Identity(template=template)
+        seal(save(run.path, str(same), 3), step=3, made_from=run.made_from(identity))
+        if same:
+            assert run.template == template
+            shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"run.json is missing or broken, and model.template=.* restore"):
+        _ = run.template
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "a: b: c", "trainer: 3\n", "name: [\n", "\x00", "null"])
+def test_a_broken_record_of_settings_is_named(run: Run, content: str) -> None:
+    save(run.path, "a", 3)
+    (run.path / "config.yaml").write_text(content)
+    for use in (lambda: Run.open(run.path), lambda: Run.start(run.settings)):
+        with pytest.raises(CheckpointError, match=r"config.yaml is broken; restore it from a copy, or remove it"):
+            use()
+    (run.path / "config.yaml").unlink()
+    Run.start(run.settings).claim(Identity())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", "\xff"])
+def test_a_broken_run_json_is_written_anew(run: Run, content: str) -> None:
+    save(run.path, "a", 3)
+    (run.path / "run.json").write_bytes(content.encode("latin-1"))
+    identity = Identity(base="b")
+    run.claim(identity)
+    assert run.identity == identity

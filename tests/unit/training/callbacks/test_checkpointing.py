@@ -12,6 +12,7 @@ import pytest
 from tiny_run import At, TinyLoop, checkpointing, fit
 
 from nemo_reasoning.errors import CheckpointError
+from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
 from nemo_reasoning.training.checkpoint_store import CheckpointStore
 from nemo_reasoning.training.checkpoints import list_checkpoints
 from nemo_reasoning.training.process import TIME_IS_UP, Stopped, StopSignals
@@ -239,3 +240,59 @@ def test_a_disk_without_room_for_another_is_noticed_before_it_is_written(
     with pytest.raises(CheckpointError, match="no room to save step 4"):
         fit(tmp_path, [], max_steps=4)
     assert names(tmp_path) == ["step=2-last"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: text * 2,
+        lambda text: text.replace("{", "", 1),
+        lambda text: (
+            text + '{"event": "moon", "step": 3, "phase": [1]}\n{"step": 4}\n[]\n17\n"x"\n{"event": 3, "step": 1}\n'
+        ),
+        lambda text: "\udcff" + text,
+        lambda text: text.replace('"validation"', '"of version 9"'),
+    ],
+    ids=["empty", "cut", "doubled", "torn line", "from the future", "no UTF-8", "other names"],
+)
+def test_a_record_in_any_state_is_completed_from_the_metrics(tmp_path: Path, harm: Callable[[str], str]) -> None:
+    fit(tmp_path, [], max_steps=8, saving=checkpointing(tmp_path, keep=2))
+    before = [(found.step, found.loss) for found in list_checkpoints(tmp_path)]
+    history = CheckpointStore(tmp_path).history
+    history.path.write_bytes(harm(history.path.read_text()).encode("utf-8", "surrogateescape"))
+    assert [(found.step, found.loss) for found in list_checkpoints(tmp_path)] == before
+    checkpoint, _ = CheckpointStore(tmp_path).recover()
+    assert checkpoint is not None
+    assert checkpoint.step == 8
+    (tmp_path / "metrics.jsonl").unlink()
+    assert [(found.step, found.loss) for found in list_checkpoints(tmp_path)] == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "17", '{"step": "4"}', '{"step": 4}', '{"step": 4, "files": 3}', '{"step": 4, "files": {"a": {}}}'],
+)
+def test_a_checkpoint_that_does_not_say_what_it_is_is_set_aside(tmp_path: Path, content: str) -> None:
+    fit(tmp_path, [], max_steps=4, saving=checkpointing(tmp_path, keep=4))
+    last = list_checkpoints(tmp_path)[-1].path
+    (last / "checkpoint.json").write_text(content)
+    checkpoint, (note,) = CheckpointStore(tmp_path).recover()
+    assert checkpoint is not None
+    assert (checkpoint.step, (tmp_path / "set_aside" / last.name).is_dir()) == (2, True)
+    assert "4" in note
+
+
+def test_a_checkpoint_of_another_run_is_set_aside_by_name(tmp_path: Path) -> None:
+    folders = {lr: tmp_path / str(lr) for lr in (1, 2)}
+    for lr, folder in folders.items():
+        store = CheckpointStore(folder, made_from={"optim.lr": lr})
+        saving = Checkpointing(store, keep=9, show=print, stop_signal=lambda: None, deadline=None)
+        fit(folder, [], max_steps=4 * lr, saving=saving)
+    mine, other = (folders[lr] / "checkpoints" for lr in (1, 2))
+    shutil.copytree(other / "step=8-last", mine / "step=8-last")
+    checkpoint, (note,) = CheckpointStore(folders[1], made_from={"optim.lr": 1}).recover()
+    assert checkpoint is not None
+    assert checkpoint.step == 4
+    assert "step 8 is of another run (optim.lr was 2, is 1)" in note
