@@ -15,6 +15,7 @@ from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
 from nemo_reasoning.training.checkpoint_store import CheckpointStore
 from nemo_reasoning.training.checkpoints import list_checkpoints
+from nemo_reasoning.training.loggers import JsonlLogger
 from nemo_reasoning.training.process import TIME_IS_UP, Stopped, StopSignals
 
 
@@ -249,16 +250,15 @@ def test_a_disk_without_room_for_another_is_noticed_before_it_is_written(
         lambda text: text[: len(text) // 2],
         lambda text: text * 2,
         lambda text: text.replace("{", "", 1),
-        lambda text: (
-            text + '{"event": "moon", "step": 3, "phase": [1]}\n{"step": 4}\n[]\n17\n"x"\n{"event": 3, "step": 1}\n'
-        ),
+        lambda text: text + '{"event": "moon", "step": 3, "phase": [1]}\n{"step": 4}\n[]\n{"event": 3, "step": 1}\n',
         lambda text: "\udcff" + text,
         lambda text: text.replace('"validation"', '"of version 9"'),
     ],
     ids=["empty", "cut", "doubled", "torn line", "from the future", "no UTF-8", "other names"],
 )
 def test_a_record_in_any_state_is_completed_from_the_metrics(tmp_path: Path, harm: Callable[[str], str]) -> None:
-    fit(tmp_path, [], max_steps=8, saving=checkpointing(tmp_path, keep=2))
+    metrics = JsonlLogger(tmp_path / "metrics.jsonl")
+    fit(tmp_path, [], max_steps=8, saving=checkpointing(tmp_path, keep=2), loggers=[metrics])
     before = [(found.step, found.loss) for found in list_checkpoints(tmp_path)]
     history = CheckpointStore(tmp_path).history
     history.path.write_bytes(harm(history.path.read_text()).encode("utf-8", "surrogateescape"))
