@@ -74,6 +74,7 @@ class SftSettings:
     dry_run: bool
     restart: bool
     evaluate: int
+    evaluate_before: int
     backend: BackendSettings
     model: ModelSettings
     data: DataSettings
@@ -124,6 +125,10 @@ def needs_gpu(settings: SftSettings) -> list[str]:
 
 def _check_command(settings: SftSettings) -> list[str]:
     problems = checks.not_negative({"evaluate": settings.evaluate})
+    if not min(settings.evaluate, 1) <= settings.evaluate_before <= settings.evaluate:
+        problems.append(
+            f"evaluate_before={settings.evaluate_before}: give 1 to evaluate={settings.evaluate}, or leave it out"
+        )
     if settings.dry_run and settings.evaluate:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     if not settings.data.messages:

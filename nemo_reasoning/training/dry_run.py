@@ -98,14 +98,14 @@ def _training_rows(settings: SftSettings) -> int | None:
 def _stages(settings: SftSettings) -> tuple[str, ...]:
     out, trainer, source = settings.output_dir, settings.trainer, _source(settings.data)
     base = "random weights" if settings.model.init.value == "random" else settings.model.source
-    measure = [f"measure {settings.evaluate} held-out problems in both modes"] if settings.evaluate else []
+    measure = [f"measure {settings.evaluate_before} held-out problems in both modes"] if settings.evaluate else []
     return (
         f"prepare {source} -> {out}/data",
         f"base model: {base}",
         *measure,
         f"train {_scheme(settings.peft)}, {trainer.precision}, {trainer.devices} x {settings.hardware.name}; "
         f"validate and save every {trainer.eval_interval} steps -> {out}/checkpoints",
-        *([f"export, measure again, report -> {out}/report.html"] if measure else []),
+        *([f"export, measure {settings.evaluate}, report -> {out}/report.html"] if measure else []),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_run import At, TinyLoop, checkpointing, fit
+from tiny_run import At, Killed, TinyLoop, checkpointing, dying, fit
 
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.callbacks.checkpointing import Checkpointing
@@ -155,49 +155,18 @@ def test_copies_doubles_and_old_times_do_not_confuse_it(tmp_path: Path) -> None:
     assert [found.step for found in list_checkpoints(tmp_path, doubles=True)] == [2, 4, 6]
 
 
-OPERATIONS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "open")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing that handles errors may see it."""
-
-
-def counting(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[str]:
-    """Count the file operations on checkpoints and history, and die in the place of number `limit`."""
-    seen: list[str] = []
-    dead: list[bool] = []
-
-    def wrap(name: str, original: Callable[..., object]) -> Callable[..., object]:
-        def operation(*arguments: object, **options: object) -> object:
-            told = " ".join(str(argument) for argument in arguments)
-            if dead:
-                raise Killed
-            if name == "fsync" or "checkpoints" in told or "history" in told:
-                if len(seen) == limit:
-                    dead.append(True)
-                    raise Killed
-                seen.append(name)
-            return original(*arguments, **options)
-
-        return operation
-
-    for name in OPERATIONS:
-        monkeypatch.setattr(os, name, wrap(name, getattr(os, name)))
-    return seen
-
-
 def test_a_kill_at_any_file_operation_of_a_run_ends_in_one_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit(tmp_path / "whole", [], max_steps=6).losses
     chosen = [(found.step, found.loss) for found in list_checkpoints(tmp_path / "whole")]
     with monkeypatch.context() as patch:
-        total = len(counting(patch, None)) or len(_operations(tmp_path / "count", patch))
+        total = len(dying(patch, None)) or len(_operations(tmp_path / "count", patch))
     assert total > 60
     for limit in range(total):
         folder = tmp_path / f"killed{limit}"
         with monkeypatch.context() as patch:
-            counting(patch, limit)
+            dying(patch, limit)
             with pytest.raises(Killed):
                 fit(folder, [], max_steps=6)
         losses = fit(folder, [], max_steps=6).losses
@@ -209,7 +178,7 @@ def test_a_kill_at_any_file_operation_of_a_run_ends_in_one_that_goes_on(
 
 
 def _operations(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
-    seen = counting(patch, None)
+    seen = dying(patch, None)
     fit(folder, [], max_steps=6)
     return seen
 

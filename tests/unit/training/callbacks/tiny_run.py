@@ -1,10 +1,12 @@
 """A training in plain torch that drives callbacks as an engine does, on a language model of a few hundred weights."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from nemo_reasoning.models.flops import BatchCounts
@@ -173,3 +175,34 @@ def fit(
         loop.load(checkpoint.path)
     loop.run()
     return loop.model
+
+
+OPERATIONS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "open")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that handles errors may see it."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[str]:
+    """Count the file operations on checkpoints and history, and die in the place of number `limit`."""
+    seen: list[str] = []
+    dead: list[bool] = []
+
+    def wrap(name: str, original: Callable[..., object]) -> Callable[..., object]:
+        def operation(*arguments: object, **options: object) -> object:
+            told = " ".join(str(argument) for argument in arguments)
+            if dead:
+                raise Killed
+            if name == "fsync" or "checkpoints" in told or "history" in told:
+                if len(seen) == limit:
+                    dead.append(True)
+                    raise Killed
+                seen.append(name)
+            return original(*arguments, **options)
+
+        return operation
+
+    for name in OPERATIONS:
+        monkeypatch.setattr(os, name, wrap(name, getattr(os, name)))
+    return seen
