@@ -90,7 +90,7 @@ def test_an_import_without_room_says_so(python: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_weights_that_are_no_numbers(tiny_llama: Path, tmp_path: Path) -> None:
     weights = load_file(tiny_llama / "model.safetensors")
-    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = 1e39  # infinite in float32
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("inf")
     save_file(weights, tiny_llama / "model.safetensors", metadata={"format": "pt"})
     base = BaseModel(name=str(tiny_llama), path=tiny_llama, revision="0")
     with pytest.raises(ModelSourceError, match="NeMo was refused: model.layers.1.mlp.up_proj.weight holds NaN or inf"):
