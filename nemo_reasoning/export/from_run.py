@@ -95,7 +95,7 @@ def export_run(
 
 def export_and_show(run: Run, **options: Any) -> None:
     """Export a run with `export_run`, quietly; print what each check found and the commands that serve the result."""
-    with quiet_output(run.path / "log.txt") as terminal:
+    with quiet_output((options.get("out") or run.path) / "log.txt") as terminal:  # the run may be read-only
         console = Console(file=terminal, highlight=False, soft_wrap=True)
         console.print(f"exporting {run.selected()[1]}", markup=False)
         result = export_run(run, **options)

@@ -103,6 +103,8 @@ class CheckpointStore:
         Raises:
             CheckpointError: Something was saved, and none of it is left intact.
         """
+        if (place := self.folder / CHECKPOINTS).exists() and not place.is_dir():
+            raise CheckpointError(f"{place} is no folder; remove it, or choose another name=")
         self._adopt()
         had = any(event["event"] == "save" for event in self.history.events())
         notes = [*self._remove_torn(), *self._clean_history()]
@@ -181,7 +183,7 @@ class CheckpointStore:
             number += 1
             place = place.with_name(f"{path.name}.{number}")
         place.parent.mkdir(exist_ok=True)
-        path.rename(place)
+        shutil.move(path, place)  # `checkpoints` may lie on another disk
         return place
 
     def _too_full(self) -> bool:
@@ -213,7 +215,9 @@ def _marker(path: Path) -> Path:
 
 def _remove(path: Path) -> None:
     """Remove a checkpoint; it is none any more from the first operation on."""
-    if path.is_dir():
+    if path.is_symlink():  # to another disk, where its owner may want it still
+        path.unlink()
+    elif path.is_dir():
         _marker(path).touch()
         (path / SEAL).unlink(missing_ok=True)
         shutil.rmtree(path)
