@@ -48,10 +48,12 @@ class History:
         return [record for record in read_steps(self.path)[0] if isinstance(record.get("event"), str)]
 
     def append(self, event: str, *, step: int, **values: Any) -> None:
-        """Add an event; it is on disk when this returns."""
+        """Add an event, behind a line that was cut off if there is one; it is on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        with self.path.open("ab+") as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")
+            file.write(json.dumps({"event": event, "step": step, **values}).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -195,9 +195,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_when_there_is_room(
 
     with monkeypatch.context() as patch:
         patch.setattr(TinyLoop, "save", full)
-        with pytest.raises(
-            CheckpointError, match=r"no room to save step 4, the disk is full: .* MB.*goes on after step 2"
-        ):
+        with pytest.raises(CheckpointError, match=r"save step 4, the disk is full: .* MB.*goes on after step 2"):
             fit(tmp_path, [], max_steps=6)
     assert names(tmp_path) == ["step=2-last"]
     assert fit(tmp_path, [], max_steps=6).losses == fit(tmp_path / "whole", [], max_steps=6).losses[2:]
