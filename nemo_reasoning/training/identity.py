@@ -19,6 +19,7 @@ _STORES = tuple(
 _FIXED = (
     *("model.init", "model.dtype", "peft", "optim"),
     *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
+    *("trainer.fp8", "trainer.tf32"),
 )
 # How rows are prepared, but not which rows come out; where they lie is told by their content.
 _FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer"}
@@ -79,11 +80,16 @@ def changed_settings(before: SftSettings, now: SftSettings) -> list[str]:
     """Return the settings that a run depends on and that changed, each with both values."""
     was, held = settings_to_dict(before), settings_to_dict(now)
     keys = [*_fixed_keys(now), *(f"data.{name}" for name in held["data"] if name not in _FREE_DATA)]
+    hours = before.trainer.hours, now.trainer.hours
+    refitted = None not in hours and hours[0] != hours[1]
     return [
         f"{key} was {value}, is {_value(held, key)}"
         for key, value in ((key, _value(was, key)) for key in keys)
         if value != _value(held, key)
-    ]
+    ] + [
+        f"trainer.hours was {hours[0]}, is {hours[1]}, but the steps are fitted once; for more of them set "
+        "trainer.hours=null and trainer.max_steps"
+    ] * refitted
 
 
 def _fixed_keys(settings: SftSettings) -> tuple[str, ...]:

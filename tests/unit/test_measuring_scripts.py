@@ -31,7 +31,7 @@ def test_rows_are_those_of_the_dataset(tmp_path: Path) -> None:
     from train_cpu import write_rows
 
     write_corpus(tmp_path / "corpus.jsonl", megabytes=0.1)
-    write_rows(tmp_path / "rows.jsonl", count=20)
+    write_rows(tmp_path / "rows.jsonl", count=20, mean=2000)
     for name, least, modes in (("corpus", 10, {"on", "off"}), ("rows", 20, {"on"})):
         lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [parse_row(json.loads(line), origin=name) for line in lines]

@@ -11,9 +11,9 @@ from short_runs import losses, prepare_inputs, train_here
 
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.data import Order
-from nemo_reasoning.config.model import PeftScheme
+from nemo_reasoning.config.model import Init, PeftScheme
 from nemo_reasoning.config.train import LoggerBackend, SftSettings
-from nemo_reasoning.config.trainer import OptimKind, Recompute
+from nemo_reasoning.config.trainer import Fp8, OptimKind, Recompute
 from nemo_reasoning.errors import CheckpointError, ConfigError
 from nemo_reasoning.training.checkpoints import seal
 from nemo_reasoning.training.identity import Identity
@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.epochs": 9.0,
     "trainer.eval_interval": 7,
     "trainer.keep_checkpoints": 4,
+    "trainer.hours": 2.0,
     "trainer.max_hours": 1.5,
     "trainer.max_skipped_steps": 2,
     "callbacks.samples_interval": 3,
@@ -41,6 +42,9 @@ SETTINGS: dict[str, Any] = {
     "cache_dir": "elsewhere/cache",
     "name": "other",
     "evaluate": 3,
+    "backend.transformer_engine": False,
+    "trainer.gc_interval": 5,
+    "trainer.tensor_model_parallel_size": 2,
     "model.source": "elsewhere/base",
     "model.template": "elsewhere/chatml.jinja",
     "data.seed": 3,
@@ -59,6 +63,14 @@ SETTINGS: dict[str, Any] = {
     "trainer.seq_length": 64,
     "trainer.global_batch_size": 4,
     "trainer.precision": "32",
+    "trainer.fp8": Fp8.delayed,
+    "trainer.tf32": True,
+    "peft.rslora": False,
+    "optim.weight_decay": 0.5,
+    "optim.clip_grad": 0.5,
+    "data.rows": 7,
+    "data.filters.max_tokens": 64,
+    "model.init": Init.random,
     "model.dtype": "bfloat16",
 }
 ALONE = ("peft.dim=4", "peft.dropout=0")  # dropout draws by micro-batch
@@ -115,6 +127,18 @@ def test_the_table_in_the_docs_is_what_happens(saved: Path, tmp_path: Path) -> N
         lines.append(f"| {words} | no |")
     table = "\n".join(lines)
     assert table in DOCS.read_text(encoding="utf-8"), f"docs/training.md is to hold this table:\n{table}"
+
+
+def test_hours_fit_the_steps_once(saved: Path, tmp_path: Path) -> None:
+    settings = settings_in(shutil.copytree(saved, tmp_path / "run"))
+    for hours, refused in ((2.0, False), (3.0, True), (None, False)):
+        change(settings, "trainer.hours", hours)
+        if refused:
+            with pytest.raises(CheckpointError, match=r"trainer.hours was 2.0, is 3.0.*trainer.max_steps"):
+                Run.start(settings)
+        else:
+            run = Run.start(settings)
+            run.claim(run.identity)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
