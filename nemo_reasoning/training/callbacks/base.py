@@ -80,6 +80,9 @@ class Batches(Protocol):
 class Logger(Protocol):
     """A place where records go."""
 
+    def begin(self) -> None:
+        """Open what needs a service, an account or a place, so that one that is missing is known before training."""
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of a step; several calls of one step add up."""
 

@@ -26,6 +26,12 @@ class MetricsRecorder(Callback):
         """Record to the run's loggers."""
         return cls(context.loggers)
 
+    def on_setup(self, loop: Loop) -> None:
+        """Begin, before a model is built."""
+        if loop.first_rank:
+            for logger in self._loggers:
+                logger.begin()
+
     def on_start(self, loop: Loop) -> None:
         """Drop the records that a killed run wrote after the checkpoint this run starts from."""
         if loop.first_rank:

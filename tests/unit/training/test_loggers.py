@@ -13,6 +13,7 @@ from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.training.loggers import (
     METRICS_FILE,
     JsonlLogger,
+    OptionalLogger,
     build_loggers,
     drop_records_after,
     read_metrics,
@@ -89,6 +90,7 @@ def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
     jsonl, tensorboard = build_loggers(
         backend=LoggerBackend.tensorboard, folder=tmp_path, run_name="run", project="tests"
     )
+    tensorboard.begin()
     tensorboard.log(3, {"loss": 2.0})
     tensorboard.log(4, {"val_loss": 1.25})
     tensorboard.close()
@@ -115,3 +117,37 @@ def test_a_missing_package_is_named_with_its_remedy(backend: LoggerBackend, tmp_
     else:
         with pytest.raises(ConfigError, match=f"pip install --no-deps {backend.value}"):
             build()
+
+
+class Broken:
+    """A logger whose service is gone from some call on."""
+
+    def __init__(self, *works: str) -> None:
+        self.works, self.calls = works, 0
+
+    def __getattr__(self, name: str) -> object:
+        def call(*arguments: object) -> None:
+            self.calls += 1
+            if name not in self.works:
+                raise RuntimeError("503 from https://metrics.example\nwith more lines")
+
+        return call
+
+
+def test_a_logger_that_cannot_begin_stops_the_run_before_it_trains() -> None:
+    with pytest.raises(ConfigError, match=r"logger=wandb cannot begin \(503 from .*example\).*logger=none$"):
+        OptionalLogger(Broken(), "wandb", show=print).begin()  # type: ignore[arg-type]
+
+
+def test_a_logger_that_fails_later_ends_nothing_but_itself() -> None:
+    told: list[str] = []
+    broken = Broken("begin", "resume_from")
+    logger = OptionalLogger(broken, "mlflow", show=told.append)  # type: ignore[arg-type]
+    logger.begin()
+    logger.resume_from(3)
+    for step in (4, 5):
+        logger.log(step, {"loss": 1.0})
+    logger.close()
+    assert broken.calls == 4  # closed all the same
+    assert len(told) == 1
+    assert f"{METRICS_FILE} has everything" in told[0]
