@@ -57,6 +57,16 @@ class History:
             file.flush()
             os.fsync(file.fileno())
 
+    @property
+    def lengths(self) -> list[tuple[int, int, bool]]:
+        """Fitted lengths of the run: after which step, how many steps in all, and whether that is settled."""
+        found = [event for event in self.events() if event["event"] == "length"]
+        return [
+            (event["step"], event["steps"], bool(event.get("fixed")))
+            for event in found
+            if type(event.get("steps")) is int
+        ]
+
     def drop_after(self, step: int) -> None:
         """Forget what happened after a step, because it is about to happen again."""
         events = self.events()

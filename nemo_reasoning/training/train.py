@@ -129,7 +129,7 @@ def _asked_steps(run: Run, inputs: TrainingInputs) -> int | None:
     """Return the steps of the whole run; None where `trainer.hours` has not fixed them yet."""
     trainer = run.settings.trainer
     if trainer.hours is not None:
-        fixed = [event["steps"] for event in run.history.events() if event["event"] == "length" and event["fixed"]]
+        fixed = [steps for _, steps, settled in run.history.lengths if settled]
         return fixed[-1] if fixed else None
     rows = len(TokenStore.open(inputs.data / "train"))
     return trainer.max_steps or total_steps(

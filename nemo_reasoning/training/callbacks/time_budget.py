@@ -69,9 +69,9 @@ class TimeBudget(Callback):
     def on_start(self, loop: Loop) -> None:
         """Keep the number that an earlier start has fixed."""
         self._began = self._clock()
-        known = [event for event in self._history.events() if event["event"] == LENGTH and event["step"] <= loop.step]
+        known = [length for length in self._history.lengths if length[0] <= loop.step]
         if known:
-            loop.max_steps, self._fixed = known[-1]["steps"], known[-1]["fixed"]
+            _, loop.max_steps, self._fixed = known[-1]
 
     def on_step_start(self, loop: Loop) -> None:
         """Take the time; what lies between two steps and is no validation is sampling."""
