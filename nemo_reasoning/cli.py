@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_reasoning.artifacts import storage_problem
 from nemo_reasoning.config import CONF_PACKAGE, RECIPES, load_settings
 from nemo_reasoning.config.checks import as_list
-from nemo_reasoning.errors import ConfigError, NemoReasoningError, StorageError
+from nemo_reasoning.errors import ConfigError, NemoReasoningError, StorageError, is_failure
 from nemo_reasoning.packages import explained
 
 if TYPE_CHECKING:
@@ -230,7 +230,9 @@ def one_line_errors(command: str = "this command", *, places: Sequence[Path] = (
     except NemoReasoningError as error:
         text = str(error)
         sys.exit(f"{type(error).__name__}:{chr(10) if text.startswith('- ') else ' '}{text}")
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         if isinstance(error, ModuleNotFoundError) and (known := explained(error, command=command)):
             sys.exit(f"{type(known).__name__}: {known}")
         if os.environ.get(_FULL_ERROR) == "1":
@@ -239,4 +241,7 @@ def one_line_errors(command: str = "this command", *, places: Sequence[Path] = (
             sys.exit(f"{StorageError.__name__}: {problem}, then run the same command again")
         with tempfile.NamedTemporaryFile("w", prefix="nemo-reasoning-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
-        sys.exit(f"{type(error).__name__}: {error}\nThis was not foreseen; the traceback is in {log.name}")
+        said = str(error)
+        if not isinstance(error, Exception):  # of torch's, which hold a traceback; the cause is its last line
+            said = said.strip().splitlines()[-1]
+        sys.exit(f"{type(error).__name__}: {said}\nThis was not foreseen; the traceback is in {log.name}")

@@ -106,3 +106,8 @@ class RequestError(NemoReasoningError):
         """Take the message for people and what programs read."""
         super().__init__(message)
         self.status, self.code, self.param = status, code, param
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether something failed; torch's `CheckpointException` did, though it is no `Exception`, and an exit did not."""
+    return isinstance(error, Exception) or type(error).__name__ == "CheckpointException"

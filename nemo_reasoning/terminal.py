@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import TextIO
 
+from nemo_reasoning.errors import is_failure
+
 # Besides the root logger: those of NeMo, Megatron and Lightning keep their records to themselves.
 _LOGGERS = ("", "nemo_logger", "megatron.core", "lightning.pytorch", "lightning.fabric")
 _STDOUT, _STDERR = 1, 2
@@ -37,7 +39,9 @@ def quiet_output(log_file: Path) -> Iterator[TextIO]:
         stack.enter_context(_errors_to(terminal))
         try:
             yield terminal
-        except Exception:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             terminal.write(f"Failed; what led to it is in {log_file}\n")
             raise
 

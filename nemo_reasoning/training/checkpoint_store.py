@@ -69,7 +69,7 @@ class CheckpointStore:
             loop.save(path)
             if loop.first_rank:
                 seal(path, step=loop.step, made_from=self._made_from)
-        except Exception as error:
+        except BaseException as error:  # torch's CheckpointException is no Exception
             if (full := no_room(error)) is None:
                 raise
             if loop.first_rank:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nemo_reasoning.artifacts import storage_problem
-from nemo_reasoning.errors import NemoReasoningError, TrainingError
+from nemo_reasoning.errors import NemoReasoningError, TrainingError, is_failure
 from nemo_reasoning.training.run_dir import Run
 
 _AGAIN = "the same command goes on after the last save"
@@ -48,7 +48,9 @@ def translated_errors(run: Run, *, batch: Callable[[], str]) -> Iterator[None]:
         yield
     except NemoReasoningError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         known = _explained(error, run, batch)
         if known is None:
             raise
@@ -56,7 +58,7 @@ def translated_errors(run: Run, *, batch: Callable[[], str]) -> Iterator[None]:
         raise TrainingError(f"{known}. The traceback is in {run.path / 'log.txt'}") from error
 
 
-def _explained(error: Exception, run: Run, batch: Callable[[], str]) -> str | None:
+def _explained(error: BaseException, run: Run, batch: Callable[[], str]) -> str | None:
     kinds, said = {kind.__name__ for kind in type(error).__mro__}, str(error)
     if _is_memory(error, kinds):
         return f"out of memory; {_smaller(run)}, then {_AGAIN}"
@@ -75,7 +77,7 @@ def _explained(error: Exception, run: Run, batch: Callable[[], str]) -> str | No
     return None if problem is None else f"{problem}, then {_AGAIN}"
 
 
-def _is_memory(error: Exception, kinds: set[str]) -> bool:
+def _is_memory(error: BaseException, kinds: set[str]) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return "OutOfMemoryError" in kinds or isinstance(error, MemoryError) or _MEMORY.search(str(error)) is not None

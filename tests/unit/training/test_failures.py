@@ -4,11 +4,13 @@ import errno
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from composing import sft_settings
 from short_runs import prepare_inputs, train_here
+from torch.distributed.checkpoint.api import CheckpointException
 
 from nemo_reasoning.artifacts import no_room, storage_problem
 from nemo_reasoning.backend.runtime import backend
@@ -25,20 +27,34 @@ GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
 UNKNOWN = "not translated"
 
 
+class Torn(CheckpointException):
+    """torch's error of a checkpoint, which is no `Exception`."""
+
+    def __init__(self, failures: dict[int, Any], said: str) -> None:
+        super().__init__(said, failures)
+        self.said = said
+
+    def __str__(self) -> str:
+        return self.said
+
+
+Torn.__name__ = "CheckpointException"
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Return a started run."""
     return Run.start(sft_settings("hardware=cpu", "trainer.micro_batch_size=2", f"output_dir={tmp_path / 'run'}"))
 
 
-def told(run: Run, error: Exception) -> str:
+def told(run: Run, error: BaseException) -> str:
     """Return what a user is told of an error."""
     try:
         with translated_errors(run, batch=lambda: "step 7, rows 3, 4"):
             raise error
     except TrainingError as translated:
         return str(translated)
-    except Exception:
+    except BaseException:
         return UNKNOWN
 
 
@@ -75,6 +91,8 @@ def told(run: Run, error: Exception) -> str:
         (RuntimeError("Function 'MulBackward0' returned nan values in its 0th output."), "is no number in"),
         (RuntimeError("DataLoader worker (pid(s) 7) is killed by signal: Killed. "), "reads data was killed"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk is full; free: .* MB in .*Make room"),
+        (Torn({}, "OSError: [Errno 28] No space left on device"), "disk is full"),
+        (Torn({}, "PermissionError: somewhere"), UNKNOWN),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/q/x"), "quota"),
         (OSError(errno.EFBIG, "File too large", "/q/x"), "ulimit -f"),
         (PermissionError(errno.EACCES, "Permission denied", "/ro/metrics.jsonl"), "/ro/metrics.jsonl.*give this user"),
@@ -92,7 +110,7 @@ def told(run: Run, error: Exception) -> str:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_the_cause_that_is_named_is_the_true_one(run: Run, error: Exception, words: str) -> None:
+def test_the_cause_that_is_named_is_the_true_one(run: Run, error: BaseException, words: str) -> None:
     assert re.search(words, told(run, error)), told(run, error)
 
 
