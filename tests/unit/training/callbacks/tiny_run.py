@@ -47,7 +47,7 @@ class TinyLoop:
         self.callbacks, self.step, self.max_steps = list(in_order(callbacks)), 0, max_steps
         self.world_size, self.first_rank, self.data_rank = 1, first_rank, 0
         self.device, self.can_generate, self.stopping = torch.device("cpu"), True, False
-        self.requested = False
+        self.requested, self.validated = False, set[int]()
         self.skip: Callable[[], bool] | None = None
 
     def call(self, hook: str, *arguments: Any) -> None:
@@ -58,6 +58,8 @@ class TinyLoop:
         for hook in ("on_setup", "on_model", "on_start"):
             self.call(hook)
         try:
+            if self.step and self.step % EVERY == 0 and self.step not in self.validated:
+                self.validate()  # a signal prevented it
             while self.step < self.max_steps and not self.stopping:
                 self.advance()
             self.call("on_end")
@@ -79,11 +81,14 @@ class TinyLoop:
         self.model.losses.append(loss.item())
         self.call("on_step_end", StepRecord(self.step, {"loss": loss.item(), "lr": 0.05}))
         if self.requested or self.step % EVERY == 0 or self.step >= self.max_steps or self.stopping:
-            self.requested = False
-            self.call("on_validation_start")
-            with self.logits():
-                value = float(self.model.loss(self.batch(60)))
-            self.call("on_validation_end", Validation(self.step, value))
+            self.validate()
+
+    def validate(self) -> None:
+        self.requested = False
+        self.call("on_validation_start")
+        with self.logits():
+            value = float(self.model.loss(self.batch(60)))
+        self.call("on_validation_end", Validation(self.step, value))
 
     def batch(self, step: int) -> torch.Tensor:
         return self.ids[step * BATCH : (step + 1) * BATCH]
@@ -173,6 +178,7 @@ def fit(
     loop = TinyLoop([MetricsRecorder(loggers), saving, *callbacks], max_steps=max_steps)
     if checkpoint is not None:
         loop.load(checkpoint.path)
+        loop.validated = set(CheckpointStore(folder).history.losses())
     loop.run()
     return loop.model
 
