@@ -32,7 +32,14 @@ from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weights import check_weights
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
-from nemo_reasoning.training.process import Stopped, StopSignals, first_process, prepare_process, signal_name
+from nemo_reasoning.training.process import (
+    Stopped,
+    StopSignals,
+    first_process,
+    prepare_process,
+    process_began,
+    signal_name,
+)
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs, train
 
@@ -51,7 +58,7 @@ def fine_tune(settings: SftSettings) -> Path:
     Raises:
         Stopped: A signal or a time limit ended it; the user has been told.
     """
-    started = time.monotonic()
+    started = process_began()
     check_local_files(settings.data)
     prepare_process(settings, **vars(backend_in_use(settings)))
     first = first_process()

@@ -4,10 +4,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+import psutil
 
 from nemo_reasoning.backend.runtime import resolve
 from nemo_reasoning.backend.versions import require_supported_versions
@@ -125,6 +128,11 @@ def switched(trainer: TrainerSettings) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         torch.set_deterministic_debug_mode(deterministic)
         cudnn.deterministic, cudnn.benchmark = convolutions
+
+
+def process_began() -> float:
+    """Return `time.monotonic()` of the start of this process: what it imported belongs to its time."""
+    return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
 def first_process() -> bool:
