@@ -40,6 +40,7 @@ _REFUSED = {
     errno.EMFILE: "raise the number of files a process may have open, `ulimit -n`",
     errno.ENFILE: "close other programs, or raise the number of open files of the machine, fs.file-max",
     errno.EEXIST: "something else is in its place; remove that, or choose another place",
+    errno.EISDIR: "it is a folder where a file belongs; remove it, or choose another place",
     errno.ENOTDIR: "a part of this path is no folder; choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "its links lead in a circle; choose another place",

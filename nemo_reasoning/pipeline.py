@@ -19,7 +19,7 @@ from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.data.prepare.output import SPLITS
 from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
-from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.errors import ConfigError, ModelSourceError, NemoReasoningError
 from nemo_reasoning.evaluation.benchmarks.load import training_questions
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, report_table, write_report
 from nemo_reasoning.evaluation.runner import evaluate_problems
@@ -175,9 +175,27 @@ def _check_tokens(formatter: ChatFormatter, base: BaseModel) -> None:
         )
 
 
+def _formatter(base: BaseModel, *, template: str) -> ChatFormatter:
+    """Return tokenizer and template.
+
+    Raises:
+        ModelSourceError: The directory has no tokenizer that transformers can read.
+    """
+    try:
+        return ChatFormatter.load(base.path, template=template)
+    except NemoReasoningError:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelSourceError(
+            f"the tokenizer of model.source={base.name} cannot be read ({type(error).__name__}: {first}); it takes "
+            "whole tokenizer.json and tokenizer_config.json of a class that transformers knows: download them again"
+        ) from error
+
+
 def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: Console) -> TrainingInputs:
     random = settings.model.init is Init.random
-    formatter = ChatFormatter.load(base.path, template=load_template("chatml" if random else settings.model.template))
+    formatter = _formatter(base, template=load_template("chatml" if random else settings.model.template))
     if not random:
         _check_tokens(formatter, base)
     manifest = prepare_data(

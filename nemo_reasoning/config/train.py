@@ -125,7 +125,7 @@ def needs_gpu(settings: SftSettings) -> list[str]:
 
 def _check_command(settings: SftSettings) -> list[str]:
     problems = checks.not_negative({"evaluate": settings.evaluate})
-    if not min(settings.evaluate, 1) <= settings.evaluate_before <= settings.evaluate:
+    if settings.evaluate >= 0 and not min(settings.evaluate, 1) <= settings.evaluate_before <= settings.evaluate:
         problems.append(
             f"evaluate_before={settings.evaluate_before}: give 1 to evaluate={settings.evaluate}, or leave it out"
         )

@@ -10,6 +10,10 @@ from nemo_reasoning.artifacts import cached_folder, fingerprint, write_json
 from nemo_reasoning.errors import ModelSourceError
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+_SIZES = (
+    *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "vocab_size", "max_position_embeddings"),
+)
 _PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
 _RENAMED_TOKENIZERS = ("TokenizersBackend", "TokenizersBackendFast")  # what transformers 5 calls the plain one
 
@@ -45,6 +49,48 @@ def _what_it_is(path: Path) -> str:
     if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
         return "it is a run of this package; export it with formats=[merged] and point model.source at that folder"
     return "point model.source at a Hugging Face directory"
+
+
+def value_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return the values of a config.json that no family could read, or would read as something else."""
+    problems = [
+        f"has {name}={config[name]!r} in its config.json, which must be a whole number above 0; download it again"
+        for name in _SIZES
+        if config.get(name, 1) is not None and not (type(config.get(name, 1)) is int and config.get(name, 1) > 0)
+    ]
+    problems += [
+        f"has {name}={config[name]!r} in its config.json, which must be a number above 0; download it again"
+        for name in ("rms_norm_eps", "rope_theta")
+        if config.get(name) is not None and not (type(config[name]) in (int, float) and config[name] > 0)
+    ]
+    problems += [
+        f"has {name}={config[name]!r} in its config.json, which must be a mapping or null; download it again"
+        for name in ("rope_scaling", "rope_parameters")
+        if not isinstance(config.get(name, {}), Mapping | None)
+    ]
+    if nested := [name for name in ("text_config", "vision_config") if name in config]:
+        problems.append(f"describes several models ({', '.join(nested)}); take the text model alone")
+    return problems or _unheld(config)
+
+
+def _unheld(config: Mapping[str, Any]) -> list[str]:
+    """Return what Megatron's rotary embedding and grouped queries cannot be."""
+    rope, problems = config.get("rope_parameters") or {}, []
+    if any(isinstance(value, Mapping) for value in rope.values()):
+        problems.append(f"has a rotary embedding by kind of layer ({', '.join(rope)}); choose a model with one")
+        return problems
+    for given in (config, rope):
+        if given.get("partial_rotary_factor") not in (None, 1):
+            problems.append(
+                f"has partial_rotary_factor={given['partial_rotary_factor']}, but all of it would be turned"
+            )
+        base = given.get("rope_theta")
+        if isinstance(base, float) and not base.is_integer():
+            problems.append(f"has rope_theta={base}, of which NeMo would drop the fraction")
+    heads, groups = config.get("num_attention_heads"), config.get("num_key_value_heads")
+    if heads and groups and heads % groups:
+        problems.append(f"has num_attention_heads={heads}, no multiple of num_key_value_heads={groups}")
+    return problems
 
 
 def rope_of(config: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
@@ -84,7 +130,7 @@ def readable_by_all(path: Path, *, name: str, cache_dir: Path) -> Path:
     """
     config, tokenizer = read_hf_config(path), _tokenizer_config(path)
     changed: dict[str, dict[str, Any]] = {}
-    if "rope_parameters" in config or (config.get("rope_scaling") and rope_of(config)[1] is None):
+    if "rope_parameters" in config or (config.get("rope_scaling") is not None and rope_of(config)[1] is None):
         base, scaling = rope_of(config)
         kept = {key: value for key, value in config.items() if key not in ("rope_parameters", "rope_scaling")}
         changed[CONFIG] = {**kept, "rope_theta": base, "rope_scaling": scaling}
@@ -111,6 +157,13 @@ def _tokenizer_config(path: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise ModelSourceError(f"{path / TOKENIZER_CONFIG} is not valid JSON ({error}); download it again") from error
+    if not isinstance(found, dict):
+        raise ModelSourceError(f"{path / TOKENIZER_CONFIG} holds no settings of a tokenizer; download it again")
+    if found.get("auto_map"):
+        raise ModelSourceError(
+            f"{path / TOKENIZER_CONFIG} brings code of its own (auto_map), which would not run; choose a model whose "
+            "tokenizer.json is enough"
+        )
     return found
 
 

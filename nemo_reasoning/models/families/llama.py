@@ -20,7 +20,7 @@ class Llama(ModelFamily):
     def problems(self, config: Mapping[str, Any]) -> list[str]:
         """Return everything that NeMo's Llama importer cannot hold, or would hold as something else."""
         problems = [
-            f"does not say {name} in its config.json; download it again" for name in _NEEDED if name not in config
+            f"does not say {name} in its config.json; download it again" for name in _NEEDED if config.get(name) is None
         ]
         if config.get("attention_bias") or config.get("mlp_bias"):
             problems.append("has bias terms, which NeMo's Llama importer would drop; choose a model without")
