@@ -85,7 +85,7 @@ def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, 
     # measuring again afterwards takes as long a problem, and the export about as long as what came before
     afterwards = 0.0
     if settings.evaluate:
-        afterwards = (time.monotonic() - began) * settings.evaluate / settings.evaluate_before + began - started
+        afterwards = (time.monotonic() - began) * settings.evaluate / settings.measured_before + began - started
     asked = settings.callbacks.eval
     questions = None if asked is None else training_questions(asked, seed=settings.data.seed)
     train(run, inputs, stream=terminal, questions=questions, signals=signals, started=started, afterwards=afterwards)
@@ -228,7 +228,7 @@ def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console
     adapter: Path | None = None
     if stage == "trained":
         model, adapter = ensure_exported(run, tokenizer_python=tokenizer_interpreter("auto"))
-    count = settings.evaluate_before if stage == "base" else settings.evaluate
+    count = settings.measured_before if stage == "base" else settings.evaluate
     console.print(f"measuring {count} held-out problems, {'before' if stage == 'base' else 'after'} training")
     engine = HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))
     problems = held_out(count=settings.evaluate, seed=settings.data.seed)[:count]

@@ -74,7 +74,7 @@ class SftSettings:
     dry_run: bool
     restart: bool
     evaluate: int
-    evaluate_before: int
+    evaluate_before: int | None
     backend: BackendSettings
     model: ModelSettings
     data: DataSettings
@@ -84,6 +84,11 @@ class SftSettings:
     optim: OptimSettings
     callbacks: CallbackSettings
     logger: LoggerSettings
+
+    @property
+    def measured_before(self) -> int:
+        """Problems that the base model is asked."""
+        return self.evaluate if self.evaluate_before is None else self.evaluate_before
 
 
 def problems(settings: SftSettings) -> list[str]:
@@ -125,10 +130,9 @@ def needs_gpu(settings: SftSettings) -> list[str]:
 
 def _check_command(settings: SftSettings) -> list[str]:
     problems = checks.not_negative({"evaluate": settings.evaluate})
-    if settings.evaluate >= 0 and not min(settings.evaluate, 1) <= settings.evaluate_before <= settings.evaluate:
-        problems.append(
-            f"evaluate_before={settings.evaluate_before}: give 1 to evaluate={settings.evaluate}, or leave it out"
-        )
+    before = settings.evaluate_before
+    if before is not None and not 1 <= before <= settings.evaluate:
+        problems.append(f"evaluate_before={before} with evaluate={settings.evaluate}: give 1 to evaluate, or null")
     if settings.dry_run and settings.evaluate:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     if not settings.data.messages:

@@ -98,7 +98,7 @@ def _training_rows(settings: SftSettings) -> int | None:
 def _stages(settings: SftSettings) -> tuple[str, ...]:
     out, trainer, source = settings.output_dir, settings.trainer, _source(settings.data)
     base = "random weights" if settings.model.init.value == "random" else settings.model.source
-    measure = [f"measure {settings.evaluate_before} held-out problems in both modes"] if settings.evaluate else []
+    measure = [f"measure {settings.measured_before} held-out problems in both modes"] if settings.evaluate else []
     return (
         f"prepare {source} -> {out}/data",
         f"base model: {base}",
