@@ -15,7 +15,7 @@ from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.reasoning.switch import with_switch
-from nemo_reasoning.reasoning.tags import Split, split_thinking, with_thinking
+from nemo_reasoning.reasoning.tags import THINK_CLOSE, Split, split_thinking, with_thinking
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _ATTEMPTS, _LONGEST_WAIT = 5, 60.0
@@ -206,8 +206,10 @@ def _completion(answer: Any, request: GenerationRequest) -> Completion:
     thought = message.get("reasoning") or message.get("reasoning_content") or ""
     text = with_thinking(thought, content) if thought else content
     finished = choice.get("finish_reason") != "length"
-    split = split_thinking(text, request.mode, finished=finished)
-    details = usage.get("completion_tokens_details") or {}
+    counted = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    # A server that counts thinking tells it apart: what it sends without tags is answer, also where it was cut.
+    answered = counted is not None and THINK_CLOSE not in text
+    split = split_thinking(text, request.mode, finished=finished, prefilled=False if answered else None)
     return Completion(
         text=text,
         reasoning=split.reasoning,
@@ -215,9 +217,9 @@ def _completion(answer: Any, request: GenerationRequest) -> Completion:
         well_formed=split.well_formed,
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
-        reasoning_tokens=details.get("reasoning_tokens") or 0,
+        reasoning_tokens=counted or 0,
         finish_reason="stop" if finished else "length",
-        not_enforced=tuple(_broken(request, split, details.get("reasoning_tokens"))),
+        not_enforced=tuple(_broken(request, split, counted)),
     )
 
 

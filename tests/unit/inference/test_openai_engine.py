@@ -139,6 +139,14 @@ def test_a_cut_answer_without_content_is_malformed() -> None:
     assert (completion.answer, completion.finish_reason, completion.well_formed) == ("", "length", False)
 
 
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_cut_text_without_tags_is_an_answer_where_the_server_counts_thinking(counts: bool) -> None:
+    status, headers, body = said("It may be 4", finish="length", reasoning=None)
+    with serving(lambda _: (status, headers, body if counts else {**body, "usage": {}})) as server:
+        [completion] = engine(server).generate([request()])
+    assert (completion.answer, completion.reasoning) == (("It may be 4", "") if counts else ("", "It may be 4"))
+
+
 def test_a_busy_server_is_asked_again() -> None:
     answers: list[Answer] = [(429, {"Retry-After": "0"}, {}), (503, {}, {}), said("42")]
     with serving(lambda body: answers.pop(0)) as server:
