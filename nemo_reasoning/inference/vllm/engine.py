@@ -92,7 +92,10 @@ class VllmEngine(Engine):
         if self._closed:
             raise EngineClosedError("the engine is closed; start another one")
         if request.schema is not None:
-            raise EngineError("response_format is not available with engine=vllm; ask for free text, or use engine=hf")
+            raise EngineError(
+                "response_format and tool_choice=required are not available with engine=vllm; leave them out, or use "
+                "engine=hf"
+            )
         if request.echo:
             raise EngineError("echo is not available with engine=vllm; ask without it, or use engine=hf")
         tokenizer = tokenizer_of(self.tokenizers, request.adapter)
