@@ -71,7 +71,7 @@ class FilterSettings:
 
 @dataclass
 class ColumnSettings:
-    """conf/data: columns. Names of the columns of your rows, and of the keys of their turns."""
+    """conf/data: columns. Names of the columns of your rows, and of the keys of their turns; columns to leave out."""
 
     question: str | None
     answer: str | None
@@ -81,6 +81,7 @@ class ColumnSettings:
     role: str | None
     content: str | None
     weight: str | None
+    ignore: list[str]
 
 
 @dataclass

@@ -33,7 +33,13 @@ def hub_errors(dataset: str, *, remedy: str) -> Iterator[None]:
         raise DataError(f"the data set {dataset} has no such revision; see {address}/commits") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise DataError(f"{dataset} is neither a directory nor a data set you can see at {address}") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        remedy = {401: "set HF_TOKEN to a valid token", 429: "wait some minutes, or set HF_TOKEN, and run again"}.get(
+            status or 0, f"check the network, or {remedy} from {address}"
+        )
+        raise DataError(f"the hub refuses the data set {dataset} (status {status}): {remedy}") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         raise DataError(
             f"the data set {dataset} is out of reach ({type(error).__name__}): check the network, or {remedy} "
             f"from {address}"

@@ -78,6 +78,19 @@ def _without_lines(text: str) -> tuple[str, list[Switch]]:
     return "\n".join(kept), switches
 
 
+_STATED: dict[str, Mode] = {
+    **dict.fromkeys(("on", "true", "yes", "enabled", "1"), "on"),
+    **dict.fromkeys(("off", "false", "no", "disabled", "0"), "off"),
+}
+
+
+def stated_mode(value: Any) -> Mode | None:
+    """Return the mode that a column of a row names, as true, 1 or "on"; None if it names none."""
+    if isinstance(value, bool | int | str):
+        return _STATED.get(str(value).strip().lower())
+    return None
+
+
 def template_switches(arguments: Mapping[str, Any]) -> tuple[Switch, ...]:
     """Return the switches among keyword arguments of a chat template; what is absent or null says nothing.
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
+_SPACE = re.compile(r"\s*")
+_VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
 
 
 class Marker(NamedTuple):
@@ -30,26 +32,21 @@ class Marker(NamedTuple):
     answer: tuple[re.Pattern[str], re.Pattern[str]] | None = None
 
 
-def _tag(name: str, *, end: bool = False) -> re.Pattern[str]:
-    return re.compile(rf"<\s*{'/' if end else ''}\s*{name}\s*>", re.IGNORECASE)
-
-
 def _xml(name: str) -> Marker:
-    """Return the marker of a pair of tags, in any case and with blanks within them."""
+    """Return the marker of a pair of tags, in any case, with blanks and attributes within them."""
+    begin = re.compile(rf"<\s*{name}(?:\s[^<>]*)?>", re.I)
+    end = re.compile(rf"<\s*/\s*{name}\s*>", re.I)
     answer = (re.compile(r"\A\s*<\s*answer\s*>", re.I), re.compile(r"<\s*/\s*answer\s*>\s*\Z", re.I))
-    return Marker(f"<{name}>", f"<{name}>…</{name}>", _tag(name), _tag(name, end=True), answer)
+    return Marker(f"<{name}>", f"<{name}>…</{name}>", begin, end, answer)
 
 
-def _literal(
-    name: str, opening: str, closing: str, answer: tuple[str, str] | None = None, *, ignore_case: bool = True
-) -> Marker:
+def _literal(name: str, opening: str, closing: str, answer: tuple[str, str] | None = None) -> Marker:
     """Return the marker of two fixed strings, and perhaps of two more around the answer."""
-    flags = re.IGNORECASE if ignore_case else 0
     around = answer and (
-        re.compile(rf"\A\s*{re.escape(answer[0])}", flags),
-        re.compile(rf"{re.escape(answer[1])}\s*\Z", flags),
+        re.compile(rf"\A\s*{re.escape(answer[0])}", re.I),
+        re.compile(rf"{re.escape(answer[1])}\s*\Z", re.I),
     )
-    begin, end = (re.compile(re.escape(text), flags) for text in (opening, closing))
+    begin, end = (re.compile(re.escape(text), re.I) for text in (opening, closing))
     return Marker(name, f"{opening}…{closing}", begin, end, around or None)
 
 
@@ -58,7 +55,11 @@ MARKERS = (
     _xml("thinking"),
     _xml("reasoning"),
     _xml("thought"),
+    _xml("thoughts"),
+    _xml("antthinking"),
     _xml("seed:think"),  # Seed-OSS
+    _xml("mm:think"),
+    _xml("longcat_think"),
     _literal(
         "OpenThoughts",
         "<|begin_of_thought|>",
@@ -70,6 +71,23 @@ MARKERS = (
     _literal("Command A", "<|START_THINKING|>", "<|END_THINKING|>", ("<|START_RESPONSE|>", "<|END_RESPONSE|>")),
 )
 _FIRST_OPEN = re.compile(r"[<\[\u25c1]")
+# Answers that begin with a trace in markers of their own are refused: they would be learned as answers.
+_WORD = r"think|thinking|thoughts?|reason|reasoning|reflection|scratch_?pad|rationale|analysis|cot|monologue|思考"
+_BRACKET, _BRACKET_END = r"(?:<\|?|\[|\{|＜|&lt;|\u25c1)", r"(?:\|?>|\]|\}|＞|&gt;|\u25b7)"
+_UNKNOWN = (
+    re.compile(
+        rf"{_BRACKET}(?:[\w:.-]+[\s:_-])?(?P<word>{_WORD})(?:[\s_:-][^<>\[\]{{}}]*)?{_BRACKET_END}"
+        rf"(?=.*{_BRACKET}\s*(?:/|[\w-]*end)[^<>\[\]{{}}]*(?P=word))",
+        re.I | re.S,
+    ),
+    re.compile(r"<(?:think|thinking|reasoning)\s*/>", re.I),
+    re.compile(r"<\|channel\|>\s*analysis|<unused\d+>\s*thought", re.I),
+    re.compile(
+        r"(?:#+ *|\*\*)(?:thinking|thoughts?|thought process|reasoning)\b[ :*]*\n"
+        r"(?=.*\n(?:#+ *|\*\*)(?:final )?(?:answer|response|output)\b)",
+        re.I | re.S,
+    ),
+)
 _ANY_OPEN = re.compile("|".join(f"(?:{marker.open.pattern})" for marker in MARKERS), re.IGNORECASE)
 _ANY_CLOSE = re.compile("|".join(f"(?:{marker.close.pattern})" for marker in MARKERS), re.IGNORECASE)
 
@@ -89,15 +107,14 @@ class TraceError(ValueError):
 
 def is_blank(text: str) -> bool:
     """Tell whether a text has nothing to see: white space and zero-width characters do not count."""
-    return not text.strip() or not text.translate(_REMOVED).strip()
-
-
-_REMOVED = dict.fromkeys(map(ord, _INVISIBLE))
+    return _VISIBLE.search(text) is None
 
 
 def visible(text: str) -> str:
     """Return a text without zero-width characters."""
-    return text if text.isascii() else text.translate(_REMOVED)
+    if text.isascii() or not any(sign in text for sign in _INVISIBLE):
+        return text
+    return text.translate(dict.fromkeys(map(ord, _INVISIBLE)))
 
 
 def split_trace(text: str, *, thinks: bool = False) -> tuple[str | None, str]:
@@ -116,39 +133,100 @@ def split_trace(text: str, *, thinks: bool = False) -> tuple[str | None, str]:
     Raises:
         TraceError: A marker is unclosed, repeated, or does not come first; the message names it.
     """
-    body = text.strip()
-    marker, opening = _opening(body)
-    if marker is None or opening is None:
+    body = _from_first_visible(text)
+    marker, start = _opening(body)
+    if marker is None:
         return _without_opening(body, thinks=thinks)
-    closing = _outside_code(marker.close, body, opening.end(), unmatched=True)
+    closing = _outside_code(marker.close, body, start, unmatched=True)
     if closing is None:
-        raise TraceError(f"{opening[0]} is never closed", unclosed=True)
-    return body[opening.end() : closing.start()].strip(), _answer(body[closing.end() :], marker)
+        raise TraceError(f"{body[:start].strip()} is never closed", unclosed=True)
+    trace, rest = body[start : closing.start()].strip(), body[closing.end() :]
+    if _outside_code(marker.close, rest, 0) and _outside_code(marker.open, trace, 0):
+        raise TraceError(f"{body[:start].strip()} within a trace", unclosed=False)
+    return trace, _answer(rest, marker)
 
 
-def _opening(body: str) -> tuple[Marker | None, re.Match[str] | None]:
+def _from_first_visible(text: str) -> str:
+    """Return a text without white space around it and without invisible characters before it."""
+    body = text.strip()
+    while body and body[0] in _INVISIBLE:
+        body = body.lstrip(_INVISIBLE).lstrip()
+    return body
+
+
+def bare_trace(text: str) -> tuple[str, str]:
+    """Return a trace that stands apart from its answer, without markers, and what follows the closing one.
+
+    Raises:
+        TraceError: A marker is neither first nor last.
+    """
+    body = _from_first_visible(text)
+    marker, start = _opening(body)
+    body = body[start:]
+    for known in MARKERS if marker is None else (marker,):
+        if closing := _outside_code(known.close, body, 0, unmatched=True):
+            if marker is None and body[closing.end() :].strip():
+                continue  # a trace may speak about tags
+            return body[: closing.start()].strip(), body[closing.end() :].strip()
+    return body.strip(), ""
+
+
+def _opening(body: str) -> tuple[Marker | None, int]:
+    """Return the marker that a text begins with, and where its trace begins; some open it twice."""
     if _FIRST_OPEN.match(body):
         for marker in MARKERS:
-            if found := marker.open.match(body):
-                return marker, found
-    return None, None
+            end = 0
+            while found := marker.open.match(body, end):
+                end = _SPACE.match(body, found.end()).end()  # type: ignore[union-attr]
+            if end:
+                return marker, end
+    return None, 0
+
+
+def _mentions(text: str) -> bool:
+    """Rule out most texts quickly: all markers have one of these words."""
+    plain = text.lower()
+    return "think" in plain or "thought" in plain or "reasoning" in plain
 
 
 def _without_opening(body: str, *, thinks: bool) -> tuple[str | None, str]:
     """Split a turn that does not begin with an opening marker."""
-    closing = _outside_code(_ANY_CLOSE, body, 0) if "/" in body or "|" in body else None
-    opening = _outside_code(_ANY_OPEN, body, 0)
+    mentioned = _mentions(body)
+    closing = _outside_code(_ANY_CLOSE, body, 0) if mentioned else None
+    opening = _outside_code(_ANY_OPEN, body, 0) if mentioned else None
+    if closing is None and opening is None:
+        _check_unknown(body)
     if opening is not None:
         if closing is not None and not (thinks and closing.start() < opening.start()):
             raise TraceError(f"text before {opening[0]}: {body[:40]!r}", unclosed=False)
         if closing is None:
             raise TraceError(f"{opening[0]} is never closed", unclosed=True)
     if closing is None:
-        return None, body
+        return None, _unwrapped(body)
     if not (thinks or _on_its_own(closing, body)):
         raise TraceError(f"{closing[0]} without an opening tag", unclosed=True)
     marker = next(known for known in MARKERS if known.close.fullmatch(closing[0]))
     return body[: closing.start()].strip(), _answer(body[closing.end() :], marker)
+
+
+def _check_unknown(body: str) -> None:
+    """Refuse an answer that begins with a trace in markers nobody knows."""
+    if body[:1] in "<[{&#*\uff1c\u25c1":
+        for pattern in _UNKNOWN:
+            if found := pattern.match(body):
+                told = found[0].strip()[:40]
+                raise TraceError(
+                    f"{told} is no known marker of a trace; write {THINK_OPEN} and {THINK_CLOSE}", unclosed=False
+                )
+
+
+def _unwrapped(body: str) -> str:
+    """Return an answer without the markers that some models write around it even where they do not think."""
+    if body.startswith("<|"):
+        for marker in MARKERS:
+            if marker.answer and marker.answer[0].match(body):
+                return _answer(body, marker)
+    return body
 
 
 def _on_its_own(found: re.Match[str], text: str) -> bool:
@@ -159,11 +237,13 @@ def _on_its_own(found: re.Match[str], text: str) -> bool:
 
 def _answer(text: str, marker: Marker) -> str:
     """Return an answer without the markers around it."""
-    if (second := _outside_code(_ANY_OPEN, text, 0)) is not None:
+    if _mentions(text) and (second := _outside_code(_ANY_OPEN, text, 0)) is not None:
         raise TraceError(f"a second {second[0]} after the first trace", unclosed=False)
     around = marker.answer
     while around and (begin := around[0].search(text)) and (end := around[1].search(text, begin.end())):
         text = text[begin.end() : end.start()]
+    if around and (begin := around[0].search(text)) and begin[0].lstrip().startswith("<|"):
+        raise TraceError(f"{begin[0].strip()} is never closed", unclosed=True)
     return text.strip()
 
 

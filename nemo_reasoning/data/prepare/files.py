@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -78,24 +79,29 @@ class _RemoteFile:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._open()
+        self._file: Any = None
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
         system, path = fsspec.core.url_to_fs(self.address)
-        self._file: Any = system.open(path, "rb", cache_type="none")  # fetches what is read and no more
+        return system.open(path, "rb", cache_type="none")  # fetches what is read and no more
 
     def read(self, start: int, end: int) -> bytes:
         for attempt in range(_ATTEMPTS):
             try:
+                self._file = self._file or self._open()
                 self._file.seek(start)
                 content = bytes(self._file.read(end - start))
                 if len(content) == end - start:
                     return content
                 failure: Exception = EOFError(f"got {len(content)} of {end - start} bytes")
             except Exception as error:  # noqa: BLE001 - each file system has exceptions of its own
+                if (refusal := _refusal(error)) is not None and "for now" not in refusal:
+                    raise DataError(f"{self.address} {refusal}") from error
                 failure = error
+            self._file = None
             time.sleep(_FIRST_PAUSE * 2**attempt)
-            self._open()
+        if (refusal := _refusal(failure)) is not None:
+            raise DataError(f"{self.address} {refusal}") from failure
         raise DataError(
             f"{self.address}: bytes {start} to {end} could not be read in {_ATTEMPTS} attempts ({failure}); "
             "run again to continue where it stopped"
@@ -107,6 +113,45 @@ def _reader(address: str) -> _Reader:
     return _RemoteFile(address) if is_remote(address) else _LocalFile(address)
 
 
+@contextmanager
+def file_errors(address: str) -> Iterator[None]:
+    """Turn whatever a file system raises into one line with its cause and a remedy.
+
+    Raises:
+        DataError: The file cannot be opened or read.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"no such file: {address}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{address} is a folder; name the files in it, as in {address}/*.jsonl") from error
+    except PermissionError as error:
+        raise DataError(f"{address} cannot be read: permission denied; change its owner or mode") from error
+    except ImportError as error:
+        raise DataError(f"{address} needs a package that is not installed: {error}") from error
+    except Exception as error:
+        if (refusal := _refusal(error)) is not None:
+            raise DataError(f"{address} {refusal}") from error
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{address} cannot be read: {told[:300]}; check the address and the network") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return what a server that will not give a file says, and the remedy; None if asking again may help."""
+    status = getattr(getattr(error, "response", None), "status_code", getattr(error, "status", None))
+    refusals = {
+        401: "is not open to everyone: accept its terms on its page, then set HF_TOKEN to a token of the same account",
+        403: "is not open to this account: accept its terms on its page, then set HF_TOKEN to a token of that account",
+        404: "is not there: check its name and revision",
+        410: "is not there any more: check its name and revision",
+        429: "is refused for now, for too many requests: wait some minutes, or set HF_TOKEN, and run again",
+    }
+    return refusals.get(status) if isinstance(status, int) else None
+
+
 def is_remote(address: str) -> bool:
     """Tell whether an address is no path on this machine."""
     return "://" in address
@@ -116,8 +161,9 @@ def file_size(address: str) -> int:
     """Return the bytes of a file."""
     if not is_remote(address):
         return Path(address).stat().st_size
-    system, path = fsspec.core.url_to_fs(address)
-    return int(system.size(path))
+    with file_errors(address):
+        system, path = fsspec.core.url_to_fs(address)
+        return int(system.size(path))
 
 
 def owned_lines(span: Span) -> Iterator[Line]:

@@ -4,17 +4,16 @@ import fnmatch
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 import fsspec
 
-from nemo_reasoning.data.prepare.files import file_size, is_remote
+from nemo_reasoning.data.prepare.files import file_errors, file_size, is_remote
 from nemo_reasoning.errors import DataError
 
-_HEAD, _TAIL = 64 * 2**10, 2**20
+HEAD, _TAIL = 64 * 2**10, 2**20
 
 
 class Format(Enum):
@@ -47,6 +46,10 @@ _ENDINGS = {
 _FOREIGN = {
     b"version https://git-lfs": "is a Git LFS pointer and not the file itself; run git lfs pull, or download it again",
     b"ARROW1": "is an Arrow file; save it as Parquet or JSON Lines",
+    b"PARE": "is an encrypted Parquet file; save it without encryption",
+    b"\x04\x22\x4d\x18": "is an lz4 file; unpack it, or pack it with gzip or zstd",
+    b"\xff\x06\x00\x00sNaPpY": "is a snappy file; unpack it, or pack it with gzip or zstd",
+    b"\x5d\x00\x00": "is an lzma file of the older kind; unpack it, or pack it with xz",
     b"PK\x03\x04": "is a zip archive; unpack it",
     b"7z\xbc\xaf": "is a 7-Zip archive; unpack it",
     b"Rar!": "is a RAR archive; unpack it",
@@ -57,31 +60,8 @@ _FOREIGN = {
 }
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HTML = re.compile(rb"\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
+_SIGNS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # that no text has
 _JSON_START = re.compile(rb"^\s*\{", re.MULTILINE)
-
-
-@contextmanager
-def file_errors(address: str) -> Iterator[None]:
-    """Turn whatever a file system raises into one line with its cause and a remedy.
-
-    Raises:
-        DataError: The file cannot be opened or read.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"no such file: {address}") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{address} is a folder; name the files in it, as in {address}/*.jsonl") from error
-    except PermissionError as error:
-        raise DataError(f"{address} cannot be read: permission denied; change its owner or mode") from error
-    except ImportError as error:
-        raise DataError(f"{address} needs a package that is not installed: {error}") from error
-    except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{address} cannot be read: {told[:300]}; check the address and the network") from error
 
 
 def format_of(address: str) -> Format:
@@ -97,26 +77,25 @@ def format_of(address: str) -> Format:
         if is_remote(address):
             return _ENDINGS.get(Path(address).suffix, Format.lines)
         with Path(address).open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD)
             file.seek(max(0, size - _TAIL))
             tail = file.read()
     named = f"{address} ({size:,} bytes)"
-    for beginning, what in _FOREIGN.items():
-        if head.startswith(beginning):
-            raise DataError(f"{named} {what}")
     for magic, known in _MAGIC.items():
         if head.startswith(magic):
             if known is Format.parquet and not tail.endswith(b"PAR1"):
                 raise DataError(f"{named} is a Parquet file that was cut: its end is missing; download it again")
             return known
-    return _text_format(head, named)
+    return text_format(head, named)
 
 
-def _text_format(head: bytes, named: str) -> Format:
-    if head.startswith(_UTF16) or b"\0" in head[:4]:
-        raise DataError(f"{named} is UTF-16 or UTF-32 text; save it as UTF-8, as with iconv -t UTF-8")
-    if head[257:262] == b"ustar":
-        raise DataError(f"{named} is a tar archive; unpack it")
+def text_format(head: bytes, named: str) -> Format:
+    """Tell how text holds rows, by its beginning.
+
+    Raises:
+        DataError: It holds none; the message begins with `named`.
+    """
+    _check_binary(head, named)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise DataError(f"{named} holds nothing but blanks")
@@ -125,15 +104,30 @@ def _text_format(head: bytes, named: str) -> Format:
     first, _, rest = text.partition(b"\n")
     if text.startswith(b"["):
         return Format.array if not _parses(first) or not rest.strip() else Format.lines
-    if first.strip() == b"{" and not _parses(text):
+    if first.strip() == b"{" and rest.strip():
         raise DataError(f"{named} is one JSON object over several lines; write each row on a line of its own")
+    if b"\r" in first.rstrip() and not rest and text.startswith(b"{") and not _parses(first):
+        raise DataError(f"{named} ends its lines with carriage returns; convert it, as with tr '\\r' '\\n'")
     if text.startswith(b"{") or _JSON_START.search(text) or b'"' in first[:1]:
         return Format.lines
     if b"," in first or b"\t" in first:
         raise DataError(f"{named} looks like CSV, whose first line is {_shown(first)}; convert it to JSON Lines")
-    if b"\0" in head:
-        raise DataError(f"{named} is binary; rows are read from JSON Lines, JSON arrays and Parquet")
     raise DataError(f"{named} is not JSON Lines: its first line is {_shown(first)}")
+
+
+def _check_binary(head: bytes, named: str) -> None:
+    for beginning, what in _FOREIGN.items():
+        if head.startswith(beginning):
+            raise DataError(f"{named} {what}")
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            raise DataError(f"{named} is {kind.value}; unpack it once")
+    if head[257:262] == b"ustar":
+        raise DataError(f"{named} is a tar archive; unpack it")
+    if head.startswith(_UTF16) or b"\0\0" in (head[:4:2], head[1:4:2]):
+        raise DataError(f"{named} is UTF-16 or UTF-32 text; save it as UTF-8, as with iconv -t UTF-8")
+    if len(_SIGNS.findall(head.partition(b"\n")[0][:4096])) > 1:
+        raise DataError(f"{named} is binary; rows are read from JSON Lines, JSON arrays and Parquet")
 
 
 def _parses(text: bytes) -> bool:

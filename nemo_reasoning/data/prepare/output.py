@@ -37,6 +37,8 @@ def write_output(
         DataError: A split is empty.
     """
     outcomes = selection.outcomes()
+    if not any(outcomes.values()):
+        raise DataError("the files hold no row at all; see data.paths, or data.layout and data.root")
     if not selection.taken:
         raise DataError(f"no row is left: {outcomes}; see data.filters and seq_length")
     rows = Rows(selection.taken)

@@ -97,7 +97,7 @@ def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: in
         samples = in_turn([islice(_samples(plan, units, formatter, shards), count) for _, units in plan.units], count)
         if not samples:
             raise DataError(why_nothing(shards, [row for subset, _ in plan.units[:1] for row in first_objects(subset)]))
-        layouts = {subset.name: layouts_in(subset, declared(vars(data.columns))) for subset, _ in plan.units}
+        layouts = {subset.name: layouts_in(subset, declared(data.columns)) for subset, _ in plan.units}
         return [replace(sample, layout=layouts[sample.subset]) for sample in samples]
 
 

@@ -118,6 +118,8 @@ def _plain(preparation: Preparation, subset: Subset, work: Path, origins: dict[s
     if set(kinds.values()) == {Format.parquet} and sampling_of(subset, preparation.data) is RowSampling.block:
         return replace(subset, by_row_group=True)
     packed = [(file, kind) for file, kind in kinds.items() if kind is not Format.lines]
+    for file in (file for file, kind in packed if kind is Format.array):
+        preparation.tell(f"data: {file} is a JSON array; each of its elements is read as a row")
     unpacked = list(preparation.each(Unpack(_made(work / "unpacked")), packed))
     damage = [found.damage for found in unpacked if found.damage]
     damage += [told for file, kind in kinds.items() if kind is Format.lines and (told := _cut_end(file))]
@@ -165,7 +167,7 @@ def _choose_tokenizer(preparation: Preparation, subsets: list[Subset], work: Pat
         encoder = FastEncoder(formatter, tokenizer_json=path)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the fast path, the manifest says it
         return None, f"tokenizers; tokie cannot be used: {error}"
-    mapping = declared(vars(preparation.data.columns))
+    mapping = declared(preparation.data.columns)
     filters = Filters(preparation.data.filters, seq_length=preparation.seq_length, mapping=mapping)
     sample = _sample(subsets, filters)
     if not sample:

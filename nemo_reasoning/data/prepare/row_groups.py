@@ -7,9 +7,8 @@ from typing import Any
 
 import fsspec
 
-from nemo_reasoning.data.prepare.files import Line, Span, owned_lines
-from nemo_reasoning.data.prepare.formats import file_errors
-from nemo_reasoning.data.schemas.layouts import IGNORED
+from nemo_reasoning.data.prepare.files import Line, Span, file_errors, owned_lines
+from nemo_reasoning.data.schemas.columns import IGNORED
 
 _READ_ANYWAY = frozenset({"license", "category", "generator", "used_in_training", "metadata"})
 
@@ -39,6 +38,22 @@ def lines_of(span: Span) -> Iterator[Line]:
     file = _open(span.address)
     columns = [name for name in file.schema_arrow.names if name not in IGNORED - _READ_ANYWAY]
     with file_errors(span.address):
-        rows = file.read_row_group(span.row_group, columns=columns).to_pylist()
+        rows = list(json_lines(file.read_row_group(span.row_group, columns=columns)))
     for number, row in enumerate(rows):
-        yield Line(number, number, json.dumps(row, ensure_ascii=False, default=str).encode(), whole=True)
+        yield Line(number, number, row, whole=True)
+
+
+def json_lines(rows: Any) -> Iterator[bytes]:
+    """Yield the rows of a table or record batch as JSON; bytes are text where they are UTF-8, maps are objects."""
+    for row in rows.to_pylist(maps_as_pydicts="lossy"):
+        yield json.dumps(row, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a value; bytes that are no text become an object, which no layout takes for text."""
+    if not isinstance(value, bytes):
+        return str(value)  # dates and the like
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"bytes": len(value)}

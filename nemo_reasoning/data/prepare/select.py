@@ -59,6 +59,7 @@ class _Progress:
     by_mode: Counter[tuple[Mode | None, str]] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     unused_answers: int = 0
+    example: str = ""
     units_taken: int = 0
     exhausted: bool = False
 
@@ -238,6 +239,7 @@ class Selection:
             if read[facts.pop("place")]:
                 address = facts["file"]
                 facts["file"] = self._origins.get(address, address)
+                progress.example = progress.example or f"{facts['reason']}: {facts['detail']}"
                 facts["line"] = (
                     progress.lines[address] + facts["line"] + 1 if unit.sampling is RowSampling.head else None
                 )
@@ -253,7 +255,8 @@ class Selection:
             reasons = ", ".join(
                 f"{count} x {name.removeprefix('quarantined: ')}" for name, count in unusable.most_common()
             )
+            example = next((progress.example for progress in self._subsets.values() if progress.example), "")
             raise DataError(
                 f"{unusable.total()} of {read} rows are unusable ({reasons}), more than "
-                f"data.max_quarantined_share={share}; repair the rows or raise the share"
+                f"data.max_quarantined_share={share}; repair the rows or raise the share. The first: {example}"
             )

@@ -167,6 +167,8 @@ def _blocks(subset: Subset, data: DataSettings) -> Iterator[tuple[Span, ...]]:
 def _reservoir(subset: Subset, index: Sequence[Path], *, rows_at_once: int) -> Iterator[tuple[Span, ...]]:
     """Yield rows by rising key: the first n are a uniform sample, whatever n turns out to be."""
     parts: list[NDArray[np.void]] = [np.load(path, mmap_mode="r") for path in index]
+    if not parts:
+        return
     sizes = [file_size(file) for file in subset.files]
     steps = max(1, math.ceil(sum(map(len, parts)) / max(1, rows_at_once)))
     edges = np.linspace(0, 1, steps + 1)

@@ -4,14 +4,16 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
 from nemo_reasoning.artifacts import atomic_path, fingerprint, write_text
-from nemo_reasoning.data.prepare.files import file_size
-from nemo_reasoning.data.prepare.formats import Format, file_errors, opener_of
+from nemo_reasoning.data.prepare.files import file_errors, file_size
+from nemo_reasoning.data.prepare.formats import HEAD, Format, opener_of, text_format
+from nemo_reasoning.data.prepare.row_groups import json_lines
 from nemo_reasoning.data.store import disk_errors
 
 DAMAGED = b"\0damaged archive: "  # begins a line that stands for what could not be unpacked
@@ -56,7 +58,7 @@ def _write(address: str, kind: Format, target: Path) -> str | None:
     rows, rest, damage = 0, b"", None
     with target.open("wb") as lines:
         try:
-            for chunk in _chunks(address, kind):
+            for chunk in _lines(address, kind):
                 whole, end, rest = (rest + chunk).rpartition(b"\n")
                 lines.write(whole + end)
                 rows += whole.count(b"\n") + len(end)
@@ -80,6 +82,34 @@ class _CutError(Exception):
         self.missing = missing
 
 
+def _lines(address: str, kind: Format) -> Iterator[bytes]:
+    """Yield JSON Lines in pieces.
+
+    Raises:
+        DataError: What a compressed file holds are no rows.
+    """
+    chunks = _chunks(address, kind)
+    if kind in (Format.parquet, Format.array):
+        return chunks
+    head, failure = bytearray(), None
+    try:
+        while len(head) < HEAD and (chunk := next(chunks, None)) is not None:
+            head += chunk
+    except _CutError as error:
+        failure = error
+    if head or failure is None:
+        inner = text_format(bytes(head[:HEAD]), f"{address} ({file_size(address):,} bytes), unpacked,")
+        if inner is Format.array:
+            return _array(chain([bytes(head)], _rest(chunks, failure)))
+    return chain([bytes(head)], _rest(chunks, failure))
+
+
+def _rest(chunks: Iterator[bytes], failure: _CutError | None) -> Iterator[bytes]:
+    if failure is not None:
+        raise failure
+    yield from chunks
+
+
 def _chunks(address: str, kind: Format) -> Iterator[bytes]:
     with file_errors(address):
         source: Any = fsspec.open(address, "rb").open()
@@ -89,7 +119,7 @@ def _chunks(address: str, kind: Format) -> Iterator[bytes]:
         elif kind is Format.zstd:
             yield from _zstd(source)
         elif kind is Format.array:
-            yield from _array(source)
+            yield from _array(iter(lambda: source.read(_CHUNK), b""))
         else:
             yield from _compressed(source, kind)
 
@@ -137,24 +167,25 @@ def _parquet(source: BinaryIO) -> Iterator[bytes]:
 
     try:
         for batch in parquet.ParquetFile(source).iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                yield json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+            for row in json_lines(batch):
+                yield row + b"\n"
     except (pyarrow.ArrowException, OSError) as error:
         raise _CutError(error) from error
 
 
-def _array(source: BinaryIO) -> Iterator[bytes]:
+def _array(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield each element of a JSON array as a line, holding one element at a time."""
     decoder, text, pending = json.JSONDecoder(), "", b""
     begun = False
     while True:
-        data = source.read(_CHUNK)
+        data = next(chunks, b"")
         decoded, pending = _utf8(pending + data)
         text += decoded
         if not begun:
             text, begun = text.lstrip("\ufeff \t\r\n").removeprefix("["), True
         while text := text.lstrip(", \t\r\n"):
             if text.startswith("]"):
+                _check_end(text[1:], chunks)
                 return
             try:
                 value, end = decoder.raw_decode(text)
@@ -168,6 +199,13 @@ def _array(source: BinaryIO) -> Iterator[bytes]:
             text = text[end:]
         if not data:
             raise _CutError("the array is not closed")
+
+
+def _check_end(text: str, chunks: Iterator[bytes]) -> None:
+    """Refuse what stands behind the end of an array."""
+    rest = text.strip() or next((chunk.strip().decode("utf-8", "replace") for chunk in chunks if chunk.strip()), "")
+    if rest:
+        raise _CutError(f"{rest[:30]!r} stands behind the end of the array")
 
 
 def _utf8(data: bytes) -> tuple[str, bytes]:

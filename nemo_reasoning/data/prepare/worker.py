@@ -142,7 +142,7 @@ class MakeShard:
 
     @cached_property
     def _filters(self) -> Filters:
-        mapping = declared(vars(self.data.columns))
+        mapping = declared(self.data.columns)
         return Filters(self.data.filters, seq_length=self.seq_length, mapping=mapping)
 
     @cached_property

@@ -5,40 +5,19 @@ nothing, or unknown: then it is counted and named. A value that is null is absen
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from nemo_reasoning.data.schemas.turns import TRACE_KEYS, TurnKeys
+from nemo_reasoning.config.data import ColumnSettings
+from nemo_reasoning.data.schemas.columns import IGNORED, QUESTION_PARTS, REFUSED, TRACES, renamed
+from nemo_reasoning.data.schemas.turns import TurnKeys
+from nemo_reasoning.data.schemas.verdicts import VERDICTS
 from nemo_reasoning.errors import ConfigError, RowError
 
-# Columns that change what a row means and are not supported: why.
-REFUSED: dict[str, str] = {
-    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), "text is all that can be trained on"),
-    **dict.fromkeys(("chosen", "rejected"), "preference pairs are no targets; keep the chosen answer as an answer"),
-    **dict.fromkeys(("functions", "function_call"), "write them as tools and tool_calls"),
-    **dict.fromkeys(("loss_weight", "sample_weight", "weights"), "rows are trained on or not; drop or repeat them"),
-    **dict.fromkeys(("train_detail", "loss_spans", "masks"), "whole turns are trained on or not"),
-    "kto_tag": "labels of good and bad answers are no targets; keep the good ones",
-}
-# Columns that say where a row comes from or how it was made, and nothing about what it teaches.
-IGNORED = frozenset(
-    """
-    _id accuracy agent_ref answer_type author avg_length category categories choices_source code_language
-    complexity conversation_id correct_answer correctness_count cot_type created_at created_timestamp data_source
-    dataset date difficulty domain embedding expected_answer extra extra_info finish_reasons gemini_grade
-    gemini_grade_reason generator ground_truth hash hf_url id idx inference_mode index instruction_id is_synthetic
-    lang language languages length level license licence meta metadata model model_name n_tokens name num_tokens
-    num_turns original_index pass_rate_72b_tir pass_rate problem_id problem_is_valid problem_source problem_type
-    prompt_id quality question_id question_type reference references row_id sample_id score seed solution_is_valid
-    source source_id source_type split subset sub_category subdomain subject synthetic tags task timestamp token_count
-    topic topics type url used_in used_in_training uuid verdict_source version word_count year deepseek_grade
-    deepseek_grade_reason generation_model message_lens responses_lens test_cases starter_code input_format
-    output_format time_limit memory_limit
-    """.split()  # noqa: SIM905 - a list of words
-)
 COMMON = (
     "reasoning",
+    "thinking",
     "system_prompt",
     "system",
     "tools",
@@ -46,25 +25,7 @@ COMMON = (
     "enable_thinking",
     "license",
     "category",
-)
-TRACES = (
-    *TRACE_KEYS,
-    "thinking_trajectories",
-    "thinking_trajectory",
-    "deepseek_thinking_trajectory",
-    "deepseek_reasoning",
-    "reasoning_trace",
-    "trace",
-    "chain_of_thought",
-)
-VERDICTS = (
-    "correctness_math_verify",
-    "correctness_llama",
-    "correctness",
-    "verified",
-    "is_correct",
-    "is_verified",
-    "is_reasoning_complete",
+    *VERDICTS,
 )
 
 
@@ -82,8 +43,8 @@ class Layout:
         trace: What the assistant thinks before the answer; must be alone.
         system: The system turn.
         history: Earlier pairs of question and answer.
-        verdicts: Whether an answer is right; a list judges a list of answers.
         turn: Names within turns.
+        ignored: Columns that the settings leave out.
     """
 
     name: str
@@ -93,15 +54,15 @@ class Layout:
     answer: tuple[str, ...] = ()
     reference: tuple[str, ...] = ()
     trace: tuple[str, ...] = TRACES
-    system: tuple[str, ...] = ("system_prompt", "system")
+    system: tuple[str, ...] = ("system_prompt", "system", "system_message")
     history: tuple[str, ...] = ()
-    verdicts: tuple[str, ...] = ()
     turn: TurnKeys = field(default_factory=TurnKeys)
+    ignored: frozenset[str] = frozenset()
 
     @property
     def reads(self) -> frozenset[str]:
         """All columns that are read."""
-        names = (getattr(self, column.name) for column in fields(self) if column.name not in ("name", "turn"))
+        names = (getattr(self, column.name) for column in fields(self) if column.name not in _NO_COLUMNS)
         return frozenset(name for group in names for name in group)
 
     def fits(self, columns: frozenset[str]) -> bool:
@@ -112,8 +73,18 @@ class Layout:
         return not columns.isdisjoint(self.question) and not columns.isdisjoint(answers)
 
 
+_NO_COLUMNS = ("name", "turn", "ignored")
 DECLARED = "data.columns"  # name of the layout that the settings declare
-_ANSWERS = ("completion", "response", "output", "generation", "generated_solution", "generations", "solutions")
+_ANSWERS = (
+    "completion",
+    "response",
+    "output",
+    "generation",
+    "generated_solution",
+    "generations",
+    "solutions",
+    "responses",
+)
 LAYOUTS = (
     Layout("messages", turns=("messages",)),
     Layout("sharegpt", turns=("conversations", "conversation")),
@@ -129,9 +100,9 @@ LAYOUTS = (
     Layout(
         "prompt_completion",
         question=("prompt",),
+        context=("context",),
         answer=_ANSWERS,
         reference=("answer", "solution"),
-        verdicts=VERDICTS,
     ),
     Layout(
         "question_answer",
@@ -139,7 +110,6 @@ LAYOUTS = (
         context=("context",),
         answer=(*_ANSWERS, "deepseek_solution", "r1_solution", "model_answer"),
         reference=("solution", "answer"),
-        verdicts=VERDICTS,
     ),
 )
 # Where two layouts fit, the one named first is read if the pair stands here; any other pair is an error.
@@ -151,21 +121,44 @@ ORDER: dict[tuple[str, str], str] = {
 }
 
 
-def declared(columns: Mapping[str, str | None]) -> Layout | None:
-    """Return the layout that conf/data: columns names; None if it names nothing.
+def declared(columns: ColumnSettings) -> Layout | None:
+    """Return the layout that conf/data: columns declares; None if it names nothing.
+
+    Without turns, question and answer it changes single names of the layout that is found.
 
     Raises:
-        ConfigError: It names neither turns nor a question and an answer.
+        ConfigError: It names half a layout, or one column twice.
     """
-    named = {key: (name,) for key, name in columns.items() if name is not None}
-    if not named:
+    named = {key: (name,) for key, name in vars(columns).items() if isinstance(name, str)}
+    if not named and not columns.ignore:
         return None
-    if "turns" not in named and not {"question", "answer"} <= set(named):
-        raise ConfigError(
-            f"data.columns names {', '.join(sorted(named))}: name turns, or question and answer, of your rows"
-        )
-    keys = {key: named.pop(key) for key in ("role", "content", "weight") if key in named}
-    return Layout(DECLARED, **named, verdicts=VERDICTS, turn=TurnKeys(**keys))
+    told = f"data.columns names {', '.join(sorted(named))}"
+    if len({"question", "answer"} & set(named)) == 1 or {"turns", "question"} <= set(named):
+        raise ConfigError(f"{told}: name either turns, or question and answer, of your rows")
+    if twice := [name for name in named.values() if list(named.values()).count(name) > 1]:
+        raise ConfigError(f"{told}: {twice[0][0]} stands for two of them; each needs a column of its own")
+    if empty := [key for key, (name,) in named.items() if not name.strip()]:
+        raise ConfigError(f"data.columns.{empty[0]}='' names no column; give its name, or null")
+    ignored = frozenset(columns.ignore)
+    keys: dict[str, Any] = {key: named.pop(key) for key in ("role", "content", "weight") if key in named}
+    if "turns" in named and "trace" in named:
+        keys["trace"] = named["trace"]  # of a turn or of the row
+    keys["ignored"] = frozenset(name.rpartition(".")[2] for name in ignored if "." in name)
+    parts: dict[str, Any] = dict(named)
+    return Layout(DECLARED, **parts, turn=TurnKeys(**keys), ignored=ignored)
+
+
+def _adapted(found: Layout, names: Layout) -> Layout:
+    """Return a layout that was found, with the names that the settings give instead of its own."""
+    trace = names.trace if names.trace != TRACES else ()
+    return replace(
+        found,
+        answer=tuple(name for name in found.answer if name not in trace),
+        reference=tuple(name for name in found.reference if name not in trace),
+        trace=trace or found.trace,
+        system=names.system if names.system != Layout(DECLARED).system else found.system,
+        turn=replace(names.turn, trace=trace) if trace and found.turns else names.turn,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +167,16 @@ class ColumnPlan:
 
     Attributes:
         layout: The layout.
-        refused: Columns that refuse the row unless they are empty.
+        renames: Columns in another case, with the names that are read.
+        traces: Columns that may hold the trace, or the mode.
+        refused: Columns that refuse the row unless they are empty: why.
         unknown: Columns nobody knows.
     """
 
     layout: Layout
-    refused: tuple[str, ...]
+    renames: Mapping[str, str]
+    traces: tuple[str, ...]
+    refused: Mapping[str, str]
     unknown: tuple[str, ...]
 
 
@@ -194,15 +191,25 @@ def plan_columns(columns: tuple[str, ...], mapping: Layout | None) -> ColumnPlan
     Raises:
         RowError: No layout fits, or several do.
     """
-    present = frozenset(columns)
-    layout = mapping or _choose(present)
+    whole = mapping is not None and bool(mapping.turns or mapping.question)
+    known = mapping.reads if mapping is not None and whole else _KNOWN
+    renames = renamed(columns, known | frozenset(COMMON))
+    present = frozenset(renames.get(name, name) for name in columns)
+    layout = mapping if mapping is not None and whole else _choose(present)
+    if mapping is not None and not whole:
+        layout = _adapted(layout, mapping)
     if not layout.fits(present):
         raise RowError(f"missing keys: found {sorted(present)}, but data.columns names {sorted(layout.reads)}")
     read = layout.reads | frozenset(COMMON)
-    refused = tuple(name for name in columns if name in REFUSED and name not in layout.reads)
-    spare = _spare(layout)
-    unknown = [name for name in columns if name not in read | IGNORED and name not in REFUSED and name not in spare]
-    return ColumnPlan(layout, refused, tuple(unknown))
+    why = REFUSED | QUESTION_PARTS if layout.question else REFUSED
+    others = [name for name in present if name not in read | _spare(layout)]
+    return ColumnPlan(
+        layout,
+        renames,
+        tuple(name for name in dict.fromkeys((*layout.trace, "reasoning", "thinking")) if name in present),
+        {name: why[name] for name in sorted(others) if name in why},
+        tuple(name for name in sorted(others) if name not in IGNORED and name not in why),
+    )
 
 
 def _spare(layout: Layout) -> frozenset[str]:
@@ -214,6 +221,9 @@ def _spare(layout: Layout) -> frozenset[str]:
     return frozenset(
         name for other in LAYOUTS if other.name in later or layout.name == DECLARED for name in other.reads
     )
+
+
+_KNOWN = frozenset(name for layout in LAYOUTS for name in layout.reads)
 
 
 def _choose(present: frozenset[str]) -> Layout:

@@ -2,13 +2,16 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from nemo_reasoning.config import CONF_DIR
-from nemo_reasoning.data.schemas.layouts import LAYOUTS, ORDER, REFUSED, table
+from nemo_reasoning.data.schemas.columns import QUESTION_PARTS, REFUSED, TRACES
+from nemo_reasoning.data.schemas.layouts import LAYOUTS, ORDER, table
+from nemo_reasoning.data.schemas.verdicts import VERDICTS
 from nemo_reasoning.reasoning.trace import MARKERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "data.md"
@@ -47,7 +50,20 @@ def markers() -> str:
     return "\n".join(f"- `{marker.example}`" for marker in MARKERS)
 
 
-TABLES = {"layouts": layouts, "presets": presets, "refused": refused, "order": order, "markers": markers}
+def named(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+TABLES = {
+    "layouts": layouts,
+    "presets": presets,
+    "refused": refused,
+    "order": order,
+    "markers": markers,
+    "traces": lambda: named(TRACES),
+    "verdicts": lambda: named(VERDICTS),
+    "parts": lambda: named(QUESTION_PARTS),
+}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -56,5 +72,5 @@ def test_a_table_of_the_docs_is_what_the_code_declares(name: str) -> None:
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     wanted = f"{begin}{TABLES[name]()}{end}"
     if os.environ.get("WRITE_DOCS"):
-        DOCS.write_text(re.sub(f"{begin}.*?{end}", lambda _: wanted, text, flags=re.DOTALL), encoding="utf-8")
+        DOCS.write_text(re.sub(f"{begin}.*?{end.lstrip()}", lambda _: wanted, text, flags=re.DOTALL), encoding="utf-8")
     assert wanted in DOCS.read_text(encoding="utf-8")

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_reasoning.data.schemas.layouts import IGNORED, LAYOUTS, ORDER, REFUSED, declared
+from nemo_reasoning.config.data import ColumnSettings
+from nemo_reasoning.data.schemas.columns import IGNORED, REFUSED
+from nemo_reasoning.data.schemas.layouts import COMMON, LAYOUTS, ORDER, declared
 from nemo_reasoning.data.schemas.rows import parse_row
 from nemo_reasoning.errors import ConfigError, RowError
 
@@ -158,7 +160,9 @@ def test_what_is_in_the_way_is_named(value: dict[str, Any], reason: str) -> None
 
 
 READ_NAMES = frozenset(name for row in READ.values() for name in row)
-KNOWN = IGNORED | READ_NAMES | set(REFUSED) | frozenset(name for layout in LAYOUTS for name in layout.reads)
+KNOWN = (
+    IGNORED | READ_NAMES | set(REFUSED) | set(COMMON) | frozenset(name for layout in LAYOUTS for name in layout.reads)
+)
 
 
 @given(name=st.text(min_size=1, max_size=8).filter(lambda name: name not in KNOWN), value=st.text(min_size=1))
@@ -208,16 +212,20 @@ def _example(turns: tuple[str, ...], question: tuple[str, ...], answer: tuple[st
     return {turns[0]: TURNS} if turns else {question[0]: ASKED, answer[0]: THOUGHT}
 
 
+def columns_of(names: dict[str, Any]) -> Any:
+    parts = ("question", "answer", "trace", "system", "turns", "role", "content", "weight")
+    return declared(ColumnSettings(**{**dict.fromkeys(parts), "ignore": [], **names}))
+
+
 def test_a_mapping_reads_any_names() -> None:
-    nothing = dict.fromkeys(("question", "answer", "trace", "system", "turns", "role", "content", "weight"))
-    columns = declared({**nothing, "question": "frage", "answer": "antwort", "trace": "gedanken", "system": "rolle"})
+    columns = columns_of({"question": "frage", "answer": "antwort", "trace": "gedanken", "system": "rolle"})
     row = {"frage": ASKED, "antwort": ANSWER, "gedanken": TRACE, "rolle": "Be kind.", "answer": "not this"}
     assert said(row, mapping=columns) == ["detailed thinking on\n\nBe kind.", *ON[1:]]
-    turns = declared({**nothing, "turns": "verlauf", "role": "wer", "content": "was", "weight": "zählt"})
+    turns = columns_of({"turns": "verlauf", "role": "wer", "content": "was", "weight": "zählt"})
     row = {"verlauf": [{"wer": "user", "was": ASKED}, {"wer": "assistant", "was": THOUGHT, "zählt": 1}], "messages": 5}
     assert said(row, mapping=turns) == ON
     with pytest.raises(RowError, match="data.columns names"):
         parse({"messages": TURNS}, mapping=columns)
-    assert declared(nothing) is None
+    assert columns_of({}) is None
     with pytest.raises(ConfigError, match="question and answer"):
-        declared({**nothing, "answer": "antwort"})
+        columns_of({"answer": "antwort"})

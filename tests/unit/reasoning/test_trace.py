@@ -1,14 +1,18 @@
 """Traces: every marker in use becomes the one format; what only speaks about tags is text."""
 
+import re
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_reasoning.reasoning.tags import with_thinking
-from nemo_reasoning.reasoning.trace import MARKERS, Marker, TraceError, is_blank, split_trace
+from nemo_reasoning.reasoning.trace import MARKERS, Marker, TraceError, bare_trace, is_blank, split_trace
 
 TEXT = st.text(st.characters(exclude_characters="<[\u25c1>]|/`", exclude_categories=["Cs"]), max_size=30)
 SPACE = st.text(" \n\t", max_size=3)
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad" + string.whitespace
 TAGS = ("think", "thinking", "reasoning", "thought")
 
 
@@ -63,6 +67,12 @@ def test_case_and_blanks_within_a_tag_do_not_matter(
         ("a < b and [b] > c", None, "a < b and [b] > c"),
         ("<thinker>T</thinker>", None, "<thinker>T</thinker>"),
         ("<think>\n\n</think>\n\n4", "", "4"),
+        ('<think budget="low">T</think>A', "T", "A"),
+        ("<think>\n<think>\nT</think>A", "T", "A"),
+        ("\ufeff\u200b <think>T</think>A", "T", "A"),
+        ("<|begin_of_solution|>A<|end_of_solution|>", None, "A"),
+        ("[analysis](http://a.b) shows it", None, "[analysis](http://a.b) shows it"),
+        ("## Thinking\n\nmatters.", None, "## Thinking\n\nmatters."),
     ],
 )
 def test_what_is_a_trace_and_what_is_text(text: str, trace: str | None, answer: str | None) -> None:
@@ -83,6 +93,11 @@ def test_what_is_a_trace_and_what_is_text(text: str, trace: str | None, answer: 
         ("</think>a<think>b", False),
         ("<think>a</think>b<think>c</think>d", False),
         ("<think>a</think>b <reasoning>c</reasoning>", False),
+        ("<think>a <think>b</think> c</think>d", False),
+        ("<|begin_of_thought|>a<|end_of_thought|><|begin_of_solution|>cut", True),
+        ("<think/>a", False),
+        ("<|channel|>analysis<|message|>a<|end|>b", False),
+        ("## Thinking\n\na\n\n## Final Response\n\nb", False),
     ],
 )
 def test_what_does_not_fit_together_is_named(text: str, unclosed: bool) -> None:
@@ -93,6 +108,38 @@ def test_what_does_not_fit_together_is_named(text: str, unclosed: bool) -> None:
 
 def test_a_closing_tag_alone_ends_the_trace_of_a_turn_that_is_known_to_think() -> None:
     assert split_trace("a </think> b", thinks=True) == ("a", "b")
+
+
+BRACKETS = [
+    ("<", ">", "</"),
+    ("[", "]", "[/"),
+    ("<|", "|>", "<|/"),
+    ("<|", "|>", "<|end_of_"),
+    ("&lt;", "&gt;", "&lt;/"),
+]
+
+
+@given(
+    word=st.sampled_from(["scratchpad", "reflection", "rationale", "inner_thoughts", "deep-think", "cot"]),
+    brackets=st.sampled_from(BRACKETS),
+    upper=st.booleans(),
+    trace=TEXT,
+)
+def test_an_answer_that_begins_with_a_trace_in_unknown_markers_is_refused_by_name(
+    word: str, brackets: tuple[str, str, str], upper: bool, trace: str
+) -> None:
+    name, (begin, end, close) = word.upper() if upper else word, brackets
+    with pytest.raises(TraceError, match=f"{re.escape(begin + name + end)} is no known marker"):
+        split_trace(f"{begin}{name}{end}{trace}{close}{name}{end} It is 8.")
+
+
+@given(marker=st.sampled_from(MARKERS), trace=TEXT.filter(lambda text: not is_blank(text)), rest=TEXT)
+def test_a_trace_that_stands_apart_loses_its_markers(marker: Marker, trace: str, rest: str) -> None:
+    opening, closing = marker.example.split("…")
+    visible = trace.lstrip(INVISIBLE).strip()
+    for text in (trace, f"{opening}{trace}", f"{trace}{closing}", f" {opening}\n{trace}{closing}\n"):
+        assert bare_trace(text)[0].lstrip(INVISIBLE).strip() == visible
+    assert bare_trace(f"{opening}{trace}{closing}{rest}")[1] == rest.strip()
 
 
 WORDS = ["<think>", "</think>", "<answer>", "</answer>", "`", "```", "\n", " ", "a", "[THINK]", "[/THINK]"]
