@@ -1,6 +1,7 @@
 """What recipes/prepare_data.py does."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +54,21 @@ def _preview(settings: PrepareSettings, formatter: "ChatFormatter", console: Con
 def _prepare(settings: PrepareSettings, formatter: "ChatFormatter", console: Console) -> None:
     from nemo_reasoning.data.prepare.pipeline import prepare_data
 
-    out = Path(settings.output_dir)
+    out, tell = Path(settings.output_dir), teller(console)
+    manifest = prepare_data(settings.data, formatter=formatter, seq_length=settings.seq_length, out=out, tell=tell)
+    counts = manifest["counts"]
+    console.print(_table(counts))
+    console.print(f"tokenised with {counts['tokenizer']}; report: {out / 'report.html'}", soft_wrap=True)
+
+
+def teller(console: Console) -> Callable[[str], None]:
+    """Return what prints a line of progress, warnings in yellow."""
 
     def tell(line: str) -> None:
         style = "yellow" if line.startswith("warning: ") else None
         console.print(line, style=style, markup=False, soft_wrap=True)
 
-    manifest = prepare_data(settings.data, formatter=formatter, seq_length=settings.seq_length, out=out, tell=tell)
-    counts = manifest["counts"]
-    console.print(_table(counts))
-    console.print(f"tokenised with {counts['tokenizer']}; report: {out / 'report.html'}", soft_wrap=True)
+    return tell
 
 
 def _table(counts: dict[str, Any]) -> Table:

@@ -1,5 +1,6 @@
 """Settings of conf/data, which every recipe that needs rows shares, and of recipes/prepare_data.py."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -173,8 +174,9 @@ class DataSettings:
             return [f"data.mix={self.mix} names subsets; choose data=mix, or data=nemotron"]
         if self.rows is None:
             return ["data.mix without data.rows: say how many rows there are to be in all"]
-        if min(self.mix.values()) < 0 or not any(self.mix.values()):
-            return [f"data.mix={self.mix}: weights are above 0"]
+        weights = self.mix.values()
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+            return [f"data.mix={self.mix}: weights are numbers from 0, not all 0; they need not add up to 1"]
         if unknown := sorted(set(self.mix) - set(self.layout)):
             return [f"data.mix names {', '.join(unknown)}; data.layout has {', '.join(sorted(self.layout))}"]
         return []

@@ -18,7 +18,7 @@ from nemo_reasoning.data.schemas.layouts import Layout
 from nemo_reasoning.data.schemas.rows import Draft, parse_row
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.reasoning.messages import Mode
-from nemo_reasoning.reasoning.switch import take_switches
+from nemo_reasoning.reasoning.switch import stated_mode, take_switches
 from nemo_reasoning.reasoning.trace import TraceError, is_blank, split_trace
 
 _BOX_ASKED = re.compile(r"\\f?boxed\b")
@@ -74,7 +74,7 @@ class Filters:
     """Applies the filters that look at one row at a time.
 
     Attributes:
-        mode: Of the row being read, once its last answer is understood.
+        mode: Of the row being read: as its last answer has it, or as it says of itself until that is understood.
     """
 
     def __init__(self, settings: FilterSettings, *, seq_length: int, mapping: Layout | None = None) -> None:
@@ -98,6 +98,7 @@ class Filters:
             FilteredOut: A filter says no.
             RowError: "reason: detail" of why the row is unusable.
         """
+        self.mode = stated_mode(value.get("reasoning"))
         self._check_origin(value)
         row = parse_row(value, origin=origin, mapping=self.mapping, review=self._check_thinking)
         self._check_content(row)

@@ -1,9 +1,13 @@
 """Propose which columns of an unknown data set hold what."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_reasoning.data.schemas.turns import CONTENT_KEYS, ROLES
+from nemo_reasoning.data.schemas.columns import IGNORED
+from nemo_reasoning.data.schemas.turns import CONTENT_KEYS, ROLES, turns_in_text
+
+_PLAIN = re.compile(r"[\w.-]+")
 
 _HINTS = {
     "system": ("system", "persona", "instructions"),
@@ -23,8 +27,12 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]]) -> str | None:
     for name, values in columns.items():
         if values and (turns := _turn_keys(values)):
             role, content = turns
-            return f"data.columns.turns={name} data.columns.role={role} data.columns.content={content}"
-    texts = {name: values for name, values in columns.items() if values and all(isinstance(v, str) for v in values)}
+            return _overrides({"turns": name, "role": role, "content": content})
+    texts = {
+        name: values
+        for name, values in columns.items()
+        if name not in IGNORED and values and all(isinstance(value, str) for value in values)
+    }
     hinted = {what: _hinted(texts, what) for what in _HINTS}
     chosen = {what: name for what, name in hinted.items() if name is not None}
     rest = sorted(set(texts) - set(chosen.values()), key=lambda name: sum(map(len, texts[name])))
@@ -33,12 +41,21 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]]) -> str | None:
             chosen[what] = rest.pop()
     if not {"question", "answer"} <= set(chosen):
         return None
-    return " ".join(f"data.columns.{what}={name}" for what, name in sorted(chosen.items()))
+    return _overrides(dict(sorted(chosen.items())))
+
+
+def _overrides(columns: Mapping[str, str]) -> str:
+    """Return overrides as a shell takes them."""
+    return " ".join(
+        f"data.columns.{what}={name}" if _PLAIN.fullmatch(name) else f"'data.columns.{what}=\"{name}\"'"
+        for what, name in columns.items()
+    )
 
 
 def _turn_keys(values: Sequence[Any]) -> tuple[str, str] | None:
     """Return the keys of role and content of turns in a column, if that is what it holds."""
-    turns = [turn for value in values if isinstance(value, list) for turn in value]
+    read = [turns_in_text(value) if isinstance(value, str) else value for value in values]
+    turns = [turn for value in read if isinstance(value, list) for turn in value]
     if not turns or not all(isinstance(turn, dict) for turn in turns):
         return None
     names = {key for turn in turns for key in turn}

@@ -19,10 +19,21 @@ class Hub:
     Attributes:
         ranges: (file, first byte, last byte) of every range sent.
         broken: Ranges still to break off in the middle.
+        gated: Whether the terms have to be accepted first.
+        refused: Status that a path is answered with, by what it contains, and how often it still is.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.ranges, self.broken = folder, list[tuple[str, int, int]](), 0
+        self.folder, self.ranges, self.broken, self.gated = folder, list[tuple[str, int, int]](), 0, False
+        self.refused = dict[str, tuple[int, int]]()
+
+    def refusal(self, path: str) -> int | None:
+        """Return the status that a path is refused with, if it still is."""
+        for part, (status, times) in self.refused.items():
+            if part in path and times:
+                self.refused[part] = (status, times - 1)
+                return status
+        return None
 
     def entries(self, below: str) -> list[dict[str, Any]]:
         """Return what the API says about the files in a folder of the dataset, or about one file."""
@@ -64,10 +75,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlparse(self.path).path)
         api = f"/api/datasets/{REPOSITORY}"
-        if path.startswith(f"{api}/tree/"):
+        if status := self.hub.refusal(path):
+            self._head(status, 0)
+        elif self.hub.gated and (path.endswith("/auth-check") or "/resolve/" in path):
+            self._head(403, 0, ("X-Error-Code", "GatedRepo"))
+        elif path.startswith(f"{api}/tree/"):
             self._json(self.hub.entries(path.removeprefix(f"{api}/tree/").partition("/")[2]))
         elif path == api or path.startswith(f"{api}/revision/"):
-            self._json({"id": REPOSITORY, "sha": COMMIT, "siblings": []})
+            self._json({"id": REPOSITORY, "sha": COMMIT, "siblings": [], "gated": "auto" if self.hub.gated else False})
         elif path.startswith(f"/datasets/{REPOSITORY}/resolve/{COMMIT}/"):
             self._file(path.partition(f"{COMMIT}/")[2])
         else:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import chatml_tokenizer
 
+from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.schemas.rows import parse_row
 from nemo_reasoning.data.schemas.tools import read_calls, read_tools
 from nemo_reasoning.data.schemas.verdicts import CORRECT, choose_answer
@@ -125,3 +127,34 @@ def test_a_tool_that_says_nothing_at_all_is_refused() -> None:
     ]
     with pytest.raises(RowError, match="^empty tool result"):
         parse_row({"messages": turns}, origin="a:1")
+
+
+TOOLS = "".join(
+    (
+        "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}{% for turn in messages %}",
+        "{{ '<|im_start|>' + turn.role + '\\n' }}{% if turn.role == 'assistant' %}{% generation %}{{ turn.content }}",
+        "{% for call in turn.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}{{ '<|im_end|>' }}",
+        "{% endgeneration %}{% else %}{{ turn.content + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}",
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    )
+)
+
+
+def test_tools_are_rendered_by_a_template_that_has_them_and_refused_by_one_that_has_not() -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "add", "parameters": {"a": 1}}]}
+    turns = [
+        {"role": "user", "content": "q"},
+        call,
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "a"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    row = parse_row({"messages": turns, "tools": tools}, origin="a:1")
+    formatter = ChatFormatter(chatml_tokenizer(), TOOLS)
+    encoded = formatter.encode(row.messages)
+    text = formatter.tokenizer.decode(encoded.ids.tolist())
+    assert '"name": "add"' in text.split("user")[0]
+    trained = formatter.tokenizer.decode(encoded.ids[encoded.loss_mask].tolist())
+    assert trained == '{"name": "add", "arguments": {"a": 1}}<|im_end|>a<|im_end|>'
+    with pytest.raises(RowError, match="^tools: the chat template renders no tool"):
+        ChatFormatter(chatml_tokenizer(), load_template("chatml")).encode(row.messages)
