@@ -166,6 +166,15 @@ def file_size(address: str) -> int:
         return int(system.size(path))
 
 
+def read_bytes(address: str, start: int, end: int) -> bytes:
+    """Return a stretch of a file, here or remote.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return _reader(address).read(start, end)
+
+
 def owned_lines(span: Span) -> Iterator[Line]:
     """Yield the lines that begin in a span, the last one to its end, which may lie behind the span.
 

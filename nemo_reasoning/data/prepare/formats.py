@@ -10,10 +10,10 @@ from pathlib import Path
 
 import fsspec
 
-from nemo_reasoning.data.prepare.files import file_errors, file_size, is_remote
+from nemo_reasoning.data.prepare.files import file_errors, file_size, is_remote, read_bytes
 from nemo_reasoning.errors import DataError
 
-HEAD, _TAIL = 64 * 2**10, 2**20
+HEAD, _TAIL, _REMOTE_HEAD = 64 * 2**10, 2**20, 4 * 2**10
 
 
 class Format(Enum):
@@ -65,7 +65,7 @@ _JSON_START = re.compile(rb"^\s*\{", re.MULTILINE)
 
 
 def format_of(address: str) -> Format:
-    """Tell how a file holds its rows: a local one by its first and last bytes, a remote one by its name.
+    """Tell how a file holds its rows: by its first and last bytes, or by its name if it is remote and packed.
 
     Raises:
         DataError: It is empty, cut, or holds no rows; the message names what it is, and its size.
@@ -75,7 +75,7 @@ def format_of(address: str) -> Format:
         if not size:
             raise DataError(f"{address} is empty (0 bytes); download or write it again")
         if is_remote(address):
-            return _ENDINGS.get(Path(address).suffix, Format.lines)
+            return _remote_format(address, size)
         with Path(address).open("rb") as file:
             head = file.read(HEAD)
             file.seek(max(0, size - _TAIL))
@@ -87,6 +87,14 @@ def format_of(address: str) -> Format:
                 raise DataError(f"{named} is a Parquet file that was cut: its end is missing; download it again")
             return known
     return text_format(head, named)
+
+
+def _remote_format(address: str, size: int) -> Format:
+    """Tell how a remote file holds its rows: by its name if it is packed, else by its first bytes."""
+    known = _ENDINGS.get(Path(address).suffix)
+    if known is not None:
+        return known
+    return text_format(read_bytes(address, 0, min(size, _REMOTE_HEAD)), f"{address} ({size:,} bytes)")
 
 
 def text_format(head: bytes, named: str) -> Format:

@@ -5,13 +5,17 @@ import gzip
 import json
 import lzma
 import re
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from prepared_rows import corpus, lines_of, nemotron_row, prepared
+from pyarrow import parquet as pq
 
 from nemo_reasoning.data.prepare.formats import Format, cut_line, format_of
 from nemo_reasoning.data.prepare.inputs import check_unchanged, find_subsets, snapshot
@@ -33,6 +37,12 @@ FOREIGN = {
     b"hello world\n": "not JSON Lines",
     b'{\n  "a": 1,\n  "b": 2\n}\n{\n  "a": 3\n}\n': "several lines",
     b"a" * 257 + b"ustar\0": "tar archive",
+    b'{\n  "a": 1\n}\n': "one JSON object over several lines",
+    b'{"a": 1}\r{"a": 2}\r': "carriage returns",
+    b"PARE\x15\x04": "encrypted Parquet",
+    b"\x04\x22\x4d\x18rest": "lz4",
+    lzma.compress(b'{"a": 1}\n', format=lzma.FORMAT_ALONE): "lzma",
+    zlib.compress(b'{"a": 1}\n'): "is binary",
 }
 
 
@@ -42,6 +52,70 @@ def test_what_holds_no_rows_is_named_whatever_its_ending(tmp_path: Path, content
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{re.escape(str(tmp_path / name))}.*{FOREIGN[content]}"):
         format_of(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+@pytest.mark.parametrize("content", [content for content in FOREIGN if content and content[:4] != b"PAR1"])
+def test_what_a_compressed_file_holds_is_named_too(tmp_path: Path, content: bytes, pack: Callable[..., bytes]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(pack(content))
+    with pytest.raises(DataError, match=rf"rows\.jsonl \([\d,]+ bytes\), unpacked,.*{FOREIGN[content]}"):
+        Unpack(tmp_path)((str(path), format_of(str(path))))
+
+
+def test_archives_within_archives_are_named_and_arrays_are_read(tmp_path: Path) -> None:
+    path, array = tmp_path / "rows.gz", json.dumps([{"a": number} for number in range(9)]).encode()
+    for inner, told in ((gzip.compress(array), "is gzip"), (b"PAR1" + array, "is Parquet"), (b"", "blanks")):
+        path.write_bytes(gzip.compress(inner))
+        with pytest.raises(DataError, match=f"unpacked,.*{told}"):
+            Unpack(tmp_path)((str(path), Format.gzip))
+    path.write_bytes(gzip.compress(array))
+    found = Unpack(tmp_path)((str(path), Format.gzip))
+    assert [json.loads(line)["a"] for line in found.path.read_bytes().splitlines()] == list(range(9))
+
+
+@pytest.mark.parametrize("rest", ["xyz", '[{"a": 1}]', "]"])
+def test_what_stands_behind_an_array_is_damage(tmp_path: Path, rest: str) -> None:
+    (tmp_path / "rows.json").write_text(f'[{{"a": 1}}, 2]{rest}')
+    found = Unpack(tmp_path)((str(tmp_path / "rows.json"), Format.array))
+    assert found.damage is not None
+    assert "after 2 whole rows" in found.damage
+    assert "behind the end of the array" in found.damage
+
+
+TEXTS = pa.array([f"What is {number} + {number}?" for number in range(20)])
+COLUMNS = {
+    "large": TEXTS.cast(pa.large_string()),
+    "dictionary": TEXTS.dictionary_encode(),
+    "binary": TEXTS.cast(pa.binary()),
+    "view": TEXTS.cast(pa.string_view()),
+}
+
+
+@pytest.mark.parametrize("rows", ["data.rows=null", "data.rows=4"])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_texts_of_any_type_of_parquet_are_the_same_rows(tmp_path: Path, kind: str, rows: str) -> None:
+    kwargs = pa.array([[("enable_thinking", False)]] * 20, pa.map_(pa.string(), pa.bool_()))
+    nothing = pa.array([float("nan")] * 20)
+    table = {"prompt": COLUMNS[kind], "response": TEXTS, "chat_template_kwargs": kwargs, "messages": nothing}
+    pq.write_table(pa.table(table), tmp_path / "rows.parquet")
+    chosen = ("data=jsonl", "data.fast_tokenizer=false", rows, f"data.paths=[{tmp_path / 'rows.parquet'}]")
+    prepared(tmp_path / "out", *chosen, "data.validation_share=0.5")
+    lines = [line for name in ("training", "validation") for line in lines_of(tmp_path / "out" / f"{name}.jsonl")]
+    assert len(lines) == (20 if "null" in rows else 4)
+    assert all(line["messages"][1]["content"] == line["messages"][2]["content"] for line in lines)
+
+
+def test_bytes_that_are_no_text_are_refused_and_no_rows_at_all_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    chosen = ("data=jsonl", "data.fast_tokenizer=false", f"data.paths=[{path}]")
+    pq.write_table(pa.table({"prompt": TEXTS, "response": pa.array([b"\xff\xfe"] * 20)}), path)
+    with pytest.raises(DataError, match="20 x wrong type.*The first: wrong type: response"):
+        prepared(tmp_path / "out", *chosen)
+    pq.write_table(pa.table({"prompt": TEXTS[:0], "response": TEXTS[:0]}), path)
+    for rows in ("data.rows=null", "data.rows=4"):
+        with pytest.raises(DataError, match="hold no row at all"):
+            prepared(tmp_path / "out", *chosen, rows)
 
 
 def test_a_bad_file_stops_a_run_beside_good_ones(tmp_path: Path) -> None:

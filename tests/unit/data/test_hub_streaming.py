@@ -1,11 +1,15 @@
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hub_server import COMMIT, Hub, serving
 from prepared_rows import corpus, lines_of, nemotron_row, prepared, write_lines
+from pyarrow import parquet as pq
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.data.prepare import units
@@ -85,3 +89,41 @@ def test_a_hub_out_of_reach_and_an_unknown_subset_are_explained(tmp_path: Path) 
         prepared(tmp_path / "out", *CHOSEN, f"data.root={tmp_path}", "data.subsets={physics: 5}")
     with pytest.raises(DataError, match=r"no such file: .*/SFT/math/\*\.jsonl"):
         prepared(tmp_path / "out", *CHOSEN, f"data.root={tmp_path}", "data.subsets={math: 5}")
+
+
+REFUSED = {
+    "gated": r"is gated: accept its terms at https://\S+, then set HF_TOKEN",
+    "account without access": r"the hub refuses .* \(status 403\)",
+    "wrong token": r"set HF_TOKEN to a valid token",
+    "too many requests": r"\(status 429\): wait some minutes, or set HF_TOKEN",
+    "listing refused": r"is not open to this account: accept its terms",
+    "listing limited": r"for too many requests: wait some minutes",
+    "file refused": r"math_v1.*\.jsonl is not open to this account: accept its terms",
+    "file gone": r"math_v1.*\.jsonl is not there: check its name and revision",
+    "file limited": r"math_v1.*\.jsonl is refused for now, for too many requests: wait",
+    "unknown revision": r"has no such revision; see https://\S+/commits",
+    "unknown set": r"nvidia/None is neither a directory nor a data set you can see",
+    "no name of a set": r"data\.root=nvidia: no such folder",
+    "unknown split": r"data\.subsets: 'train' is none of chat",
+    "unknown folder": r"no such file: .*SFT/maths",
+    "page": r"page\.jsonl \(\d+ bytes\) is an HTML or XML page",
+    "parquet refused": r"math-\S+\.parquet is not open to this account: accept its terms",
+}
+
+
+def test_what_a_hub_refuses_is_told_at_once_and_what_breaks_off_is_asked_for_again(snapshot: Path) -> None:
+    (snapshot / "SFT/page.jsonl").write_text("<!DOCTYPE html><html>sign in</html>")
+    (snapshot / "data").mkdir()
+    wide = [nemotron_row(number, used_in_training="no", uuid=f"{number:5000}") for number in range(1000)]
+    table = pa.Table.from_pylist(wide)
+    pq.write_table(table, snapshot / "data/math-0.parquet", row_group_size=50, compression="none", use_dictionary=False)
+    paths = [*map(str, (HERE, HERE.parent, HERE.parents[1])), str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, str(HERE / "refused_runs.py"), str(snapshot.parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    for name, message in REFUSED.items():
+        assert re.search(f"^DataError: .*{message}", told.pop(name)), name
+    assert all(said.startswith("kept 30, ") for said in told.values()), told
+    assert int(told["parquet"].split()[-2]) < 500  # of 6 MB: one row group, without the columns that say nothing
