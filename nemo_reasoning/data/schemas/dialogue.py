@@ -81,8 +81,11 @@ def settle(
     instructions = plain[0].content.strip() if has_system else ""
     spoken = plain[1:] if has_system else plain
     _check_order(spoken)
-    parts = {place: _split(turn, stated) for place, turn in enumerate(spoken) if turn.role == "assistant"}
-    mode: Mode = "off" if parts[len(spoken) - 1][0] is None else "on"
+    last = len(spoken) - 1
+    parts = {
+        place: _split(turn, stated, last=place == last) for place, turn in enumerate(spoken) if turn.role == "assistant"
+    }
+    mode: Mode = "off" if parts[last][0] is None else "on"
     if stated | {mode} != {mode}:
         raise RowError(f"contradicts its switch: the answer is thinking {mode}: {spoken[-1].content[:_EXCERPT]!r}")
     if mode == "off" and any(trace is not None for trace, _ in parts.values()):
@@ -109,11 +112,14 @@ def _check_order(spoken: Sequence[Message]) -> None:
         raise RowError("ends with a tool call: nobody answers it")
 
 
-def _split(turn: Message, stated: frozenset[Mode]) -> tuple[str | None, str]:
+def _split(turn: Message, stated: frozenset[Mode], *, last: bool) -> tuple[str | None, str]:
+    """Return trace and answer of a turn; an earlier one with an empty trace does not think."""
     try:
         trace, answer = split_trace(turn.content, thinks=stated == {"on"})
     except TraceError as error:
         raise RowError(f"malformed thinking: {error}") from error
+    if not last and trace is not None and is_blank(trace):
+        trace = None
     if trace is not None and is_blank(trace):
         raise RowError(f"empty thinking: {turn.content[:_EXCERPT]!r}")
     if is_blank(answer) and not turn.tool_calls:

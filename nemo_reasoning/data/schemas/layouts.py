@@ -108,7 +108,7 @@ LAYOUTS = (
         "question_answer",
         question=("question", "problem", "query"),
         context=("context",),
-        answer=(*_ANSWERS, "deepseek_solution", "r1_solution", "model_answer"),
+        answer=(*_ANSWERS, "deepseek_solution", "r1_solution", "r1_generation", "model_answer"),
         reference=("solution", "answer"),
     ),
 )

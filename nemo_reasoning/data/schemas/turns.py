@@ -130,11 +130,19 @@ def read_turns(value: Any, column: str, names: TurnKeys, unread: Unread) -> list
     if not isinstance(value, list) or not value:
         raise RowError(f"wrong type: {column} is not a list of turns")
     messages = []
-    for turn in value:
+    for turn in _without_pairs(value):
         if not isinstance(turn, dict):
             raise RowError(f"wrong type: a turn of {column} is a {type(turn).__name__}")
         messages.append(_read_turn(turn, column, names, unread))
     return messages
+
+
+def _without_pairs(turns: list[Any]) -> list[Any]:
+    """Return turns where a list holds pairs of input and output, as Capybara's does."""
+    if not all(isinstance(turn, dict) and turn.keys() == {"input", "output"} for turn in turns):
+        return turns
+    pairs = ((("user", turn["input"]), ("assistant", turn["output"])) for turn in turns)
+    return [{"role": role, "content": said} for pair in pairs for role, said in pair]
 
 
 def turns_in_text(text: str) -> list[Any] | None:

@@ -1,10 +1,10 @@
 """Choose one of several answers to a question, by the verdicts that stand beside them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_reasoning.data.schemas.columns import EMPTY
+from nemo_reasoning.data.schemas.tools import decoded
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.trace import is_blank
 
@@ -43,7 +43,9 @@ def right_answer(answer: Any, row: Mapping[str, Any]) -> Any:
     """
     for column in VERDICTS:
         told = row.get(column)
-        if told not in EMPTY and not isinstance(told, list | dict) and _verdict(told, column) is False:
+        if isinstance(told, list):
+            told = told[0] if len(told) == 1 else None  # more of them judge answers beside this one
+        if told not in EMPTY and _verdict(told, column) is False:
             raise RowError(f"no right answer: {column} is {told}")
     return answer
 
@@ -73,10 +75,7 @@ def _verdicts(row: Mapping[str, Any], column: str, count: int) -> list[bool | No
     """Return a column's verdict on each of some answers; empty if it says nothing."""
     told = row.get(column)
     if isinstance(told, str) and told.lstrip().startswith("["):
-        try:
-            told = json.loads(told)
-        except ValueError as error:
-            raise RowError(f"unknown verdict: {column} is text that is not JSON ({error})") from error
+        told = decoded(told, column)
     if told in EMPTY:
         return []
     if not isinstance(told, list):

@@ -95,6 +95,13 @@ def test_developer_turns_are_system_turns_and_join_the_column() -> None:
     assert said(row)[0] == "detailed thinking off\n\nAnswer in English.\n\nBe kind."
 
 
+def test_pairs_are_turns_and_an_earlier_empty_trace_is_none() -> None:
+    pairs = [{"input": "a", "output": "<think>\n\n</think>\n\nb"}, {"input": ASKED, "output": THOUGHT}]
+    row = parse({"conversation": pairs})
+    assert [turn.content for turn in row.messages] == ["detailed thinking on", "a", "b", *ON[1:]]
+    assert [turn.target for turn in row.messages[2::2]] == [False, True]
+
+
 def test_unused_generations_are_counted() -> None:
     assert parse(READ["generations"]).unused == 2
 

@@ -31,6 +31,8 @@ def test_the_first_right_answer_is_taken_whatever_the_type_of_a_verdict(
     for layout in ({"prompt": "q"}, {"instruction": "q"}):
         with pytest.raises(RowError, match=f"^no right answer: {column}"):
             parse_row({**layout, "response": "a", column: wrong}, origin="a:1")
+        with pytest.raises(RowError, match=f"^no right answer: {column}"):
+            parse_row({**layout, "response": "a", column: [wrong]}, origin="a:1")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,8 @@ def test_judges_are_asked_where_checkers_fail(answers: list[str], row: dict[str,
     [
         ({"correctness": [True]}, "unknown verdict: correctness has 1 for 2"),
         ({"correctness": ["perhaps", True]}, "unknown verdict"),
-        ({"correctness": "[true, "}, "unknown verdict"),
+        ({"correctness": "[true, "}, "wrong type: correctness is text"),
+        ({"correctness": "[" * 10**5}, "wrong type: correctness is text"),
         ({"is_correct": False}, "no right answer"),
         ({"finish_reasons": ["length", "length"]}, "no right answer"),
     ],
