@@ -108,7 +108,7 @@ def attach_trace(messages: list[Message], trace: str, column: str) -> None:
     last = messages[-1]
     if last.role != "assistant":
         raise RowError(
-            f"no final assistant turn: the trace in {column} belongs to none; if a column holds the answer, name it with "
-            f"data.columns.question, data.columns.answer and data.columns.trace={column}"
+            f"no final assistant turn: the trace in {column} belongs to none; if a column holds the answer, name all "
+            f"three: data.columns.question, data.columns.answer and data.columns.trace={column}"
         )
     messages[-1] = replace(last, content=content_with(trace, last.content, column=column))
