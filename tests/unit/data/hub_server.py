@@ -76,15 +76,19 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlparse(self.path).path)
         api = f"/api/datasets/{REPOSITORY}"
         if status := self.hub.refusal(path):
-            self._head(status, 0)
+            self._head(status, 0, ("X-Error-Message", "Invalid credentials in Authorization header"))
         elif self.hub.gated and (path.endswith("/auth-check") or "/resolve/" in path):
             self._head(403, 0, ("X-Error-Code", "GatedRepo"))
         elif path.startswith(f"{api}/tree/"):
             self._json(self.hub.entries(path.removeprefix(f"{api}/tree/").partition("/")[2]))
+        elif path.startswith(f"{api}/revision/") and path.rpartition("/")[2] not in ("main", COMMIT):
+            self._head(404, 0, ("X-Error-Code", "RevisionNotFound"))
         elif path == api or path.startswith(f"{api}/revision/"):
             self._json({"id": REPOSITORY, "sha": COMMIT, "siblings": [], "gated": "auto" if self.hub.gated else False})
         elif path.startswith(f"/datasets/{REPOSITORY}/resolve/{COMMIT}/"):
             self._file(path.partition(f"{COMMIT}/")[2])
+        elif path.startswith("/api/"):
+            self._head(401, 0, ("X-Error-Code", "RepoNotFound"))  # as the hub answers the unknown
         else:
             self.send_error(404)
 

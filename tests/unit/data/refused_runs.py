@@ -44,7 +44,7 @@ def told(hub: Hub, name: str, out: Path) -> str:
 
     files._FIRST_PAUSE = 0.01
     refused, overrides = CASES[name]
-    hub.refused, hub.gated, hub.broken = dict(refused), name == "gated", 3 * name.endswith("breaks off")
+    hub.refused, hub.gated, hub.broken = dict(refused), name == "gated", int(name.endswith("breaks off"))
     hub.ranges.clear()
     for cache in (files._reader, row_groups._open):
         cache.cache_clear()
