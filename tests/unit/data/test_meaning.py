@@ -53,7 +53,7 @@ def test_a_trace_is_read_in_any_spelling_of_its_name_in_turn_and_row(name: str, 
 
 @given(
     word=st.sampled_from(["thinking", "thought", "reasoning", "cot", "rationale", "scratchpad"]),
-    before=st.sampled_from(["gpt_", "my-", "Model", ""]),
+    before=st.sampled_from(["gpt_", "my-", "Model_", ""]),
     after=st.sampled_from(["_steps", "-text2", "Blob"]),
 )
 def test_a_column_that_may_hold_the_trace_is_read_refused_or_left_out_by_name(
