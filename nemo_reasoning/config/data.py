@@ -176,7 +176,7 @@ class DataSettings:
             return ["data.mix without data.rows: say how many rows there are to be in all"]
         weights = self.mix.values()
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-            return [f"data.mix={self.mix}: weights are numbers from 0, not all 0; they need not add up to 1"]
+            return [f"data.mix={self.mix}: weights are numbers, none below and one above 0; their sum need not be 1"]
         if unknown := sorted(set(self.mix) - set(self.layout)):
             return [f"data.mix names {', '.join(unknown)}; data.layout has {', '.join(sorted(self.layout))}"]
         return []

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[dict[str, tuple[int, int]], tuple[str, ...]]] = {
     "unknown revision": ({}, ("data.revision=v9",)),
     "unknown set": ({}, ("data.root=nvidia/None",)),
     "no name of a set": ({}, ("data.root=nvidia",)),
-    "unknown split": ({}, ("data.subsets={train: 30}",)),
+    "unknown split": ({}, ()),
     "unknown folder": ({}, ("data.layout.math=[SFT/maths/*.jsonl]",)),
     "page": ({}, ("data.layout.math=[SFT/page.jsonl]",)),
     "parquet": ({}, (PARQUET,)),
@@ -50,7 +50,9 @@ def told(hub: Hub, name: str, out: Path) -> str:
         cache.cache_clear()
     HfFileSystem.clear_instance_cache()
     chosen = ("data=nemotron", "data.fast_tokenizer=false", "data.filters.languages=[]", "data.block_kb=16")
-    data = data_settings(*chosen, "data.workers=1", "data.subsets={math: 30}", "data.validation_share=0.2", *overrides)
+    subsets = "train" if name == "unknown split" else "math"
+    shared = ("data.workers=1", "data.validation_share=0.2", f"data.subsets={{{subsets}: 30}}")
+    data = data_settings(*chosen, *shared, *overrides)
     try:
         made = prepare_data(data, formatter=formatter(), seq_length=2048, out=out, tell=lambda line: None)
     except NemoReasoningError as error:

@@ -193,7 +193,8 @@ def test_a_forecast_is_made_of_the_average_row() -> None:
     [
         (("data=mix", "data.rows=null"), "data.rows"),
         (("data=mix", "data.mix={nothing: 1}"), "nothing"),
-        (("data=mix", "data.mix={math: -1}"), "above 0"),
+        *((("data=mix", f"data.mix={{math: {bad}, code: 1}}"), "above 0") for bad in ("-1", "nan", "inf", "-0.5")),
+        (("data=mix", "data.mix={math: 0, code: 0}"), "above 0"),
         (("data=jsonl", "data.paths=[a]", "data.mix={math: 1}"), "choose data=mix"),
     ],
 )
