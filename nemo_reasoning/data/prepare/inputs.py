@@ -11,7 +11,7 @@ from nemo_reasoning.artifacts import atomic_path, file_sha256
 from nemo_reasoning.config.data import ALIASES, DataSettings, DataSource
 from nemo_reasoning.data.builtin import training_rows
 from nemo_reasoning.data.hub import PROTOCOL, pinned
-from nemo_reasoning.data.prepare.files import file_size, is_remote
+from nemo_reasoning.data.prepare.files import file_errors, file_size, is_remote
 from nemo_reasoning.data.prepare.formats import remote_files
 from nemo_reasoning.errors import DataError
 
@@ -142,10 +142,11 @@ def _expanded(address: str) -> list[str]:
     """
     if is_remote(address):
         return remote_files(address)
-    if Path(address).is_file():
-        return [address]
-    if Path(address).is_dir():
-        raise DataError(f"{address} is a folder; name the files in it, as in {address}/*.jsonl")
+    with file_errors(address):  # a name may be too long, or a folder closed
+        if Path(address).is_file():
+            return [address]
+        if Path(address).is_dir():
+            raise DataError(f"{address} is a folder; name the files in it, as in {address}/*.jsonl")
     found = sorted(file for file in glob.glob(address, recursive=True) if Path(file).is_file())
     if not found:
         raise DataError(f"no such file: {address}")

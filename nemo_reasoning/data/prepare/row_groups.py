@@ -9,6 +9,7 @@ import fsspec
 
 from nemo_reasoning.data.prepare.files import Line, Span, file_errors, owned_lines
 from nemo_reasoning.data.schemas.columns import IGNORED
+from nemo_reasoning.errors import DataError
 
 _READ_ANYWAY = frozenset({"license", "category", "generator", "used_in_training", "metadata"})
 
@@ -46,7 +47,14 @@ def lines_of(span: Span) -> Iterator[Line]:
 
 
 def json_lines(rows: Any) -> Iterator[bytes]:
-    """Yield the rows of a table or record batch as JSON; bytes are text where they are UTF-8, maps are objects."""
+    """Yield the rows of a table or record batch as JSON; bytes are text where they are UTF-8, maps are objects.
+
+    Raises:
+        DataError: Two columns have the same name.
+    """
+    names = rows.schema.names
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"two columns of a Parquet file are named {', '.join(sorted(twice))}; rename one of them")
     for row in rows.to_pylist(maps_as_pydicts="lossy"):
         yield json.dumps(row, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
 

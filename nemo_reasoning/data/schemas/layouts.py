@@ -199,7 +199,7 @@ def plan_columns(columns: tuple[str, ...], mapping: Layout | None) -> ColumnPlan
     if mapping is not None and not whole:
         layout = _adapted(layout, mapping)
     if not layout.fits(present):
-        raise RowError(f"missing keys: found {sorted(present)}, but data.columns names {sorted(layout.reads)}")
+        raise RowError(f"missing keys: found {sorted(present)}, but data.columns names {_wanted(layout)}")
     read = layout.reads | frozenset(COMMON)
     why = REFUSED | QUESTION_PARTS if layout.question else REFUSED
     others = [name for name in present if name not in read | _spare(layout)]

@@ -112,6 +112,12 @@ def test_bytes_that_are_no_text_are_refused_and_no_rows_at_all_are_told(tmp_path
     pq.write_table(pa.table({"prompt": TEXTS, "response": pa.array([b"\xff\xfe"] * 20)}), path)
     with pytest.raises(DataError, match="20 x wrong type.*The first: wrong type: response"):
         prepared(tmp_path / "out", *chosen)
+    pq.write_table(pa.Table.from_arrays([TEXTS] * 3, names=["prompt", "response", "response"]), path)
+    for rows in ("data.rows=null", "data.rows=4"):
+        with pytest.raises(DataError, match="two columns of a Parquet file are named response"):
+            prepared(tmp_path / "out", *chosen, rows)
+    with pytest.raises(DataError, match="cannot be read: .*too long"):
+        prepared(tmp_path / "out", "data=jsonl", f"data.paths=[{'a' * 300}]")
     pq.write_table(pa.table({"prompt": TEXTS[:0], "response": TEXTS[:0]}), path)
     for rows in ("data.rows=null", "data.rows=4"):
         with pytest.raises(DataError, match="hold no row at all"):
