@@ -1,5 +1,6 @@
 """Read stretches of files, on this machine or behind any address fsspec opens."""
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -173,6 +174,38 @@ def read_bytes(address: str, start: int, end: int) -> bytes:
         DataError: It cannot be read.
     """
     return _reader(address).read(start, end)
+
+
+class Stream(io.RawIOBase):
+    """A file, here or remote, as libraries read it: what they ask for is fetched and no more, again if it breaks off."""
+
+    def __init__(self, address: str) -> None:
+        """Open a file at its beginning."""
+        self._address, self._size, self._place = address, file_size(address), 0
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be read from any place."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as there is and fits."""
+        data = read_bytes(self._address, self._place, min(self._size, self._place + len(buffer)))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
 def owned_lines(span: Span) -> Iterator[Line]:

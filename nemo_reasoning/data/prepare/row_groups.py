@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import fsspec
-
-from nemo_reasoning.data.prepare.files import Line, Span, file_errors, owned_lines
+from nemo_reasoning.data.prepare.files import Line, Span, Stream, file_errors, owned_lines
 from nemo_reasoning.data.schemas.columns import IGNORED
 from nemo_reasoning.errors import DataError
 
@@ -19,9 +17,7 @@ def _open(address: str) -> Any:
     from pyarrow import parquet
 
     with file_errors(address):
-        system, path = fsspec.core.url_to_fs(address)
-        # Without the cache of a remote file, which fetches megabytes around what is read.
-        return parquet.ParquetFile(system.open(path, "rb", cache_type="none"), pre_buffer=True)
+        return parquet.ParquetFile(Stream(address), pre_buffer=True)
 
 
 def count_row_groups(address: str) -> int:
