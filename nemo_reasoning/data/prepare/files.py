@@ -177,7 +177,7 @@ def read_bytes(address: str, start: int, end: int) -> bytes:
 
 
 class Stream(io.RawIOBase):
-    """A file, here or remote, as libraries read it: what they ask for is fetched and no more, again if it breaks off."""
+    """A file, here or remote, as libraries read it: what they ask for is fetched, again if it breaks off, and no more."""
 
     def __init__(self, address: str) -> None:
         """Open a file at its beginning."""
