@@ -177,7 +177,7 @@ def read_bytes(address: str, start: int, end: int) -> bytes:
 
 
 class Stream(io.RawIOBase):
-    """A file, here or remote, as libraries read it: what they ask for is fetched, again if it breaks off, and no more."""
+    """A file, here or remote, as libraries read it: only what they ask for is fetched, again if it breaks off."""
 
     def __init__(self, address: str) -> None:
         """Open a file at its beginning."""
