@@ -111,6 +111,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_what_a_hub_refuses_is_told_at_once_and_what_breaks_off_is_asked_for_again(snapshot: Path) -> None:
     (snapshot / "SFT/page.jsonl").write_text("<!DOCTYPE html><html>sign in</html>")
     (snapshot / "data").mkdir()
