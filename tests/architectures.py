@@ -1,20 +1,25 @@
 """The models of conf/model, and what Hugging Face makes of their shapes."""
 
+from typing import Any
+
 import torch
 from composing import sft_settings
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.config.model import Architecture
 
 LISTED = [name for name in group_names("model") if read_group("model", name).architecture is not None]
 SMALL = Architecture(
+    family="llama",
     num_layers=3,
     hidden_size=64,
     ffn_hidden_size=96,
     num_attention_heads=4,
     num_query_groups=2,
     head_dim=16,
+    qkv_bias=False,
+    qk_norm=False,
     vocab_size=128,
     max_seq_length=512,
     tie_embeddings=False,
@@ -31,10 +36,12 @@ def listed(name: str) -> Architecture:
     return shape
 
 
-def hf_config(shape: Architecture) -> LlamaConfig:
+def hf_config(shape: Architecture) -> Any:
     """Return Hugging Face's configuration of a shape."""
     scaling = shape.rope_scaling
-    return LlamaConfig(  # type: ignore[no-untyped-call]
+    windows = {"mistral": {"sliding_window": None}}
+    return AutoConfig.for_model(
+        shape.family,
         num_hidden_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.ffn_hidden_size,
@@ -55,10 +62,11 @@ def hf_config(shape: Architecture) -> LlamaConfig:
         },
         rms_norm_eps=shape.norm_epsilon,
         attn_implementation="eager",
+        **windows.get(shape.family, {}),
     )
 
 
-def weightless(shape: Architecture) -> LlamaForCausalLM:
+def weightless(shape: Architecture) -> Any:
     """Return Hugging Face's model of a shape, its weights on the meta device."""
     with torch.device("meta"):
-        return LlamaForCausalLM(hf_config(shape))  # type: ignore[no-untyped-call]
+        return AutoModelForCausalLM.from_config(hf_config(shape))

@@ -1,10 +1,10 @@
-"""Tiny random Llama models with byte-level chat tokenizers, built in the test process."""
+"""Tiny random models with byte-level chat tokenizers, built in the test process."""
 
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LLAMA3 = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -62,5 +62,41 @@ def save_tiny_llama(
         pad_token_id=tokenizer.pad_token_id,
     )
     LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# What makes each family's shape its own: tied or not, heads of another size than hidden_size / heads.
+FAMILIES: dict[str, dict[str, object]] = {
+    "llama": {},
+    "qwen2": {"tie_word_embeddings": True, "rope_theta": 1e6},
+    "qwen3": {"head_dim": 24, "rope_theta": 1e6},
+    "mistral": {"sliding_window": None, "head_dim": 32, "tie_word_embeddings": True},
+}
+
+
+def save_tiny(folder: Path, family: str, **changes: object) -> Path:
+    """Write a random two-layer model of a family, its norms and biases random too, and a ChatML tokenizer."""
+    tokenizer = chatml_tokenizer()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(
+        family,
+        **sizes,
+        num_key_value_heads=2,
+        vocab_size=-(-len(tokenizer) // 8) * 8,
+        max_position_embeddings=512,
+        initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **FAMILIES[family] | changes,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
 from nemo.collections.llm.peft.lora import LoRALinear
 from torch.autograd.function import once_differentiable
@@ -34,6 +35,7 @@ class FusedLoRALinear(LoRALinear):  # type: ignore[misc]
             down=adapter.linear_in.weight,
             up=adapter.linear_out.weight,
             weight=linear.dense_weight if hasattr(linear, "dense_weight") else lambda dtype: linear.weight,
+            bias=linear.bias,
             scale=adapter.alpha / adapter.dim,
             dropout=dropout,
         ), None
@@ -43,7 +45,7 @@ class FusedLoRALinear(LoRALinear):  # type: ignore[misc]
         return (
             isinstance(linear, ColumnParallelLinear | RowParallelLinear)
             and linear.tp_group.size() == 1
-            and linear.bias is None
+            and (linear.bias is None or not (linear.skip_bias_add or linear.bias.requires_grad))
             and not linear.weight.requires_grad
             and not linear.config.cpu_offloading
             and adapter.linear_in.weight.dtype == x.dtype
@@ -57,20 +59,22 @@ def adapted_linear(
     down: torch.Tensor,
     up: torch.Tensor,
     weight: Callable[[torch.dtype], torch.Tensor],
+    bias: torch.Tensor | None = None,
     scale: float,
     dropout: float,
 ) -> torch.Tensor:
-    """Return x W^T + scale * dropout(x) down^T up^T, [..., outputs].
+    """Return x W^T + bias + scale * dropout(x) down^T up^T, [..., outputs].
 
     Args:
         x: [..., inputs].
         down: First half of the adapter [rank, inputs], in the dtype of x.
         up: Its second half [outputs, rank], in the dtype of x.
         weight: Returns the frozen W [outputs, inputs] in a dtype; called once in each pass.
+        bias: Frozen, [outputs].
         scale: Factor on the adapter.
         dropout: Share of the adapter's inputs that is dropped.
     """
-    output: torch.Tensor = _AdaptedLinear.apply(x, down, up, weight, scale, dropout)  # type: ignore[no-untyped-call]
+    output: torch.Tensor = _AdaptedLinear.apply(x, down, up, weight, bias, scale, dropout)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -82,13 +86,15 @@ class _AdaptedLinear(torch.autograd.Function):
         down: torch.Tensor,
         up: torch.Tensor,
         weight: Callable[[torch.dtype], torch.Tensor],
+        bias: torch.Tensor | None,
         scale: float,
         dropout: float,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         seen, kept = torch.native_dropout(rows, dropout, True) if dropout else (rows, None)
         low = seen @ down.t()
-        output = torch.mm(rows, weight(x.dtype).t()).addmm_(low, up.t(), alpha=scale)
+        output = F.linear(rows, weight(x.dtype), None if bias is None else bias.to(x.dtype))
+        output.addmm_(low, up.t(), alpha=scale)
         ctx.save_for_backward(rows, low, down, up, kept)
         ctx.weight, ctx.scale, ctx.dropout = weight, scale, dropout
         return output.view(*x.shape[:-1], -1)
@@ -102,13 +108,13 @@ class _AdaptedLinear(torch.autograd.Function):
         for_up = torch.mm(gradient.t(), low).mul_(ctx.scale)
         for_down = torch.mm(for_low.t(), _dropped(rows, kept, ctx.dropout))
         if not ctx.needs_input_grad[0]:
-            return None, for_down, for_up, None, None, None
+            return None, for_down, for_up, None, None, None, None
         for_rows = torch.mm(gradient, ctx.weight(gradient.dtype))
         if kept is None:
             for_rows.addmm_(for_low, down)
         else:
             for_rows += _dropped(torch.mm(for_low, down), kept, ctx.dropout)
-        return for_rows.view(*shape, -1), for_down, for_up, None, None, None
+        return for_rows.view(*shape, -1), for_down, for_up, None, None, None, None
 
 
 def _dropped(x: torch.Tensor, kept: torch.Tensor | None, dropout: float) -> torch.Tensor:

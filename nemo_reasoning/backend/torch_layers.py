@@ -70,7 +70,10 @@ class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
 
 
 class TorchNorm(torch.nn.RMSNorm):
-    """The norm behind the last layer, in the dtype of the parameters, as Transformer Engine makes it."""
+    """A norm that stands alone, in the dtype of the parameters, as Transformer Engine makes it.
+
+    It is the norm behind the last layer, and that of each head of queries and keys where the model has those.
+    """
 
     eps: float
 
@@ -216,13 +219,12 @@ def torch_layer_spec(config: Any, *, te_attention: bool = False) -> ModuleSpec:
         te_attention: Whether attention is Transformer Engine's, which has no weights.
 
     Raises:
-        BackendError: The model has experts or norms on query and key.
+        BackendError: The model has experts.
     """
-    if config.num_moe_experts or config.qk_layernorm:
-        raise BackendError(
-            "the torch layers cover dense Llama models; experts and qk_layernorm need Transformer Engine"
-        )
+    if config.num_moe_experts:
+        raise BackendError("the torch layers cover dense models; experts need Transformer Engine")
     backend = TorchSpecProvider(te_attention=te_attention)
+    head_norm = TorchNorm if config.qk_layernorm else IdentityOp
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
@@ -233,8 +235,8 @@ def torch_layer_spec(config: Any, *, te_attention: bool = False) -> ModuleSpec:
                     linear_qkv=backend.column_parallel_layer_norm_linear(),
                     core_attention=backend.core_attention(),
                     linear_proj=backend.row_parallel_linear(),
-                    q_layernorm=IdentityOp,
-                    k_layernorm=IdentityOp,
+                    q_layernorm=head_norm,
+                    k_layernorm=head_norm,
                 ),
             ),
             self_attn_bda=get_bias_dropout_add,

@@ -37,14 +37,23 @@ class RopeScaling:
 
 @dataclass
 class Architecture:
-    """The shape of a Llama model, enough to plan a run without its weights."""
+    """The shape of a model, enough to plan a run without its weights.
 
+    Attributes:
+        family: What its config.json calls `model_type`; one of models/families.
+        qkv_bias: Whether queries, keys and values have a bias.
+        qk_norm: Whether the heads of queries and keys are normalized.
+    """
+
+    family: str
     num_layers: int
     hidden_size: int
     ffn_hidden_size: int
     num_attention_heads: int
     num_query_groups: int
     head_dim: int
+    qkv_bias: bool
+    qk_norm: bool
     vocab_size: int
     max_seq_length: int
     tie_embeddings: bool

@@ -150,6 +150,11 @@ def _check_model(settings: SftSettings) -> list[str]:
         problems.append(
             f"trainer.seq_length={trainer.seq_length} exceeds the {shape.max_seq_length} tokens of {name}; lower it"
         )
+    if settings.peft.scheme is PeftScheme.dora and shape.qkv_bias and "linear_qkv" in settings.peft.target_modules:
+        problems.append(
+            f"peft=dora adapts linear_qkv of {name}, which has a bias, and NeMo's DoRA scales the bias too; choose "
+            "peft=lora, or leave linear_qkv out of peft.target_modules"
+        )
     heads, groups, layers = shape.num_attention_heads, shape.num_query_groups, shape.num_layers
     for key, parts, divisible in (
         ("tensor_model_parallel_size", f"{heads} attention heads and {groups} KV groups", gcd(heads, groups)),

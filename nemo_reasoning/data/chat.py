@@ -16,14 +16,20 @@ from nemo_reasoning.data.special_tokens import SpecialTokens, cut_at_breaks
 from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError, TemplateError
 from nemo_reasoning.reasoning.messages import Message
-from nemo_reasoning.reasoning.switch import THINK_SYSTEM
-from nemo_reasoning.reasoning.tags import with_thinking
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM, for_template, template_arguments
+from nemo_reasoning.reasoning.tags import THINK_OPEN, with_thinking
 from nemo_reasoning.reasoning.trace import keeps_trace
 
 TEMPLATES = Path(__file__).parent / "templates"
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _CLOCK = re.compile(r"strftime_now|date_string")
 _TOOL = {"name": "probe_tool", "description": "probe_description", "parameters": {"type": "object", "properties": {}}}
+
+_CALL = {"type": "function", "function": {"name": "probe_tool", "arguments": {"probe_key": "probe_value"}}}
+_TOOL_TURNS = (
+    *(Message("user", "a"), Message("assistant", "", tool_calls=(_CALL,))),
+    *(Message("tool", "probe_result", name="probe_tool"), Message("assistant", "b")),
+)
 
 
 def load_template(name: str) -> str:
@@ -44,9 +50,10 @@ def load_template(name: str) -> str:
 
 
 @cache
-def packaged_templates() -> frozenset[str]:
-    """Return the text of the package's own templates."""
-    return frozenset(load_template(path.stem) for path in TEMPLATES.glob("*.jinja"))
+def fixed_templates() -> frozenset[str]:
+    """Return the package's templates that keep every turn and depend on nothing but roles: none has its own switch."""
+    texts = (load_template(path.stem) for path in TEMPLATES.glob("*.jinja"))
+    return frozenset(text for text in texts if not template_arguments(text))
 
 
 def _check_template(template: str, *, origin: str) -> None:
@@ -78,7 +85,7 @@ class ChatFormatter:
         _check_template(template, origin="the chat template")
         self.tokenizer, self.template = tokenizer, template
         self.special = SpecialTokens(tokenizer, template)
-        self._keeps_traces = template in packaged_templates()
+        self._keeps_traces, self._arguments = template in fixed_templates(), template_arguments(template)
 
     @classmethod
     def load(cls, folder: Path, *, template: str) -> "ChatFormatter":
@@ -87,14 +94,12 @@ class ChatFormatter:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Return the dialogue as text."""
-        text: str = self._apply(
-            _turns(messages), tools=_tools(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return text
+        options = {"tools": list(messages[0].tools) or None, "add_generation_prompt": add_generation_prompt}
+        return str(self._apply(messages, tokenize=False, **options))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of a dialogue up to where the assistant begins to speak."""
-        ids: list[int] = self._apply(_turns(messages), tokenize=True, add_generation_prompt=True)
+        ids: list[int] = self._apply(messages, tokenize=True, add_generation_prompt=True)
         return ids
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
@@ -111,7 +116,11 @@ class ChatFormatter:
     def encode_all(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         """Return what `encode` returns or raises for each dialogue; several at once are much faster."""
         results: list[Encoded | RowError | None] = [self.unusable(messages) for messages in dialogues]
-        plain = [number for number, error in enumerate(results) if error is None and _is_plain(dialogues[number], self)]
+        plain = [  # those that can be rendered and tokenised in one go
+            number
+            for number, messages in enumerate(dialogues)
+            if results[number] is None and not messages[0].tools and self.special.as_text(messages) is None
+        ]
         encoded = self._tokenise([dialogues[number] for number in plain])
         for number, result in zip(plain, encoded, strict=True):
             results[number] = result
@@ -188,16 +197,9 @@ class ChatFormatter:
     @cached_property
     def renders_tools(self) -> bool:
         """Whether the template writes definitions, calls and results of tools."""
-        call = {"type": "function", "function": {"name": "probe_tool", "arguments": {"probe_key": "probe_value"}}}
-        turns = [
-            Message("user", "a"),
-            Message("assistant", "", tool_calls=(call,)),
-            Message("tool", "probe_result", name="probe_tool"),
-            Message("assistant", "b"),
-        ]
         try:
-            plain = self._apply(_turns(turns), tokenize=False)
-            defined = self._apply(_turns(turns), tools=[{"type": "function", "function": _TOOL}], tokenize=False)
+            plain = self._apply(_TOOL_TURNS, tokenize=False)
+            defined = self._apply(_TOOL_TURNS, tools=[{"type": "function", "function": _TOOL}], tokenize=False)
         except (jinja2.TemplateError, TypeError, ValueError):  # whatever a template does not foresee
             return False
         return "probe_description" in defined and all(word in plain for word in ("probe_value", "probe_result"))
@@ -210,12 +212,14 @@ class ChatFormatter:
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        plain, switch = for_template(messages, self._arguments)
         try:
             ((text,), (spans,)) = render_jinja_template(
-                [_turns(messages)],
-                tools=_tools(messages),
+                [_turns(plain)],
+                tools=list(messages[0].tools) or None,
                 chat_template=self.template,
                 return_assistant_tokens_mask=True,
+                **switch,
                 **self.tokenizer.special_tokens_map,
             )
         except jinja2.TemplateError:
@@ -225,11 +229,14 @@ class ChatFormatter:
     def targets(self, messages: Sequence[Message], said: Sequence[str] | None = None) -> list[bool]:
         """Return which assistant turns are trained on, given the text that the template made of each.
 
-        A thinking turn whose trace the template removes is context: its text is not what the mode asks for.
+        A thinking turn whose trace the template removes is context: its text is not what the mode asks for. Where a
+        template has its own switch, so are turns without thinking before the last: only there it writes that mode.
         """
         turns = [message for message in messages if message.role == "assistant"]
         if said is None or self._keeps_traces:
             return [turn.target for turn in turns]
+        if self._arguments and not turns[-1].content.startswith(THINK_OPEN):
+            return [False] * (len(turns) - 1) + [turns[-1].target]
         return [turn.target and keeps_trace(turn.content, text) for turn, text in zip(turns, said, strict=True)]
 
     def _tokenise_pieces(self, messages: Sequence[Message]) -> Encoded | RowError:
@@ -248,13 +255,16 @@ class ChatFormatter:
     def _tokenise(self, dialogues: Sequence[Sequence[Message]]) -> list[Encoded | RowError]:
         if not dialogues:
             return []
+        switched = [for_template(messages, self._arguments) for messages in dialogues]
+        if any(switch != switched[0][1] for _, switch in switched):
+            return [result for messages in dialogues for result in self._tokenise([messages])]
         try:
-            tokens = self._apply(
-                [_turns(messages) for messages in dialogues],
-                tokenize=True,
+            tokens = self.tokenizer.apply_chat_template(
+                [_turns(plain) for plain, _ in switched],
+                chat_template=self.template,
                 return_dict=True,
                 return_assistant_tokens_mask=True,
-                add_generation_prompt=False,
+                **switched[0][1],
             )
         except jinja2.TemplateError as error:
             if len(dialogues) == 1:
@@ -267,8 +277,7 @@ class ChatFormatter:
         """Return a dialogue with the marked stretches of its target turns only."""
         loss_mask: NDArray[np.bool_] = np.asarray(mask, dtype=np.bool_)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], loss_mask, [False]])))
-        turns = sum(message.role == "assistant" for message in messages)
-        if len(edges) != 2 * turns:
+        if len(edges) != 2 * (turns := sum(message.role == "assistant" for message in messages)):
             return RowError(f"assistant turns not marked: {len(edges) // 2} stretches of tokens for {turns} turns")
         stretches = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
         said = None if self._keeps_traces else [self.tokenizer.decode(ids[start:end]) for start, end in stretches]
@@ -276,21 +285,13 @@ class ChatFormatter:
             loss_mask[start:end] &= target
         return _supervised(np.asarray(ids, dtype=np.int32), loss_mask)
 
-    def _apply(self, turns: Any, **options: Any) -> Any:
-        return self.tokenizer.apply_chat_template(turns, chat_template=self.template, **options)
+    def _apply(self, messages: Sequence[Message], **options: Any) -> Any:
+        plain, switch = for_template(messages, self._arguments)
+        return self.tokenizer.apply_chat_template(_turns(plain), chat_template=self.template, **switch, **options)
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [message.to_dict() for message in messages]
-
-
-def _tools(messages: Sequence[Message]) -> list[Any] | None:
-    return list(messages[0].tools) or None
-
-
-def _is_plain(messages: Sequence[Message], formatter: ChatFormatter) -> bool:
-    """Tell whether the tokenizer can render and tokenise a dialogue in one go with others."""
-    return not messages[0].tools and formatter.special.as_text(messages) is None
 
 
 def _supervised(ids: NDArray[np.int32], loss_mask: NDArray[np.bool_]) -> Encoded | RowError:

@@ -184,7 +184,14 @@ def _card(kind: ExportFormat, job: ExportJob) -> str:
         template=f'"$PWD"/{TEMPLATE_FILE}',
     )
     merge_onto = job.qlora.merge_onto if job.qlora else None
-    return model_card(kind.name, base=job.base, peft=job.trained.peft, commands=commands, merge_onto=merge_onto)
+    return model_card(
+        kind.name,
+        base=job.base,
+        peft=job.trained.peft,
+        template=job.formatter.template,
+        commands=commands,
+        merge_onto=merge_onto,
+    )
 
 
 def _write_manifest(job: ExportJob, checkpoint: Checkpoint, result: ExportResult, out: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.config.model import Architecture
-from nemo_reasoning.export.weights import HF_MODULES, unfuse
+from nemo_reasoning.export.weights import hf_modules, unfuse
 from nemo_reasoning.peft.nf4 import Nf4Base, as_trained
 
 MERGE_BASES = ("dequantised", "original")
@@ -57,13 +57,13 @@ class TrainedBase:
     def weight(self, name: str) -> torch.Tensor | None:
         """Return the weight in its original dtype as training held it; None if training did not quantise it."""
         for target in self._base.targets:
-            for part in HF_MODULES[target]:
+            for part in hf_modules(self._shape)[target]:
                 if name.startswith("model.layers.") and name.endswith(f".{part}.weight"):
                     return self._linear(name.removesuffix(f"{part}.weight"), target)[part]
         return None
 
     def _dequantised(self, layer: str, target: str) -> dict[str, torch.Tensor]:
-        parts = {part: self._read(f"{layer}{part}.weight") for part in HF_MODULES[target]}
+        parts = {part: self._read(f"{layer}{part}.weight") for part in hf_modules(self._shape)[target]}
         number = int(layer.split(".")[2])  # of model.layers.N.
         fused = _fuse(target, parts, self._shape)
         trained = as_trained(fused, target=target, base=self._base, layer=number)

@@ -6,7 +6,7 @@ from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE
 from nemo_reasoning.models.hub import BaseModel
-from nemo_reasoning.reasoning.switch import THINK_SYSTEM
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM, template_arguments
 
 BASE_PLACEHOLDER = "set-this-to-the-base-model"
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -53,7 +53,13 @@ def nim1_adapter(*, name: str, folder: str, template: str, rank: int) -> str:
 
 
 def model_card(
-    format_name: str, *, base: BaseModel, peft: PeftSettings, commands: dict[str, str], merge_onto: str | None = None
+    format_name: str,
+    *,
+    base: BaseModel,
+    peft: PeftSettings,
+    template: str,
+    commands: dict[str, str],
+    merge_onto: str | None = None,
 ) -> str:
     """Return the README.md of an export, which names nothing of the machine it was made on.
 
@@ -61,6 +67,7 @@ def model_card(
         format_name: "hf_peft" or "merged".
         base: The base model; a hub refuses a card whose `base_model` is no hub id, so it is left out then.
         peft: What was trained.
+        template: Text of the chat template, which may have a switch of its own.
         commands: How to serve it from within its folder.
         merge_onto: Of a QLoRA run; None of a LoRA run.
     """
@@ -80,10 +87,10 @@ tags: [{", ".join([*([] if peft.scheme is PeftScheme.none else [peft.scheme.valu
 Fine-tuned from {named} with NVIDIA NeMo: {_trained(peft)}. The licenses of the base model and of
 the training data apply.{_qlora_note(format_name, merge_onto)}
 
-| system message | answer | sampling |
+| {_switch(template)["name"]} | answer | sampling |
 |---|---|---|
-| `{THINK_SYSTEM["on"]}` | `<think>` trace `</think>`, then the answer | temperature 0.6, top_p 0.95 |
-| `{THINK_SYSTEM["off"]}` | the answer | greedy |
+| `{_switch(template)["on"]}` | `<think>` trace `</think>`, then the answer | temperature 0.6, top_p 0.95 |
+| `{_switch(template)["off"]}` | the answer | greedy |
 
 Use the chat template in this folder: it is the one of the training, and writes no date into the prompt.
 
@@ -93,6 +100,14 @@ From within this folder{_base_note(known=known)}:
 
 {served}
 """
+
+
+def _switch(template: str) -> dict[str, str]:
+    """Return what the switch is called, and how it is set on and off."""
+    if arguments := template_arguments(template):
+        name = arguments[0]
+        return {"name": "`chat_template_kwargs`", "on": f'{{"{name}": true}}', "off": f'{{"{name}": false}}'}
+    return {"name": "system message", "on": THINK_SYSTEM["on"], "off": THINK_SYSTEM["off"]}
 
 
 def _base_note(*, known: bool) -> str:

@@ -11,23 +11,21 @@ from omegaconf import OmegaConf
 
 from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
-from nemo_reasoning.models.families import DEFAULT
+from nemo_reasoning.models.families import family_named
 from nemo_reasoning.models.sizes import linear_shapes
 
-_MODEL = "module."
+_MODEL, _LAYERS = "module.", "decoder.layers"
 _WEIGHT = re.compile(
     r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.adapter\."
     r"(?:(linear_in|linear_out)\.weight|(weight_magnitude))"
 )
 
-HF_MODULES = DEFAULT.hf_modules
 _ROOMS = {
     "linear_qkv": "self_attention",
     "linear_proj": "self_attention",
     "linear_fc1": "mlp",
     "linear_fc2": "mlp",
 }
-_NORMS = DEFAULT.hf_norms
 Change = Callable[[torch.Tensor], torch.Tensor]
 Changes = dict[str, Change]  # by Hugging Face's name of a weight: from the base's, float32, to the trained one, float32
 
@@ -118,6 +116,11 @@ def _change(a: torch.Tensor, b: torch.Tensor, scale: float, magnitude: torch.Ten
     return change
 
 
+def hf_modules(shape: Architecture) -> Mapping[str, tuple[str, ...]]:
+    """Return the modules of a Hugging Face layer behind each of Megatron's linears, in the order of their rows."""
+    return family_named(shape.family).hf_modules
+
+
 def unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, torch.Tensor]:
     """Split the rows [rows, columns] of a Megatron linear among the Hugging Face modules it stands for."""
     parts: Sequence[torch.Tensor] = [rows]
@@ -126,7 +129,7 @@ def unfuse(target: str, rows: torch.Tensor, shape: Architecture) -> dict[str, to
         parts = [part.reshape(-1, rows.shape[1]) for part in (groups[:, :-2], groups[:, -2], groups[:, -1])]
     elif target == "linear_fc1":
         parts = rows.chunk(2)
-    return dict(zip(HF_MODULES[target], parts, strict=True))
+    return dict(zip(hf_modules(shape)[target], parts, strict=True))
 
 
 def is_adapter(checkpoint: Path) -> bool:
@@ -248,12 +251,21 @@ def _hf_weights(tensors: dict[str, torch.Tensor], shape: Architecture, checkpoin
     }
     if not shape.tie_embeddings:
         weights["lm_head.weight"] = take("output_layer.weight", shape.vocab_size, hidden)
-    for target, (inputs, outputs) in linear_shapes(shape).items():
-        stem = f"decoder.layers.{_ROOMS[target]}.{target}"
+    linears = linear_shapes(shape)
+    for target, (inputs, outputs) in linears.items():
+        stem = f"{_LAYERS}.{_ROOMS[target]}.{target}"
         for layer, rows in enumerate(take(f"{stem}.weight", layers, outputs, inputs)):
             for module, weight in unfuse(target, rows, shape).items():
                 weights[f"model.layers.{layer}.{module}.weight"] = weight
-        if target in _NORMS:
-            for layer, norm in enumerate(take(f"{stem}.layer_norm_weight", layers, hidden)):
-                weights[f"model.layers.{layer}.{_NORMS[target]}.weight"] = norm
+    if shape.qkv_bias:
+        bias = take(f"{_LAYERS}.self_attention.linear_qkv.bias", layers, linears["linear_qkv"][1])
+        for layer, rows in enumerate(bias):
+            for module, part in unfuse("linear_qkv", rows[:, None], shape).items():
+                weights[f"model.layers.{layer}.{module}.bias"] = part[:, 0]
+    for name, module in family_named(shape.family).hf_norms.items():
+        of_head = "layernorm.weight" in name
+        if of_head and not shape.qk_norm:
+            continue
+        for layer, norm in enumerate(take(f"{_LAYERS}.{name}", layers, shape.head_dim if of_head else hidden)):
+            weights[f"model.layers.{layer}.{module}.weight"] = norm
     return weights

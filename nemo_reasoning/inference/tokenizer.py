@@ -16,7 +16,7 @@ from nemo_reasoning.inference.grammar import Grammar, grammar_tokenizer
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.thinking_budget import forced_tokens
 from nemo_reasoning.reasoning.messages import Message
-from nemo_reasoning.reasoning.switch import TEMPLATE_ARGUMENTS, with_switch
+from nemo_reasoning.reasoning.switch import TEMPLATE_ARGUMENTS, template_arguments, with_switch, without_switch
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN, split_thinking
 
 
@@ -90,7 +90,7 @@ class ChatTokenizer:
 
     def _dialogue(self, request: GenerationRequest) -> Prompt:
         """Return the tokens of a dialogue, and what the assistant has said at their end."""
-        turns = [_without_thinking(message).to_dict() for message in _switched(request)]
+        turns = [_without_thinking(message).to_dict() for message in self._switched(request)]
         if request.tools and not self.takes_tools:
             raise EngineError("the chat template of this model knows no tools; remove tools, or set tool_choice=none")
         marks = self._marks([*(turn["content"] for turn in turns), request.prefill])
@@ -102,6 +102,14 @@ class ChatTokenizer:
         whole = rendered + _replaced(said, marks)
         ids = self._encode_marked(whole, marks) if marks else self._encode(whole)
         return Prompt(ids, THINK_OPEN * opened + said)
+
+    def _switched(self, request: GenerationRequest) -> tuple[Message, ...]:
+        """Return the dialogue with its mode said once: by the template's own switch, or in the system turn."""
+        switched = without_switch if template_arguments(str(self.hf_tokenizer.chat_template)) else with_switch
+        try:
+            return switched(request.messages, request.mode)
+        except SwitchError as error:
+            raise EngineError(str(error)) from error
 
     def _marks(self, texts: Sequence[str]) -> dict[str, str]:
         """Return a mark, that stands in no text, for each special token that somebody has written in one."""
@@ -166,13 +174,6 @@ class ChatTokenizer:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.hf_tokenizer.encode(text, add_special_tokens=False)
         return ids
-
-
-def _switched(request: GenerationRequest) -> tuple[Message, ...]:
-    try:
-        return with_switch(request.messages, request.mode)
-    except SwitchError as error:
-        raise EngineError(str(error)) from error
 
 
 def _without_thinking(message: Message) -> Message:

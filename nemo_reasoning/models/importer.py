@@ -84,8 +84,9 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
 
     hf_config = read_hf_config(hf_path)
     family = family_of(hf_config, name=str(hf_path))
-    importer = family.importer(hf_path)
-    config = importer.config
+    shape, importer = family.architecture(hf_config), family.importer(hf_path)
+    vars(importer).update(trust_remote_code=False)  # as NeMo's own `apply` sets it
+    config = family.imported_config(importer, shape)
     config.params_dtype = getattr(torch, dtype)
     config.bf16, config.fp16 = dtype == "bfloat16", False
     target = family.nemo_model(config, tokenizer=importer.tokenizer)
@@ -96,7 +97,6 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
         trainer = nl.Trainer(devices=1, accelerator="cpu", strategy=strategy)
         strategy.connect(target)
         strategy.setup_environment()
-        shape = family.architecture(hf_config)
         write_weights(weights, model=_on_meta(target), base=hf_path, family=family, shape=shape, dtype=dtype)
         torch.save(_common_state(strategy), weights / "common.pt")
         TrainerContext.from_trainer(trainer).io_dump(ckpt_to_context_subdir(out), yaml_attrs=["model"])

@@ -37,11 +37,17 @@ def count_linear_weights(shape: Architecture) -> int:
     return shape.num_layers * sum(inputs * outputs for inputs, outputs in linear_shapes(shape).values())
 
 
+def small_tensors(shape: Architecture) -> list[int]:
+    """Return the entries of each tensor of a layer beside its matrices: norms, then the bias, where it has one."""
+    norms = [shape.hidden_size] * 2 + [shape.head_dim] * (2 * shape.qk_norm)
+    return [*norms, *[linear_shapes(shape)["linear_qkv"][1]] * shape.qkv_bias]
+
+
 def count_parameters(shape: Architecture) -> int:
     """Return the number of base parameters, embeddings included and tied ones counted once."""
-    norms = (2 * shape.num_layers + 1) * shape.hidden_size
+    small = shape.num_layers * sum(small_tensors(shape)) + shape.hidden_size
     embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_embeddings else 2)
-    return embeddings + count_linear_weights(shape) + norms
+    return embeddings + count_linear_weights(shape) + small
 
 
 def count_lora_parameters(shape: Architecture, peft: PeftSettings) -> int:

@@ -63,6 +63,17 @@ class PendingWeight(torch.nn.Parameter):
         return weight
 
 
+def _materialize(module: Any, name: str) -> None:
+    """Replace a parameter on the meta device, if there is one, by zeros where Megatron makes its weights."""
+    made = getattr(module, name)
+    if made is None:
+        return
+    device = "cpu" if module.config.use_cpu_initialization else torch.cuda.current_device()
+    zeros = torch.nn.Parameter(torch.zeros_like(made, device=device), requires_grad=made.requires_grad)
+    vars(zeros).update(vars(made))  # how it is sharded
+    setattr(module, name, zeros)
+
+
 class _Nf4Linear(torch.nn.Module):
     """What the linears share; stands before one of Megatron's among the bases.
 
@@ -84,6 +95,7 @@ class _Nf4Linear(torch.nn.Module):
         self.quant_state: Any = None
         if pending:
             self.weight = PendingWeight(self.weight, self.quantize)
+            _materialize(self, "bias")
         else:
             self.quantize(self.weight)
 

@@ -7,7 +7,10 @@ user turn. Anything else that mentions thinking is text: "detailed thinking on h
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
+
+from jinja2 import Environment, TemplateSyntaxError, meta
 
 from nemo_reasoning.errors import SwitchError
 from nemo_reasoning.reasoning.messages import Message, Mode, Role
@@ -19,6 +22,7 @@ LINES: dict[str, Mode] = {line: mode for mode, line in THINK_SYSTEM.items()}
 COMMANDS: dict[str, Mode] = {"/think": "on", "/no_think": "off", "/nothink": "off"}
 TEMPLATE_ARGUMENTS = ("enable_thinking", "thinking")  # of Qwen3's and DeepSeek's chat templates
 
+_GENERATION = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")  # tags that only transformers knows
 _COMMAND = "|".join(map(re.escape, COMMANDS))
 _FIRST = re.compile(rf"\s*({_COMMAND})(?!\S)", re.IGNORECASE)
 _LAST = re.compile(rf"(?<!\S)({_COMMAND})\s*\Z", re.IGNORECASE)
@@ -108,6 +112,33 @@ def template_switches(arguments: Mapping[str, Any]) -> tuple[Switch, ...]:
     return tuple(switches)
 
 
+@cache
+def template_arguments(template: str) -> tuple[str, ...]:
+    """Return which of `TEMPLATE_ARGUMENTS` a chat template takes: its own switch, that a dialogue need not write.
+
+    Nothing of a template that cannot be read, which whoever renders it will say.
+    """
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True)
+    try:
+        parsed = environment.parse(_GENERATION.sub(r"{#\1 \2#}", template))
+    except TemplateSyntaxError:
+        return ()
+    return tuple(sorted(meta.find_undeclared_variables(parsed) & set(TEMPLATE_ARGUMENTS)))
+
+
+def for_template(messages: Sequence[Message], arguments: Sequence[str]) -> tuple[Sequence[Message], dict[str, bool]]:
+    """Return a dialogue as a chat template with `arguments` of its own takes it, and their values.
+
+    Its switches are taken out and say the values; without any the template decides. Without arguments the
+    dialogue stays as it is.
+    """
+    if not arguments:
+        return messages, {}
+    plain, switches = take_switches(messages)
+    mode = agreed_mode(switches)
+    return plain, {} if mode is None else dict.fromkeys(arguments, mode == "on")
+
+
 def agreed_mode(switches: Iterable[Switch]) -> Mode | None:
     """Return the one mode that switches ask for; None without any.
 
@@ -142,8 +173,8 @@ def system_prompt(mode: Mode, instructions: str = "") -> str:
     return f"{THINK_SYSTEM[mode]}\n\n{instructions}" if instructions else THINK_SYSTEM[mode]
 
 
-def with_switch(messages: Sequence[Message], mode: Mode) -> tuple[Message, ...]:
-    """Return the dialogue with one switch: at the head of its system turn, before the dialogue's own instructions.
+def without_switch(messages: Sequence[Message], mode: Mode) -> tuple[Message, ...]:
+    """Return the dialogue without its switches, as a chat template with a switch of its own takes it.
 
     Raises:
         SwitchError: The dialogue asks for the other mode.
@@ -152,5 +183,15 @@ def with_switch(messages: Sequence[Message], mode: Mode) -> tuple[Message, ...]:
     if (asked := agreed_mode(switches)) not in (None, mode):
         said = next(switch.text for switch in switches if switch.mode == asked)
         raise SwitchError(f"the dialogue says {said!r}, but mode={mode}; remove one of the two")
+    return plain
+
+
+def with_switch(messages: Sequence[Message], mode: Mode) -> tuple[Message, ...]:
+    """Return the dialogue with one switch: at the head of its system turn, before the dialogue's own instructions.
+
+    Raises:
+        SwitchError: The dialogue asks for the other mode.
+    """
+    plain = without_switch(messages, mode)
     own = plain[0].content if plain and plain[0].role == "system" else ""
     return (Message("system", system_prompt(mode, own)), *plain[1 if own else 0 :])

@@ -22,7 +22,7 @@ from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
-from nemo_reasoning.models.families import DEFAULT
+from nemo_reasoning.models.families import family_named
 from nemo_reasoning.training.callbacks.time_budget import UNKNOWN_LENGTH
 from nemo_reasoning.training.checkpoints import Checkpoint
 from nemo_reasoning.training.datamodule import ChatDataModule
@@ -64,8 +64,9 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     """
     if base is None:
         assert settings.model.architecture is not None
+        family = family_named(settings.model.architecture.family)
         chosen = None if tokenizer is None else AutoTokenizer(str(tokenizer))
-        model = DEFAULT.nemo_model(DEFAULT.nemo_config(settings.model.architecture), tokenizer=chosen)
+        model = family.nemo_model(family.nemo_config(settings.model.architecture), tokenizer=chosen)
     else:
         model = nl.io.load_context(base / "context", subpath="model")
     config = model.config

@@ -74,14 +74,14 @@ def _described(settings: Any, *, torch_layers: bool) -> dict[str, set[str]]:
 
     from nemo_reasoning.backend.no_te import NO_TE
     from nemo_reasoning.backend.patching import applied
-    from nemo_reasoning.models.families import DEFAULT
+    from nemo_reasoning.models.families import family_named
     from nemo_reasoning.training import nemo_objects
     from nemo_reasoning.training.callbacks.losses import install
 
     with contextlib.ExitStack() as stack:
         for patch in NO_TE if torch_layers else ():
             stack.enter_context(applied(patch))
-        config = DEFAULT.nemo_config(settings.model.architecture)
+        config = family_named(settings.model.architecture.family).nemo_config(settings.model.architecture)
         config.bf16, config.params_dtype, config.perform_initialization = True, torch.bfloat16, False
         config.init_model_with_meta_device = True
         model = config.configure_model(SimpleNamespace(vocab_size=settings.model.architecture.vocab_size))

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.data.chat import ChatFormatter, packaged_templates
+from nemo_reasoning.data.chat import ChatFormatter, fixed_templates
 from nemo_reasoning.data.schemas.dialogue import fraction
 from nemo_reasoning.data.special_tokens import cut_at_breaks
 from nemo_reasoning.data.store import Encoded
@@ -75,14 +75,14 @@ class _Gap:
 class Renderer:
     """Renders with the template of a formatter.
 
-    What the package's own templates write around the turns depends on nothing but the turns' roles, so it is
+    What templates of the package without a switch write around the turns depends on the roles alone, so it is
     rendered once for each sequence of roles; any other template is asked for every dialogue.
     """
 
     def __init__(self, formatter: ChatFormatter) -> None:
         """Take the formatter."""
         self._formatter = formatter
-        self._fixed = formatter.template in packaged_templates()
+        self._fixed = formatter.template in fixed_templates()
         self._frame = lru_cache(maxsize=1024)(self._make_frame)
 
     def cut(self, messages: Sequence[Message]) -> Cut | None:

@@ -11,7 +11,7 @@ from nemo_reasoning.export import verify
 from nemo_reasoning.export.formats.base import NOT_VERIFIED, ExportFormat, ExportJob
 from nemo_reasoning.export.serve_commands import base_reference, is_hub_id, max_lora_rank, nim1_adapter, nim_adapter
 from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, write_tokenizer
-from nemo_reasoning.export.weights import HF_MODULES, Adapter
+from nemo_reasoning.export.weights import Adapter, hf_modules
 from nemo_reasoning.models.hub import BaseModel
 
 
@@ -65,10 +65,11 @@ def write_hf_peft(adapter: Adapter, *, base: BaseModel, out: Path) -> None:
     for module, magnitude in adapter.hf_magnitudes().items():
         tensors[f"base_model.model.model.{module}.lora_magnitude_vector"] = magnitude.clone()
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    write_json(out / "adapter_config.json", _config(adapter.peft, base))
+    write_json(out / "adapter_config.json", _config(adapter, base))
 
 
-def _config(peft: PeftSettings, base: BaseModel) -> dict[str, Any]:
+def _config(adapter: Adapter, base: BaseModel) -> dict[str, Any]:
+    peft, modules = adapter.peft, hf_modules(adapter.shape)
     reference = base_reference(base)
     return {
         "base_model_name_or_path": reference,
@@ -81,9 +82,7 @@ def _config(peft: PeftSettings, base: BaseModel) -> dict[str, Any]:
         "peft_type": "LORA",
         "r": peft.dim,
         "revision": base.revision if is_hub_id(base.name) else None,
-        "target_modules": sorted(
-            name.rpartition(".")[2] for target in peft.target_modules for name in HF_MODULES[target]
-        ),
+        "target_modules": sorted(name.rpartition(".")[2] for target in peft.target_modules for name in modules[target]),
         "task_type": "CAUSAL_LM",
         "use_dora": peft.scheme is PeftScheme.dora,
         "use_rslora": peft.rslora,

@@ -1,15 +1,40 @@
 """Families of models: one file each."""
 
-from collections.abc import Mapping
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.config.loading import nearest
+from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.models.families.base import ModelFamily
-from nemo_reasoning.models.families.llama import Llama
 from nemo_reasoning.models.hf_config import value_problems
 
-FAMILIES: dict[str, ModelFamily] = {family.model_type: family for family in (Llama(),)}
-DEFAULT = FAMILIES["llama"]  # of the architectures in conf/model
+
+def _families() -> Iterator[ModelFamily]:
+    """Yield the family that each file of this folder defines."""
+    for entry in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{entry.name}")
+        for found in vars(module).values():
+            own = isinstance(found, type) and found.__module__ == module.__name__
+            if own and issubclass(found, ModelFamily) and not inspect.isabstract(found):
+                yield found()
+
+
+FAMILIES: Mapping[str, ModelFamily] = {family.model_type: family for family in _families()}
+
+
+def family_named(name: str) -> ModelFamily:
+    """Return the family that `architecture.family` names.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in FAMILIES:
+        near = nearest(name, FAMILIES) or f"; choose one of {', '.join(FAMILIES)}"
+        raise ConfigError(f"model.architecture.family={name}: there is no such family{near}")
+    return FAMILIES[name]
 
 
 def problems_of(config: Mapping[str, Any]) -> list[str]:

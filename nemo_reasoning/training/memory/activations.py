@@ -1,6 +1,6 @@
 """Bytes of the tensors that autograd keeps between the forward and the backward pass.
 
-The list follows Korthikanti et al. (arXiv 2205.05198, section 4), but for Llama's layers with adapters and
+The list follows Korthikanti et al. (arXiv 2205.05198, section 4), but for Llama-like layers with adapters and
 attention that never holds a score matrix. A frozen linear keeps nothing; an adapter keeps its input, the
 output of its first half, and where it has dropout a mask. Tensor parallelism without sequence parallelism
 divides what lies between a column-parallel and a row-parallel linear, and nothing else.
@@ -56,6 +56,11 @@ def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, floa
     # A plain value is a view of the joint projection, which it keeps whole; Transformer Engine's is a copy.
     apart = copied or not work.torch_layers or (blocked and whole and not work.packing)
     yield "value", (padding * keys if apart else heads + 2 * keys) * width
+    if shape.qk_norm:  # queries are copied out of the joint projection; to torch's norm keys are a view of it
+        yield "query before its norm", heads * _norm_width(work)
+        viewed = work.torch_layers and _norm_width(work) == width
+        yield "key before its norm", (heads + 2 * keys if apart else 0) * width if viewed else keys * _norm_width(work)
+        yield "lengths of query and key", (shape.num_attention_heads + shape.num_query_groups) / parts * _FLOAT32
     if not work.torch_layers and work.recompute is Recompute.selective:
         yield "value as it was", keys * width
     if keeps_output:

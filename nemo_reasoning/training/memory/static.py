@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.trainer import Fp8
-from nemo_reasoning.models.sizes import linear_shapes, nf4_bytes
+from nemo_reasoning.models.sizes import linear_shapes, nf4_bytes, small_tensors
 from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4
@@ -41,14 +41,16 @@ class StaticBytes:
 
 
 def base_tensors(work: Workload) -> list[int]:
-    """Return the entries of each base tensor of one device: its share of the linears, all norms, embeddings.
+    """Return the entries of each base tensor of one device: its share of the linears, norms, biases, embeddings.
 
     Embedding and output head are one table or two; a pipeline's end stages hold one each.
     """
     hidden = work.shape.hidden_size
     linears = [inputs * outputs // work.tensor_parallel for inputs, outputs in linear_shapes(work.shape).values()]
     tables = 1 if work.shape.tie_embeddings or work.pipeline_parallel > 1 else 2
-    return [*work.layers * [*linears, hidden, hidden], hidden, *tables * [work.vocabulary * hidden]]
+    norms = small_tensors(work.shape)
+    bias = [norms.pop() // work.tensor_parallel] if work.shape.qkv_bias else []
+    return [*work.layers * [*linears, *norms, *bias], hidden, *tables * [work.vocabulary * hidden]]
 
 
 def base_parameters(work: Workload) -> int:

@@ -140,7 +140,7 @@ def fits_table() -> str:
 
 def _rows(sizes: list[int]) -> Iterator[list[str]]:
     for name, (shape, values) in listed_models().items():
-        for label, scheme, targets in _variants(values):
+        for label, scheme, targets in _variants(shape, values):
             request = _request(shape, replace(values, target_modules=targets), scheme)
             fitting = [request.best(size) for size in sizes]
             yield [name, f"{values.seq_length:,}", label, *(_cell(work) for work in fitting)]
@@ -149,14 +149,16 @@ def _rows(sizes: list[int]) -> Iterator[list[str]]:
 def fitting_workloads() -> Iterator[tuple[str, Workload]]:
     """Yield (model, workload) of every cell of the table in which something fits."""
     for name, (shape, values) in listed_models().items():
-        for _, scheme, targets in _variants(values):
+        for _, scheme, targets in _variants(shape, values):
             request = _request(shape, replace(values, target_modules=targets), scheme)
             yield from ((name, work) for size in gpu_sizes() if (work := request.best(size)) is not None)
 
 
-def _variants(values: Recommended) -> Iterator[tuple[str, PeftScheme, list[str]]]:
-    """Yield (what the table says, scheme, adapted linears) of a model."""
+def _variants(shape: Architecture, values: Recommended) -> Iterator[tuple[str, PeftScheme, list[str]]]:
+    """Yield (what the table says, scheme, adapted linears) of a model; no DoRA of one with biases (config/train.py)."""
     for scheme in PeftScheme:
+        if scheme is PeftScheme.dora and shape.qkv_bias:
+            continue
         yield scheme.value, scheme, values.target_modules
         if scheme is PeftScheme.qlora and set(values.target_modules) != set(LORA_TARGETS):
             yield f"{scheme.value}, all linears", scheme, list(LORA_TARGETS)

@@ -13,18 +13,22 @@ from transformers import PreTrainedTokenizerFast
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.reasoning.messages import Message
 
-TEMPLATES = ("llama3", "chatml", "llama2")
-END_OF_TURN = {"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "llama2": "</s>"}
+TEMPLATES = ("llama3", "chatml", "llama2", "mistral")  # that keep every turn; test_own_switch.py has qwen3
+END_OF_TURN = {
+    **{"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "llama2": "</s>"},
+    **{"qwen3": "<|im_end|>", "mistral": "</s>"},
+}
 
 
 @cache
 def tokenizer(template: str) -> PreTrainedTokenizerFast:
     """Return a byte tokenizer with the special tokens of a template; Llama's add a BOS to plain text."""
-    if template == "chatml":
+    if template in ("chatml", "qwen3"):
         return chatml_tokenizer()
     if template == "llama3":
         return _adding_bos(llama3_tokenizer())
-    return _adding_bos(byte_tokenizer(specials=("<unk>", "<s>", "</s>"), bos="<s>", eos="</s>"))
+    marks = ("[INST]", "[/INST]") if template == "mistral" else ()
+    return _adding_bos(byte_tokenizer(specials=("<unk>", "<s>", "</s>", *marks), bos="<s>", eos="</s>"))
 
 
 def _adding_bos(given: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

@@ -172,5 +172,5 @@ def test_a_template_must_mark_what_the_assistant_says(tmp_path: Path, begin: str
 
 
 def test_an_unknown_template_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match=r"neither a file nor one of chatml, llama2, llama3$"):
+    with pytest.raises(TemplateError, match=r"neither a file nor one of chatml, llama2, llama3, mistral, qwen3$"):
         load_template(str(tmp_path / "missing.jinja"))

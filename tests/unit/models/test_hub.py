@@ -108,7 +108,7 @@ def test_llamas_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "qwen2"}, "is a 'qwen2' model; this package trains Llama architectures"),
+        ({"model_type": "gemma2"}, "is a 'gemma2' model; this package trains Llama architectures.*Qwen3"),
         ({"attention_bias": True}, "has bias terms, which .* drop; choose a model without"),
         ({"mlp_bias": True}, "has bias terms"),
         ({"hidden_act": "gelu"}, "has hidden_act=gelu"),
@@ -211,6 +211,15 @@ def test_a_directory_without_a_configuration(tmp_path: Path) -> None:
         fetch(tmp_path)
 
 
+def test_a_directory_with_mistrals_own_tokenizer_alone_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path, model_type="mistral", sliding_window=None, num_key_value_heads=2)
+    (tmp_path / "tokenizer.model.v3").touch()
+    with pytest.raises(ModelSourceError, match=r"only \(tokenizer.model.v3\).*add .*tokenizer.json"):
+        fetch(tmp_path)
+    (tmp_path / "tokenizer.json").touch()
+    assert fetch(tmp_path).path == tmp_path
+
+
 @pytest.fixture
 def use_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Return a function that points `huggingface_hub` at an address, its cache being empty."""
@@ -234,6 +243,7 @@ FILES = {
     "model.safetensors": b"weights",
     "pytorch_model.bin": b"the same weights again",
     "README.md": b"read me",
+    "consolidated.safetensors": b"and once more, as Mistral has them",
 }
 
 
@@ -255,21 +265,22 @@ def test_a_hub_model_is_downloaded_without_what_nobody_reads(use_hub: Callable[.
         ("some/lama", None, "model.source=some/lama is neither .* nor .*check the spelling, or set HF_TOKEN"),
         ("/no/such/directory", None, "model.source=/no/such/directory is neither a directory nor"),
         ("some/llama", "v3", "model.revision=v3 is no branch, tag or commit of some/llama; see https://"),
-        ("some/qwen", None, "model.source=some/qwen is a 'qwen2' model"),
+        ("some/phi", None, "model.source=some/phi is a 'phi3' model"),
     ],
 )
 def test_a_hub_model_that_cannot_be_had(
-    use_hub: Callable[..., None], source: str, revision: str | None, message: str
+    use_hub: Callable[..., None], tmp_path: Path, source: str, revision: str | None, message: str
 ) -> None:
     repositories = {
         "meta/gated": Repository(FILES, gated=True),
         "some/llama": Repository(FILES),
-        "some/qwen": Repository({"config.json": b'{"model_type": "qwen2"}'}),
+        "some/phi": Repository({"config.json": b'{"model_type": "phi3"}', "model.safetensors": b"weights"}),
     }
     with fake_hub(repositories) as address:
         use_hub(address)
         with pytest.raises(ModelSourceError, match=f"^{message}"):
             fetch(source, revision=revision)
+    assert not list((tmp_path / "hub").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("offline", "reason"), [(True, "HF_HUB_OFFLINE"), (False, "Connection")])

@@ -135,11 +135,11 @@ def _optimizer_bytes(optimizer: Any) -> int:
     return sum(once.values())
 
 
-def settings_of(tokenizer: Path, folder: Path, *overrides: str) -> SftSettings:
-    """Return the settings of a small random Llama that reads what the tokenizer writes."""
+def settings_of(tokenizer: Path, folder: Path, *overrides: str, **shape: Any) -> SftSettings:
+    """Return the settings of a small random model that reads what the tokenizer writes; a Llama, but for `shape`."""
     settings = sft_settings(*COMMON, f"output_dir={folder}", *overrides)
     vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
-    settings.model.architecture = replace(SMALL, vocab_size=vocabulary)
+    settings.model.architecture = replace(SMALL, vocab_size=vocabulary, **shape)
     return settings
 
 

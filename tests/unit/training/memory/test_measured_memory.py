@@ -25,7 +25,12 @@ RUNS = {
     "8bit": ("optim=adamw_8bit",),
     "full_8bit": ("peft=none", "optim=adamw_8bit"),
     "full": ("trainer.recompute=full",),
+    "head norms": ("peft.dropout=0.1",),
+    "head norms float32": ("trainer.precision=32",),
+    "biases": ("optim=adamw_8bit",),
 }
+QWEN3, QWEN2 = {"family": "qwen3", "qk_norm": True, "head_dim": 24}, {"family": "qwen2", "qkv_bias": True}
+SHAPES = {"head norms": QWEN3, "head norms float32": QWEN3, "biases": QWEN2}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, smollm2_hf: Path):  # type: ig
     @cache
     def known(name: str) -> tuple[Workload, Measured]:
         folder = tmp_path_factory.mktemp(name)
-        settings = settings_of(smollm2_hf, folder, *RUNS[name])
+        settings = settings_of(smollm2_hf, folder, *RUNS[name], **SHAPES.get(name, {}))
         with pytest.MonkeyPatch.context() as patch:
             found = measure(settings, tokenizer=smollm2_hf, folder=folder, monkeypatch=patch)
         assert settings.model.architecture is not None
@@ -52,7 +57,7 @@ def assert_static_bytes(work: Workload, found: Measured) -> None:
     assert expected.optimizer == found.optimizer
 
 
-@pytest.mark.parametrize("name", ["bf16", "float32", "attention", "8bit", "full_8bit"])
+@pytest.mark.parametrize("name", ["bf16", "float32", "attention", "8bit", "full_8bit", *SHAPES])
 def test_weights_adapter_gradients_and_optimiser_are_exact(run, name: str) -> None:  # type: ignore[no-untyped-def]
     assert_static_bytes(*run(name))
 
