@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_reasoning.config import group_names, read_group
+from nemo_reasoning.config.adapter import of_adapter
 from nemo_reasoning.errors import BackendError
 
 
@@ -54,5 +55,6 @@ def _detected() -> Any:
 
 
 def register_resolvers() -> None:
-    """Make `${detected_hardware:key}` available to conf/hardware/auto.yaml."""
+    """Make `${detected_hardware:key}` available to conf/hardware/auto.yaml, and `${of_adapter:...}` to conf/peft."""
+    OmegaConf.register_new_resolver("of_adapter", of_adapter, replace=True)
     OmegaConf.register_new_resolver("detected_hardware", lambda key: _detected()[key], replace=True)

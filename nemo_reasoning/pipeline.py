@@ -24,6 +24,7 @@ from nemo_reasoning.evaluation.benchmarks.load import training_questions
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, report_table, write_report
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.export.from_run import ensure_exported, tokenizer_interpreter
+from nemo_reasoning.export.starting_point import starting_point
 from nemo_reasoning.export.verify import probe_ids
 from nemo_reasoning.models import families
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config
@@ -77,8 +78,12 @@ def fine_tune(settings: SftSettings) -> Path:
 
 def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, *, started: float) -> None:
     settings, first = run.settings, first_process()
-    base = _base_model(settings, console)
+    base, start = _base_model(settings, console), None
+    if settings.peft.start_from is not None:
+        base, start = starting_point(run, base, tell=console.print)
     inputs = _prepare(settings, base, folder=run.path, console=console)
+    if start is not None:
+        inputs = replace(inputs, start=start.weights, chain=start.chain)
     began = time.monotonic()
     if settings.evaluate and first:
         _measure("base", run, inputs, console=console)

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from nemo_reasoning.config import checks
+from nemo_reasoning.config.adapter import adapter_config
+from nemo_reasoning.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16")
 LORA_TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
@@ -23,6 +26,13 @@ class PeftScheme(Enum):
     qlora = "qlora"  # LoRA on a base in NF4
     dora = "dora"  # weight-decomposed low-rank adaptation
     none = "none"  # every weight is trained
+
+
+class Start(Enum):
+    """What becomes of the adapter that `start_from` names."""
+
+    adapter = "adapter"  # it is trained further
+    merged = "merged"  # it is merged into the base, and a fresh one is trained
 
 
 @dataclass
@@ -111,6 +121,13 @@ class PeftSettings:
     dropout: float
     target_modules: list[str]
     rslora: bool
+    start_from: str | None
+    start: Start
+
+    @property
+    def merges_start(self) -> bool:
+        """Whether an adapter is merged into the base before training."""
+        return self.start_from is not None and self.start is Start.merged
 
     @property
     def scale(self) -> float:
@@ -122,12 +139,18 @@ class PeftSettings:
         found = checks.below_one({"peft.dropout": self.dropout})
         if self.scheme is PeftScheme.none:
             given = {name: getattr(self, name) for name in ("dim", "alpha", "dropout", "target_modules")}
-            return found + [
-                f"peft.{key}={value}: peft=none trains every weight and has no adapter; leave it out, or choose "
-                "peft=lora"
-                for key, value in given.items()
-                if value
-            ]
+            if self.start_from is not None and self.start is Start.adapter:
+                found.append(f"peft.start_from={self.start_from} with peft=none: set peft.start=merged")
+            return (
+                found
+                + self._start_problems()
+                + [
+                    f"peft.{key}={value}: peft=none trains every weight and has no adapter; leave it out, or choose "
+                    "peft=lora"
+                    for key, value in given.items()
+                    if value
+                ]
+            )
         found += checks.positive({"peft.dim": self.dim, "peft.alpha": self.alpha})
         unknown = sorted(set(self.target_modules) - set(LORA_TARGETS))
         if unknown or not self.target_modules:
@@ -137,4 +160,26 @@ class PeftSettings:
                 f"peft.dropout={self.dropout} with peft=dora: NeMo's DoRA normalises the dropped-out input of "
                 "linear_qkv and linear_fc1 a second time; set peft.dropout=0"
             )
-        return found
+        return found + self._start_problems()
+
+    def _start_problems(self) -> list[str]:
+        """Return what keeps training from starting from an adapter, and where the settings differ from its own."""
+        if self.start_from is None:
+            return []
+        try:
+            config = adapter_config(self.start_from)
+        except ConfigError as error:
+            return str(error).splitlines()
+        if self.start is Start.merged or self.scheme is PeftScheme.none:
+            return []
+        if self.scheme is PeftScheme.dora:
+            return ["peft.start_from with peft=dora: only LoRA is gone on with; set peft.start=merged, or peft=lora"]
+        wanted: dict[str, Any] = {"dim": self.dim, "alpha": self.alpha, "rslora": self.rslora}
+        own = {key: getattr(config, key) for key in wanted} | {"target_modules": sorted(config.target_modules)}
+        wanted["target_modules"] = sorted(self.target_modules)
+        return [
+            f"peft.{key}={wanted[key]}, but the adapter in peft.start_from has {own[key]}; leave it out, or set "
+            "peft.start=merged for a fresh adapter"
+            for key in wanted
+            if wanted[key] != own[key]
+        ]

@@ -183,6 +183,15 @@ def _check_machine(settings: SftSettings) -> list[str]:
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
     quantised = settings.peft.scheme is PeftScheme.qlora
     problems = needs_gpu(settings) if used.cuda is False else []
+    if (
+        settings.peft.start_from is not None
+        and not settings.peft.merges_start
+        and (trainer.tensor_model_parallel_size > 1 or trainer.pipeline_model_parallel_size > 1)
+    ):
+        problems.append(
+            "peft.start_from goes on with an adapter on ranks that hold whole layers only; set peft.start=merged, or "
+            "trainer.tensor_model_parallel_size=1 and trainer.pipeline_model_parallel_size=1"
+        )
     if on_cpu and wanted.cuda:
         problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
     if quantised and wanted.transformer_engine:

@@ -3,7 +3,7 @@
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def export(
     tokenizer_python: Path | None = None,
     require_verified: bool = False,
     qlora: Qlora | None = None,
+    chain: Sequence[Mapping[str, str]] = (),
 ) -> ExportResult:
     """Write a NeMo checkpoint to `out/<format>` for each format, with `out/manifest.json`.
 
@@ -80,6 +81,7 @@ def export(
             tokenizer unverified there.
         require_verified: Whether a check that cannot run is an error.
         qlora: Of a QLoRA run; `reference_logits` must then be those of its quantized base.
+        chain: The adapters that training began from, as `Identity.start` has them.
 
     Raises:
         ExportError: Nothing can be written, a required check cannot run, or formats that were asked for by name
@@ -102,7 +104,7 @@ def export(
     result = ExportResult(refused=refused)
     for kind in chosen:
         _export_one(kind, job, out, result, alone=len(chosen) == 1)
-    _write_manifest(job, checkpoint, result, out)
+    _write_manifest(job, checkpoint, result, out, chain)
     failed = [found for found in result.refused if formats is not None or found not in refused]
     if failed:
         reasons = "; ".join(f"{found}: {result.refused[found]}" for found in failed)
@@ -194,7 +196,9 @@ def _card(kind: ExportFormat, job: ExportJob) -> str:
     )
 
 
-def _write_manifest(job: ExportJob, checkpoint: Checkpoint, result: ExportResult, out: Path) -> None:
+def _write_manifest(
+    job: ExportJob, checkpoint: Checkpoint, result: ExportResult, out: Path, chain: Sequence[Mapping[str, str]]
+) -> None:
     weights = sorted((checkpoint.path / "weights").glob("*.distcp"))
     peft = job.trained.peft
     write_manifest(
@@ -208,6 +212,7 @@ def _write_manifest(job: ExportJob, checkpoint: Checkpoint, result: ExportResult
             "weights": {path.name: file_sha256(path) for path in weights},
             "base": base_reference(job.base),
             "base_revision": job.base.revision,
+            **({"started_from": list(chain)} if chain else {}),
         },
         settings={
             "formats": list(result.folders),

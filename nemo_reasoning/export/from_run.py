@@ -90,6 +90,7 @@ def export_run(
             tokenizer_python=tokenizer_python,
             require_verified=verified and tokenizer_python is not None,
             qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", reference() if verified else None),
+            chain=run.identity.start or (),
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.export.weights import hf_modules, unfuse
+from nemo_reasoning.peft.hf_adapter import fuse
 from nemo_reasoning.peft.nf4 import Nf4Base, as_trained
 
 MERGE_BASES = ("dequantised", "original")
@@ -65,18 +66,9 @@ class TrainedBase:
     def _dequantised(self, layer: str, target: str) -> dict[str, torch.Tensor]:
         parts = {part: self._read(f"{layer}{part}.weight") for part in hf_modules(self._shape)[target]}
         number = int(layer.split(".")[2])  # of model.layers.N.
-        fused = _fuse(target, parts, self._shape)
+        fused = fuse(target, list(parts.values()), self._shape)
         trained = as_trained(fused, target=target, base=self._base, layer=number)
         return unfuse(target, trained, self._shape)
-
-
-def _fuse(target: str, parts: dict[str, torch.Tensor], shape: Architecture) -> torch.Tensor:
-    """Put the weights of Hugging Face's modules into the Megatron linear that stands for them."""
-    weights = list(parts.values())
-    if target == "linear_qkv":  # rows per group: its query heads, key, value
-        groups = [weight.view(shape.num_query_groups, -1, weight.shape[1]) for weight in weights]
-        return torch.cat(groups, dim=1).flatten(0, 1)
-    return torch.cat(weights)
 
 
 @torch.no_grad()

@@ -98,6 +98,9 @@ def _training_rows(settings: SftSettings) -> int | None:
 def _stages(settings: SftSettings) -> tuple[str, ...]:
     out, trainer, source = settings.output_dir, settings.trainer, _source(settings.data)
     base = "random weights" if settings.model.init.value == "random" else settings.model.source
+    if settings.peft.start_from is not None:
+        how = "merged into it" if settings.peft.merges_start else "trained further"
+        base += f", with the adapter {settings.peft.start_from} {how}"
     measure = [f"measure {settings.measured_before} held-out problems in both modes"] if settings.evaluate else []
     return (
         f"prepare {source} -> {out}/data",

@@ -38,6 +38,7 @@ class Identity:
         template: Text of the chat template the rows were rendered with.
         tokenizer: Fingerprint of the tokenizer.
         base: Fingerprint of the base weights; None of random weights.
+        start: The adapters it began from, the earliest first: name, hash of the weights, and what became of each.
         source: What the user called the base model, and its revision; for people, not compared.
         revision: As `source`.
     """
@@ -46,6 +47,7 @@ class Identity:
     template: str | None = None
     tokenizer: str | None = None
     base: str | None = None
+    start: list[dict[str, str]] | None = None
     source: str | None = None
     revision: str | None = None
 
@@ -57,8 +59,14 @@ class Identity:
 
     def differences(self, other: "Identity") -> list[str]:
         """Return the names of what differs between two identities, where both are known."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _NAMES}
-        return [_NAMES[name] for name, (one, two) in pairs.items() if None not in (one, two) and one != two]
+        pairs = {said: (getattr(self, name), getattr(other, name)) for name, said in _NAMES.items()}
+        pairs["the adapter it starts from"] = (_weights(self.start), _weights(other.start))
+        return [said for said, (one, two) in pairs.items() if None not in (one, two) and one != two]
+
+
+def _weights(start: list[dict[str, str]] | None) -> list[tuple[str, str]] | None:
+    """Return what tells the adapters a run began from, whatever they are called."""
+    return None if start is None else [(entry["weights"], entry["start"]) for entry in start]
 
 
 def rows_fingerprint(data: Path) -> str | None:

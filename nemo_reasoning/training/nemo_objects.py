@@ -4,6 +4,8 @@ NeMo records the arguments of these objects in every checkpoint, so only plain v
 ListConfig, none of our classes. Our callbacks join the trainer after its construction.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +91,43 @@ def _set_recompute(config: GPTConfig, recompute: Recompute) -> None:
         config.recompute_granularity, config.recompute_modules = "selective", ["core_attn"]
 
 
-def build_peft(peft: PeftSettings) -> LoRA | DoRA | None:
+def build_peft(
+    peft: PeftSettings, *, start: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None
+) -> LoRA | DoRA | None:
     """Return NeMo's adapter, or None to train every weight.
 
     Both adapters scale by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha.
+
+    Args:
+        peft: The settings.
+        start: (linear_in [L, r, in], linear_out [L, out, r]) of each adapted linear to begin with; one rank holds all.
     """
     if peft.scheme is PeftScheme.none:
         return None
-    return (DoRA if peft.scheme is PeftScheme.dora else LoRA)(
+    adapter = (DoRA if peft.scheme is PeftScheme.dora else LoRA)(
         target_modules=list(peft.target_modules),
         dim=peft.dim,
         alpha=peft.scale * peft.dim,
         dropout=peft.dropout,
         dropout_position="pre",
     )
+    if start is not None:
+        adapter.transform = _beginning_with(start, adapter.transform)
+    return adapter
+
+
+def _beginning_with(start: Mapping[str, tuple[torch.Tensor, torch.Tensor]], transform: Any) -> Any:
+    """Return NeMo's transform of a module, which adds an adapter to a linear, with the adapter's first weights."""
+
+    def with_weights(m: torch.nn.Module, name: str | None = None, prefix: str | None = None) -> torch.nn.Module:
+        made: torch.nn.Module = transform(m, name=name, prefix=prefix)
+        if made is not m and name is not None and name in start:
+            layer = int(re.search(r"layers\.(\d+)", prefix or "")[1])  # type: ignore[index]
+            for half, weights in zip(("linear_in", "linear_out"), start[name], strict=True):
+                made.get_parameter(f"adapter.{half}.weight").data.copy_(weights[layer])
+        return made
+
+    return with_weights
 
 
 def warmup_steps(optim: OptimSettings, max_steps: int) -> int:

@@ -31,7 +31,7 @@ from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, lis
 from nemo_reasoning.training.identity import Identity, changed_settings, fixed_settings, rows_fingerprint
 from nemo_reasoning.training.process import first_process
 
-CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT = "config.yaml", "run.json", "data", "export"
+CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT, MERGED = "config.yaml", "run.json", "data", "export", "base"
 _LOCK, _HOLDER = ".lock", ".lock.json"
 
 
@@ -132,6 +132,11 @@ class Run:
         return self.path / EXPORT
 
     @property
+    def merged_base(self) -> Path:
+        """Hugging Face directory of the base with the adapter merged into it that `peft.start_from` names."""
+        return self.path / MERGED
+
+    @property
     def history(self) -> History:
         """Validations and saves so far."""
         return History(self.path)
@@ -167,11 +172,14 @@ class Run:
         model = self.settings.model
         if model.init is Init.random:
             raise CheckpointError(f"{self.path} trained random weights, which only measure speed; nothing to use")
-        base = fetch_base(model.source, revision=model.revision, cache_dir=Path(self.settings.cache_dir).expanduser())
+        source, revision = model.source, model.revision
+        if self.settings.peft.merges_start:
+            source, revision = str(self.merged_base), None
+        base = fetch_base(source, revision=revision, cache_dir=Path(self.settings.cache_dir).expanduser())
         known = self.identity.base
         if known is not None and weights_fingerprint(base.path) != known:
             raise CheckpointError(
-                f"{self.path} was not trained on the weights that model.source={model.source} holds now; restore them, "
+                f"{self.path} was not trained on the weights that {source} holds now; restore them, "
                 f"or write the place of the right ones into {self.path / CONFIG_FILE}"
             )
         return base

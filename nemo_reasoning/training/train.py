@@ -1,6 +1,7 @@
 """Train with `nemo.collections.llm.finetune`; the same call again goes on where the last one stopped."""
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from nemo_reasoning.training.process import Stopped, StopSignals, first_process,
 from nemo_reasoning.training.run_dir import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from nemo_reasoning.training.batching import BatchPlan
     from nemo_reasoning.training.callbacks.base import Batches, Callback, Questions, RunContext
 
@@ -40,12 +43,16 @@ class TrainingInputs:
         tokenizer: Hugging Face directory with the tokenizer.
         formatter: What the rows were formatted with.
         data: Prepared rows.
+        start: (linear_in, linear_out) of each adapted linear to begin with; None for a fresh adapter.
+        chain: What `Identity.start` records.
     """
 
     base: Path | None
     tokenizer: Path
     formatter: ChatFormatter
     data: Path
+    start: "Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None" = None
+    chain: list[dict[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,7 @@ def identity_of(inputs: TrainingInputs) -> Identity:
         template=inputs.formatter.template,
         tokenizer=fingerprint(inputs.formatter.tokenizer.backend_tokenizer.to_str()),
         base=None if inputs.base is None else weights_fingerprint(inputs.tokenizer),
+        start=inputs.chain,
     )
 
 
@@ -201,7 +209,7 @@ def _finetune(job: _Job, active: Backend) -> None:
                 optim=nemo_objects.build_optimizer(
                     settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps
                 ),
-                peft=nemo_objects.build_peft(settings.peft),
+                peft=nemo_objects.build_peft(settings.peft, start=inputs.start),
                 tokenizer="model",
             )
     except SystemExit as error:  # Lightning leaves with its own after a SIGTERM, right behind a save of ours

@@ -14,7 +14,7 @@ from nemo_reasoning import errors
 from nemo_reasoning.config import RECIPES, load_settings, settings_to_dict
 from nemo_reasoning.config.data import FilterSettings
 from nemo_reasoning.config.evaluate import EvaluateSettings, EvaluationCallbackSettings
-from nemo_reasoning.config.model import PeftScheme, PeftSettings, RopeScaling
+from nemo_reasoning.config.model import PeftScheme, PeftSettings, RopeScaling, Start
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.errors import ConfigError
@@ -120,7 +120,16 @@ def test_classes_hold_no_values(recipe: str) -> None:
 
 @pytest.mark.parametrize(("rslora", "scale"), [(True, 16.0), (False, 2.0)])
 def test_scale_of_the_adapter(rslora: bool, scale: float) -> None:
-    peft = PeftSettings(PeftScheme.lora, dim=64, alpha=128, dropout=0.0, target_modules=[], rslora=rslora)
+    peft = PeftSettings(
+        PeftScheme.lora,
+        dim=64,
+        alpha=128,
+        dropout=0.0,
+        target_modules=[],
+        rslora=rslora,
+        start_from=None,
+        start=Start.adapter,
+    )
 
     assert peft.scale == scale
 

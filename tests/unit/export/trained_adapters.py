@@ -10,7 +10,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import LlamaForCausalLM
 
-from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, Start
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.export import ExportResult, export
@@ -20,7 +20,9 @@ from nemo_reasoning.models.sizes import linear_shapes
 from nemo_reasoning.training.checkpoints import Checkpoint
 
 ALL = ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
-PEFT = PeftSettings(PeftScheme.lora, dim=6, alpha=8, dropout=0.05, target_modules=ALL, rslora=True)
+PEFT = PeftSettings(
+    PeftScheme.lora, dim=6, alpha=8, dropout=0.05, target_modules=ALL, rslora=True, start_from=None, start=Start.adapter
+)
 KEYS = {
     "linear_qkv": "self_attention",
     "linear_proj": "self_attention",

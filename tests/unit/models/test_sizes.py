@@ -9,7 +9,7 @@ from architectures import LISTED, SMALL, hf_config, listed, weightless
 from peft import LoraConfig, get_peft_model
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme, PeftSettings
+from nemo_reasoning.config.model import LORA_TARGETS, PeftScheme, PeftSettings, Start
 from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import (
@@ -25,6 +25,17 @@ from nemo_reasoning.training.memory.workload import Workload
 
 # Phi-3 has Llama's layers with the same projections fused as Megatron fuses them.
 FUSED = {"linear_qkv": "qkv_proj", "linear_proj": "o_proj", "linear_fc1": "gate_up_proj", "linear_fc2": "down_proj"}
+
+LORA = PeftSettings(
+    PeftScheme.lora,
+    dim=6,
+    alpha=12,
+    dropout=0.0,
+    target_modules=list(LORA_TARGETS),
+    rslora=True,
+    start_from=None,
+    start=Start.adapter,
+)
 
 
 def fused_model() -> Phi3ForCausalLM:
@@ -111,7 +122,7 @@ def test_linears_are_those_lora_can_adapt() -> None:
 
 @pytest.mark.parametrize("targets", [list(LORA_TARGETS), ["linear_qkv", "linear_proj"], ["linear_fc1"]])
 def test_lora_parameters_are_those_of_peft(targets: list[str]) -> None:
-    settings = PeftSettings(PeftScheme.lora, dim=6, alpha=12, dropout=0.0, target_modules=targets, rslora=True)
+    settings = replace(LORA, target_modules=targets)
     adapted = get_peft_model(fused_model(), LoraConfig(r=6, target_modules=[FUSED[target] for target in targets]))
 
     assert count_lora_parameters(SMALL, settings) == adapted.get_nb_trainable_parameters()[0]
@@ -126,7 +137,7 @@ def trained(peft: PeftSettings) -> int:
 
 @pytest.mark.parametrize("targets", [list(LORA_TARGETS), ["linear_qkv", "linear_fc2"]])
 def test_dora_has_a_magnitude_for_each_output_besides(targets: list[str]) -> None:
-    settings = PeftSettings(PeftScheme.dora, dim=6, alpha=12, dropout=0.0, target_modules=targets, rslora=True)
+    settings = replace(LORA, scheme=PeftScheme.dora, target_modules=targets)
     config = LoraConfig(r=6, target_modules=[FUSED[target] for target in targets], use_dora=True)
     adapted = get_peft_model(fused_model(), config)
 
@@ -135,7 +146,7 @@ def test_dora_has_a_magnitude_for_each_output_besides(targets: list[str]) -> Non
 
 
 def test_full_fine_tuning_trains_every_parameter() -> None:
-    settings = PeftSettings(PeftScheme.none, dim=0, alpha=0, dropout=0.0, target_modules=[], rslora=False)
+    settings = replace(LORA, scheme=PeftScheme.none, dim=0, alpha=0, target_modules=[])
 
     assert trained(settings) == count_parameters(SMALL)
     assert flops_adapter_weights(SMALL, settings) is None

@@ -1,0 +1,122 @@
+"""Where a second stage begins: an earlier adapter, trained further or merged into the base."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from nemo_reasoning.artifacts import MANIFEST, cached_folder, file_sha256, read_manifest, write_json
+from nemo_reasoning.config.adapter import ADAPTER_CONFIG, adapter_config
+from nemo_reasoning.errors import CheckpointError, ConfigError
+from nemo_reasoning.export.from_run import ensure_exported
+from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
+from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.models.weight_files import base_files, read_file
+from nemo_reasoning.peft.hf_adapter import HfAdapter, read_hf_adapter
+from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
+
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = (".safetensors", ".bin", ".index.json")
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What training begins with beside its base.
+
+    Attributes:
+        weights: The adapter's, as `TrainingInputs.start` takes them; None for a fresh one.
+        chain: As `TrainingInputs.chain` takes it.
+    """
+
+    weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None
+    chain: list[dict[str, str]]
+
+
+def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) -> tuple[BaseModel, StartingPoint]:
+    """Return the base of a run with `peft.start_from`, and what training begins with.
+
+    Where the adapter is merged, the base is written to the run's folder, once: the run then needs neither the
+    adapter nor the original base again.
+
+    Args:
+        run: The run.
+        base: What `model.source` names.
+        tell: Prints a line for the user.
+
+    Raises:
+        ConfigError: The adapter is not one of this base, or cannot be used so.
+    """
+    peft, cache_dir = run.settings.peft, Path(run.settings.cache_dir).expanduser()
+    assert peft.start_from is not None
+    folder, chain = _adapter_folder(peft.start_from, base)
+    adapter = read_hf_adapter(folder, shape=architecture_from_hf(base.path))
+    named = adapter_config(peft.start_from).base
+    if named not in (None, base.name):
+        tell(f"peft.start_from={peft.start_from} calls its base {named}; training has {base.name}")
+    chain = [*chain, {"adapter": peft.start_from, "weights": file_sha256(adapter.file), "start": peft.start.value}]
+    if not peft.merges_start:
+        tell(f"going on with the adapter {peft.start_from}")
+        return base, StartingPoint(adapter.fused(), chain)
+    cached_folder(run.merged_base, lambda out: write_merged_base(adapter, base=base.path, out=out))
+    tell(f"base model: {base.name} with the adapter {peft.start_from} merged into it")
+    return fetch_base(str(run.merged_base), revision=None, cache_dir=cache_dir), StartingPoint(None, chain)
+
+
+def _adapter_folder(source: str, base: BaseModel) -> tuple[Path, list[dict[str, str]]]:
+    """Return the PEFT directory of an adapter, and the adapters that it began from."""
+    folder = Path(source).expanduser()
+    if (folder / CONFIG_FILE).is_file():
+        first = Run.open(folder)
+        if weights_fingerprint(first.base.path) != weights_fingerprint(base.path):
+            raise CheckpointError(
+                f"peft.start_from={source} was trained on {first.base.name}, other weights than {base.name}; set "
+                f"model=hf_local model.source={first.base.path}"
+            )
+        exported = ensure_exported(first)[1]
+        assert exported is not None  # other schemes are refused by its settings
+        return exported, first.identity.start or []
+    if folder.is_dir():
+        manifest: dict[str, Any] = {}
+        if (folder.parent / MANIFEST).is_file():
+            manifest = read_manifest(folder.parent)["inputs"]
+        return folder, manifest.get("started_from", [])
+    return Path(_downloaded(source)), []
+
+
+def _downloaded(source: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(source, allow_patterns=[ADAPTER_CONFIG, "adapter_model.*"])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"peft.start_from={source} could not be downloaded ({reason}); check the network") from error
+
+
+def write_merged_base(adapter: HfAdapter, *, base: Path, out: Path) -> None:
+    """Write a base model with an adapter merged into it, in the base's dtypes, one of its files at a time.
+
+    Args:
+        adapter: What to merge.
+        base: Hugging Face directory of the base; its tokenizer and configurations are copied.
+        out: An existing folder.
+    """
+    placed, files, total = dict[str, str](), base_files(base), 0
+    for file, shard in files.items():
+        tensors = {name: adapter.change(name, tensor).contiguous() for name, tensor in read_file(file)}
+        save_file(tensors, out / shard, metadata={"format": "pt"})
+        placed |= dict.fromkeys(tensors, shard)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    if len(files) > 1:
+        write_json(out / _INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))})
+    absent = sorted({f"model.layers.{layer}.{module}.weight" for layer, module in adapter.weights} - placed.keys())
+    if absent:
+        raise ConfigError(f"{base} has no {absent[0]}, which the adapter changes; is it the base it was trained on?")
+    for file in base.iterdir():
+        if file.is_file() and not file.name.endswith(_WEIGHTS):
+            shutil.copyfile(file, out / file.name)
