@@ -63,6 +63,8 @@ def export(settings: "ExportSettings") -> None:
         Run.open(Path(settings.checkpoint)),
         formats=settings.formats,
         out=Path(settings.output_dir) if settings.output_dir else None,
+        average=settings.average,
+        adapters=settings.adapters,
         dtype=settings.dtype,
         merge_onto=settings.merge_onto,
         verified=settings.verify,

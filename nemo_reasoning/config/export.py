@@ -1,6 +1,7 @@
 """Settings of recipes/export.py."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from nemo_reasoning.config import checks
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
@@ -32,6 +33,8 @@ class ExportSettings:
     checkpoint: str
     formats: list[str] | None
     output_dir: str | None
+    average: int
+    adapters: dict[str, float]
     dtype: str
     merge_onto: str | None
     verify: bool
@@ -48,4 +51,10 @@ def validate(settings: ExportSettings) -> None:
     problems = [f"formats={unknown}: choose from {', '.join(EXPORT_FORMATS)}"] if unknown else []
     if settings.dtype not in EXPORT_DTYPES:
         problems.append(f"dtype={settings.dtype}: choose one of {', '.join(EXPORT_DTYPES)}")
+    problems += checks.positive({"average": settings.average})
+    problems += [
+        f"adapters.{name}={weight}: give a finite weight"
+        for name, weight in settings.adapters.items()
+        if not isfinite(weight)
+    ]
     checks.refuse(problems)

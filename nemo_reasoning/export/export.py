@@ -5,6 +5,7 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nemo_reasoning.config.model import Architecture, PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import ExportError, NemoReasoningError
 from nemo_reasoning.export import verify
+from nemo_reasoning.export.combining import Combination
 from nemo_reasoning.export.formats import FORMATS
 from nemo_reasoning.export.formats.base import ExportFormat, ExportJob
 from nemo_reasoning.export.quantised_base import Qlora
@@ -59,6 +61,7 @@ def export(
     require_verified: bool = False,
     qlora: Qlora | None = None,
     chain: Sequence[Mapping[str, str]] = (),
+    combined: Combination | None = None,
 ) -> ExportResult:
     """Write a NeMo checkpoint to `out/<format>` for each format, with `out/manifest.json`.
 
@@ -81,6 +84,7 @@ def export(
             tokenizer unverified there.
         require_verified: Whether a check that cannot run is an error.
         qlora: Of a QLoRA run; `reference_logits` must then be those of its quantized base.
+        combined: What to export in the place of the checkpoint's own weights; `reference_logits` is then of it too.
         chain: The adapters that training began from, as `Identity.start` has them.
 
     Raises:
@@ -94,7 +98,8 @@ def export(
     if require_verified:
         _require_checks(chosen, reference_logits is not None, tokenizer_python)
     formatter = ChatFormatter.load(base.path, template=template)
-    trained = read_trained(checkpoint.path, shape=shape, peft=peft)
+    read = partial(read_trained, checkpoint.path) if combined is None else combined.weights
+    trained = read(shape=shape, peft=peft)
     batches = verify.probe_ids(formatter)
     reference = reference_logits(batches) if reference_logits else None
     job = ExportJob(trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference, qlora)
@@ -104,7 +109,7 @@ def export(
     result = ExportResult(refused=refused)
     for kind in chosen:
         _export_one(kind, job, out, result, alone=len(chosen) == 1)
-    _write_manifest(job, checkpoint, result, out, chain)
+    _write_manifest(job, checkpoint, result, out, chain=chain, combined=combined)
     failed = [found for found in result.refused if formats is not None or found not in refused]
     if failed:
         reasons = "; ".join(f"{found}: {result.refused[found]}" for found in failed)
@@ -197,7 +202,13 @@ def _card(kind: ExportFormat, job: ExportJob) -> str:
 
 
 def _write_manifest(
-    job: ExportJob, checkpoint: Checkpoint, result: ExportResult, out: Path, chain: Sequence[Mapping[str, str]]
+    job: ExportJob,
+    checkpoint: Checkpoint,
+    result: ExportResult,
+    out: Path,
+    *,
+    chain: Sequence[Mapping[str, str]],
+    combined: Combination | None,
 ) -> None:
     weights = sorted((checkpoint.path / "weights").glob("*.distcp"))
     peft = job.trained.peft
@@ -212,6 +223,7 @@ def _write_manifest(
             "weights": {path.name: file_sha256(path) for path in weights},
             "base": base_reference(job.base),
             "base_revision": job.base.revision,
+            **({"combined": combined.recorded()} if combined else {}),
             **({"started_from": list(chain)} if chain else {}),
         },
         settings={

@@ -1,26 +1,33 @@
 """Export the best checkpoint of a run's folder, from what the folder itself says about the run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
+from nemo_reasoning.config.adapter import ADAPTER_CONFIG
 from nemo_reasoning.config.model import PeftScheme
-from nemo_reasoning.errors import ExportError
+from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
 from nemo_reasoning.export import verify
+from nemo_reasoning.export.combining import combination
 from nemo_reasoning.export.export import ExportResult, export
 from nemo_reasoning.export.quantised_base import MERGE_BASES, Qlora
+from nemo_reasoning.models.hub import BaseModel, weights_fingerprint
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.loading import held_dtype
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import nf4_base, read_digests
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
-from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
+
+COMBINED = "combined"
 
 _VERIFY_PYTHON = Path(".venv-verify/bin/python")  # of `make setup`
 
@@ -41,6 +48,8 @@ def export_run(
     *,
     formats: Sequence[str] | None = None,
     out: Path | None = None,
+    average: int = 1,
+    adapters: Mapping[str, float] = MappingProxyType({}),
     dtype: str = "bfloat16",
     verified: bool = True,
     tokenizer_python: Path | None = None,
@@ -51,7 +60,9 @@ def export_run(
     Args:
         run: What recipes/sft_lora.py trained.
         formats: From "hf_peft", "nemo" and "merged"; None for every one that holds what was trained.
-        out: Where the formats' folders go; None for `export` in the run's folder.
+        out: Where the formats' folders go; None for `export` in the run's folder, or `combined` for several weights.
+        average: How many of the latest checkpoints to average; 1 exports the best one.
+        adapters: Further adapters to add, with their weights; see `combination`.
         dtype: Of merged weights.
         verified: Whether to compare logits with the trained model, and to fail where a check cannot run.
         tokenizer_python: Interpreter of an environment with transformers 5.
@@ -74,7 +85,12 @@ def export_run(
     if verified and settings.peft.scheme is not PeftScheme.none:
         cache_dir = Path(settings.cache_dir).expanduser()
         imported = import_base(run.base, dtype=settings.model.dtype, cache_dir=cache_dir)
-    reference = partial(verify.nemo_reference_logits, checkpoint.path, base=imported, dtype=held)
+    shape = architecture_from_hf(run.base.path)
+    folders = {name: adapter_folder(name, run.base)[0] for name in adapters if not _is(name, run)}
+    combined = combination(run, last=average, adapters=adapters, folders=folders, shape=shape)
+    if combined is not None:
+        checkpoint, out = combined.averaged[-1], out or run.path / COMBINED
+    reference = partial(verify.nemo_reference_logits, checkpoint.path, base=imported, dtype=held, combined=combined)
     with run.locked() if out is None else nullcontext():
         return export(
             checkpoint=checkpoint,
@@ -90,8 +106,13 @@ def export_run(
             tokenizer_python=tokenizer_python,
             require_verified=verified and tokenizer_python is not None,
             qlora=None if nf4 is None else Qlora(nf4, merge_onto or "dequantised", reference() if verified else None),
+            combined=combined,
             chain=run.identity.start or (),
         )
+
+
+def _is(name: str, run: Run) -> bool:
+    return Path(name).expanduser().resolve() == run.path.resolve()
 
 
 def export_and_show(run: Run, **options: Any) -> None:
@@ -139,3 +160,44 @@ def _holds(folder: Path, format_name: str, checkpoint: Checkpoint) -> bool:
     return format_name in manifest["settings"]["formats"] and manifest["inputs"].get("content") == content_id(
         checkpoint
     )
+
+
+def adapter_folder(source: str, base: BaseModel) -> tuple[Path, list[dict[str, str]]]:
+    """Return the PEFT directory of an adapter, and the adapters that it began from.
+
+    Args:
+        source: A run, which is exported on first use, a PEFT directory, or a hub id.
+        base: The base it has to be of; of a PEFT directory only the shapes can tell, and are left to its reader.
+
+    Raises:
+        CheckpointError: The run was trained on other base weights.
+        ConfigError: It cannot be downloaded.
+    """
+    folder = Path(source).expanduser()
+    if (folder / CONFIG_FILE).is_file():
+        first = Run.open(folder)
+        if weights_fingerprint(first.base.path) != weights_fingerprint(base.path):
+            raise CheckpointError(
+                f"peft.start_from={source} was trained on {first.base.name}, other weights than {base.name}; set "
+                f"model=hf_local model.source={first.base.path}"
+            )
+        exported = ensure_exported(first)[1]
+        assert exported is not None  # other schemes are refused by its settings
+        return exported, first.identity.start or []
+    if folder.is_dir():
+        manifest: dict[str, Any] = {}
+        if (folder.parent / MANIFEST).is_file():
+            manifest = read_manifest(folder.parent)["inputs"]
+        return folder, manifest.get("started_from", [])
+    return Path(_downloaded(source)), []
+
+
+def _downloaded(source: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(source, allow_patterns=[ADAPTER_CONFIG, "adapter_model.*"])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"peft.start_from={source} could not be downloaded ({reason}); check the network") from error

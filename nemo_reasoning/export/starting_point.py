@@ -4,20 +4,19 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from nemo_reasoning.artifacts import MANIFEST, cached_folder, file_sha256, read_manifest, write_json
-from nemo_reasoning.config.adapter import ADAPTER_CONFIG, adapter_config
-from nemo_reasoning.errors import CheckpointError, ConfigError
-from nemo_reasoning.export.from_run import ensure_exported
-from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
+from nemo_reasoning.artifacts import cached_folder, file_sha256, write_json
+from nemo_reasoning.config.adapter import adapter_config
+from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.export.from_run import adapter_folder
+from nemo_reasoning.models.hub import BaseModel, fetch_base
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weight_files import base_files, read_file
 from nemo_reasoning.peft.hf_adapter import HfAdapter, read_hf_adapter
-from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
+from nemo_reasoning.training.run_dir import Run
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = (".safetensors", ".bin", ".index.json")
@@ -52,7 +51,7 @@ def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) ->
     """
     peft, cache_dir = run.settings.peft, Path(run.settings.cache_dir).expanduser()
     assert peft.start_from is not None
-    folder, chain = _adapter_folder(peft.start_from, base)
+    folder, chain = adapter_folder(peft.start_from, base)
     adapter = read_hf_adapter(folder, shape=architecture_from_hf(base.path))
     named = adapter_config(peft.start_from).base
     if named not in (None, base.name):
@@ -64,38 +63,6 @@ def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) ->
     cached_folder(run.merged_base, lambda out: write_merged_base(adapter, base=base.path, out=out))
     tell(f"base model: {base.name} with the adapter {peft.start_from} merged into it")
     return fetch_base(str(run.merged_base), revision=None, cache_dir=cache_dir), StartingPoint(None, chain)
-
-
-def _adapter_folder(source: str, base: BaseModel) -> tuple[Path, list[dict[str, str]]]:
-    """Return the PEFT directory of an adapter, and the adapters that it began from."""
-    folder = Path(source).expanduser()
-    if (folder / CONFIG_FILE).is_file():
-        first = Run.open(folder)
-        if weights_fingerprint(first.base.path) != weights_fingerprint(base.path):
-            raise CheckpointError(
-                f"peft.start_from={source} was trained on {first.base.name}, other weights than {base.name}; set "
-                f"model=hf_local model.source={first.base.path}"
-            )
-        exported = ensure_exported(first)[1]
-        assert exported is not None  # other schemes are refused by its settings
-        return exported, first.identity.start or []
-    if folder.is_dir():
-        manifest: dict[str, Any] = {}
-        if (folder.parent / MANIFEST).is_file():
-            manifest = read_manifest(folder.parent)["inputs"]
-        return folder, manifest.get("started_from", [])
-    return Path(_downloaded(source)), []
-
-
-def _downloaded(source: str) -> str:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(source, allow_patterns=[ADAPTER_CONFIG, "adapter_model.*"])
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError(f"peft.start_from={source} could not be downloaded ({reason}); check the network") from error
 
 
 def write_merged_base(adapter: HfAdapter, *, base: Path, out: Path) -> None:

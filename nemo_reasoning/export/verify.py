@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
+from nemo_reasoning.export.combining import Combination
 from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_trained
 from nemo_reasoning.export.weights import Adapter, FullWeights
 from nemo_reasoning.models.hf_config import in_dtype
@@ -58,7 +59,12 @@ def probe_ids(formatter: ChatFormatter) -> list[torch.Tensor]:
 
 
 def nemo_reference_logits(
-    checkpoint: Path, *, dtype: str, base: Path | None = None, nf4: Nf4Base | None = None
+    checkpoint: Path,
+    *,
+    dtype: str,
+    base: Path | None = None,
+    nf4: Nf4Base | None = None,
+    combined: Combination | None = None,
 ) -> ReferenceLogits:
     """Return a function that holds the NeMo model of a checkpoint only while it computes logits, in float32.
 
@@ -66,6 +72,8 @@ def nemo_reference_logits(
     Its weights are rounded to `dtype`, as the training's were. With `nf4` those of the linears are what a QLoRA run
     computed with: built, loaded and quantized as training did it, without what the export uses. Only where several
     ranks quantized their shards are both the same code, and the run's recorded bits the proof.
+
+    With `combined` its weights are made those of the combination, by parameters and dense products.
 
     It computes on the CPU even where there is a GPU: Transformer Engine multiplies float32 as TF32,
     whose ten bits would hide what the comparison looks for.
@@ -77,7 +85,7 @@ def nemo_reference_logits(
         from nemo_reasoning.peft.qlora import nf4_linears
 
         quantized: AbstractContextManager[None] = nullcontext()
-        prepare, held = None, DTYPES[dtype]
+        prepare, held = None if combined is None else combined.prepare, DTYPES[dtype]
         if nf4 is not None and nf4.shards == 1:
             quantized, held = nf4_linears(targets=nf4.targets, from_checkpoint=True), DTYPES[nf4.dtype]
         elif nf4 is not None:
