@@ -38,8 +38,7 @@ class StartingPoint:
 def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) -> tuple[BaseModel, StartingPoint]:
     """Return the base of a run with `peft.start_from`, and what training begins with.
 
-    Where the adapter is merged, the base is written to the run's folder, once: the run then needs neither the
-    adapter nor the original base again.
+    Where the adapter is merged, the new base is written to the run's folder, once.
 
     Args:
         run: The run.
