@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nemo_reasoning.config.evaluate import EvaluateSettings
     from nemo_reasoning.config.export import ExportSettings
     from nemo_reasoning.config.inference import GenerateSettings, ServeSettings
+    from nemo_reasoning.config.push import PushSettings
     from nemo_reasoning.config.train import SftSettings
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -72,6 +73,15 @@ def export(settings: "ExportSettings") -> None:
     )
 
 
+def push(settings: "PushSettings") -> None:
+    """Upload an export or prepared data to a hub, with a card."""
+    from rich.console import Console
+
+    from nemo_reasoning.evaluation.push import push as push_to_hub
+
+    push_to_hub(settings, Console(highlight=False, soft_wrap=True))
+
+
 def evaluate(settings: "EvaluateSettings") -> None:
     """Measure a model on benchmarks, with thinking on and off; or compare two reports."""
     from rich.console import Console
@@ -112,6 +122,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "sft": sft,
     "prepare": prepare,
     "export": export,
+    "push": push,
     "evaluate": evaluate,
     "generate": generate,
     "serve": serve,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_reasoning.config import data, doctor, evaluate, export, inference, train
+from nemo_reasoning.config import data, doctor, evaluate, export, inference, push, train
 from nemo_reasoning.config.loading import (
     CONF_DIR,
     CONF_PACKAGE,
@@ -50,6 +50,7 @@ RECIPES = {
     "sft": Recipe("sft_lora", train.SftSettings, train.validate),
     "prepare": Recipe("prepare_data", data.PrepareSettings, data.validate),
     "export": Recipe("export", export.ExportSettings, export.validate),
+    "push": Recipe("push", push.PushSettings, push.validate),
     "evaluate": Recipe("evaluate", evaluate.EvaluateSettings, evaluate.validate),
     "generate": Recipe("generate", inference.GenerateSettings, inference.validate_generate),
     "serve": Recipe("serve", inference.ServeSettings, inference.validate_serve),

@@ -152,6 +152,11 @@ def ensure_exported(run: Run, *, tokenizer_python: Path | None = None) -> tuple[
     return (folder / name, None) if whole else (base.path, folder / name)
 
 
+def holds_export(run: Run, format_name: str) -> bool:
+    """Whether a run's export folder holds its best checkpoint in a format."""
+    return _holds(run.export_dir, format_name, run.selected()[0])
+
+
 def _holds(folder: Path, format_name: str, checkpoint: Checkpoint) -> bool:
     """Whether a folder holds what this very checkpoint trained, in a format."""
     if not (folder / MANIFEST).is_file() or not (folder / format_name).is_dir():
