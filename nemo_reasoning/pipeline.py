@@ -31,6 +31,7 @@ from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fet
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weights import check_weights
+from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import (
@@ -198,11 +199,22 @@ def _formatter(base: BaseModel, *, template: str) -> ChatFormatter:
         ) from error
 
 
+def _tell_of_switch(formatter: ChatFormatter, template: str, console: Console) -> None:
+    """Say if the base's own chat template has a switch that the one of the training lacks: it thinks already."""
+    own = formatter.tokenizer.chat_template
+    if isinstance(own, str) and (lost := set(template_arguments(own)) - set(template_arguments(formatter.template))):
+        console.print(
+            f"the base's own chat template has a thinking switch, {', '.join(sorted(lost))}, that model.template="
+            f"{template} lacks: the line in the system turn takes its place; model.template=qwen3 keeps Qwen3's"
+        )
+
+
 def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: Console) -> TrainingInputs:
     random = settings.model.init is Init.random
     formatter = _formatter(base, template=load_template("chatml" if random else settings.model.template))
     if not random:
         _check_tokens(formatter, base)
+        _tell_of_switch(formatter, settings.model.template, console)
     manifest = prepare_data(
         settings.data,
         formatter=formatter,
