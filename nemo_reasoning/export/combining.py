@@ -1,5 +1,6 @@
 """One set of weights of several: the average of a run's checkpoints, and adapters added with weights."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from nemo_reasoning.export.weights import Adapter, FullWeights, read_tensors, re
 from nemo_reasoning.peft.hf_adapter import read_hf_adapter
 from nemo_reasoning.training.checkpoints import Checkpoint, damage
 from nemo_reasoning.training.run_dir import Run
+
+_WRAPPERS = re.compile(r"\A(?:module\.)+")
+_OF_LAYER = re.compile(r"(?:module\.)+(.*?layers)\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,9 @@ class Combination:
 
 def _stored_key(name: str) -> tuple[str, int | None]:
     """Return the key of a parameter in a checkpoint, where layers are stacked, and its layer."""
-    parts = name.split(".")
-    while parts and parts[0] == "module":
-        parts.pop(0)
-    if "layers" not in parts:
-        return ".".join(["module", *parts]), None
-    place = parts.index("layers") + 1
-    return ".".join(["module", *parts[:place], *parts[place + 1 :]]), int(parts[place])
+    if found := _OF_LAYER.fullmatch(name):
+        return f"module.{found[1]}.{found[3]}", int(found[2])
+    return f"module.{_WRAPPERS.sub('', name)}", None
 
 
 def combination(

@@ -2,18 +2,32 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from composing import sft_settings
 from tiny import save_tiny_llama
 
+from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.pipeline import prepare_data
+from nemo_reasoning.models import importer
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs, train
+
+
+@contextmanager
+def importing_here() -> Iterator[None]:
+    """Import base models in this process, which has NeMo loaded, instead of one of their own."""
+    with backend(cuda=False, transformer_engine=False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importer, "_import_apart", convert)
+        yield
+
 
 ADAPTER = ("peft.dim=4", "peft.alpha=8")
 

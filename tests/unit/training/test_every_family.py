@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import ADAPTER, losses, short_settings, train_here
+from short_runs import ADAPTER, importing_here, losses, short_settings, train_here
 from tiny import FAMILIES as SHAPES
 from tiny import save_tiny
 from transformers import AutoModelForCausalLM
 
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.export import refused_formats
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.pipeline import prepare_data
@@ -50,8 +49,7 @@ def inputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     formatter = ChatFormatter.load(model, template=template)
     settings = short_settings(model, folder, *SETTINGS)
     prepare_data(settings.data, formatter=formatter, seq_length=256, out=folder / "data", tell=lambda line: None)
-    with backend(cuda=False, transformer_engine=False), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importer, "_import_apart", importer.convert)  # the same in this process, which has NeMo loaded
+    with importing_here():
         base = fetch_base(str(model), revision=None, cache_dir=folder)
         imported = importer.import_base(base, dtype="float32", cache_dir=folder / CACHE)
         yield TrainingInputs(base=imported, tokenizer=model, formatter=formatter, data=folder / "data")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from short_runs import ADAPTER, prepare_inputs, short_settings, train_here
+from short_runs import ADAPTER, importing_here, prepare_inputs, short_settings, train_here
 from tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.adapter import adapter_config
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.config.train import validate
@@ -37,20 +36,25 @@ TWO = ("trainer.max_steps=2", "trainer.eval_interval=1", "trainer.keep_checkpoin
 IDS = torch.arange(10, 60)[None]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def importing() -> Iterator[None]:
+    """Have NeMo on the CPU, and import in this process."""
+    with importing_here():
+        yield
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
     """Return a tiny model, imported, and rows."""
-    with backend(cuda=False, transformer_engine=False):
-        return prepare_inputs(tmp_path_factory.mktemp("inputs"))
+    return prepare_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")
 def first(inputs: TrainingInputs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a finished first stage."""
     out = tmp_path_factory.mktemp("first")
-    with backend(cuda=False, transformer_engine=False):
-        run = Run.open(train_here(inputs, out, *ADAPTER, "optim.lr=2e-2", *TWO))
-        ensure_exported(run)
+    run = Run.open(train_here(inputs, out, *ADAPTER, "optim.lr=2e-2", *TWO))
+    ensure_exported(run)
     return run
 
 
@@ -64,7 +68,7 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-def test_an_adapter_is_trained_further(inputs: TrainingInputs, first: Run, tmp_path: Path, nemo_cpu: None) -> None:
+def test_an_adapter_is_trained_further(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
     """With a rate that changes next to nothing what comes out is what went in."""
     chosen = (f"peft.start_from={first.path}", "optim.lr=1e-9", "trainer.max_steps=1", "trainer.eval_interval=1")
     settings = short_settings(inputs.tokenizer, tmp_path, *chosen)
@@ -91,9 +95,7 @@ def starting_point_of(source: Path, inputs: TrainingInputs, out: Path) -> tuple[
     return base, start.chain
 
 
-def test_an_adapter_is_merged_under_a_fresh_one(
-    inputs: TrainingInputs, first: Run, tmp_path: Path, nemo_cpu: None
-) -> None:
+def test_an_adapter_is_merged_under_a_fresh_one(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
     chosen = (f"peft.start_from={first.path}", "peft.start=merged", *ADAPTER, "peft.dim=2", "trainer.max_steps=1")
     settings = short_settings(inputs.tokenizer, tmp_path / "run", *chosen)
     validate(settings)
@@ -225,7 +227,7 @@ def test_settings_that_contradict_the_adapter(
         validate(short_settings(inputs.tokenizer, tmp_path, f"peft.start_from={first.path}", *overrides))
 
 
-def test_checkpoints_are_averaged(first: Run, nemo_cpu: None) -> None:
+def test_checkpoints_are_averaged(first: Run) -> None:
     assert len(first.checkpoints) == 2
     checks = export_run(first, average=2, dtype="float32").checks
     assert all(checks[name]["logits"]["relative_rms"] < 1e-4 for name in ("hf_peft", "merged"))
@@ -242,7 +244,7 @@ def shape_of(run: Run) -> Architecture:
     return architecture_from_hf(run.base.path)
 
 
-def test_adapters_are_added_with_weights(inputs: TrainingInputs, first: Run, tmp_path: Path, nemo_cpu: None) -> None:
+def test_adapters_are_added_with_weights(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(first.export_dir / "hf_peft", other)
     tensors = {name: weight.roll(1, 0) for name, weight in load_file(other / "adapter_model.safetensors").items()}
