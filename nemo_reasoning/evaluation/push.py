@@ -93,6 +93,7 @@ def _results(run: Run) -> Iterator[EvalResult]:
                 task_type="text-generation",
                 dataset_type="built-in",
                 dataset_name=f"held-out built-in problems, thinking {mode}",
+                dataset_config=f"thinking_{mode}",
                 metric_type="accuracy",
                 metric_name=f"accuracy of {len(found)} answers",
                 metric_value=round(score(found).accuracy, 4),
