@@ -100,6 +100,8 @@ def test_the_guides_values_are_the_defaults(model: str, dim: int, dropout: float
         "dropout": dropout,
         "target_modules": targets,
         "rslora": True,
+        "start_from": None,
+        "start": "adapter",
     }
     assert plain["optim"].items() >= {"lr": 2e-4, "min_lr_ratio": 0.0, "warmup_ratio": 0.03, "clip_grad": 1.0}.items()
     trainer = {
