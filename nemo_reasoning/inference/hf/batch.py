@@ -175,8 +175,10 @@ class RunningBatch:
     def _decode(self) -> list[Row]:
         rows = self.rows[: self._decoding]
         spare = max(self._least_rows - len(rows), 0)
+        # A spare row may be the cache's place of a prompt that is half read: write behind what it holds.
+        starts = [row.held for row in self.rows[: len(rows) + spare]]
+        starts += [0] * (len(rows) + spare - len(starts))
         ids = [[row.sequence.tokens[-1]] for row in rows] + [[0]] * spare
-        starts = [row.held for row in rows] + [0] * spare
         hidden = self._forward(rows, first=0, ids=ids, starts=starts)
         return self._advance(rows, self._logits(hidden, last=[1] * len(ids))[: len(rows)])
 

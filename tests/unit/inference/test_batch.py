@@ -116,6 +116,19 @@ def test_leaving_in_the_middle_of_anything_disturbs_nobody(model: Any, reference
     assert [sequences[number].tokens for number in (1, 2, 3)] == [reference[number] for number in (1, 2, 3)]
 
 
+def test_a_spare_row_disturbs_no_prompt_that_is_half_read(model: Any, reference: list[list[int]]) -> None:
+    batch = running(model, prefill_tokens=8)
+    batch._least_rows = 2  # as in bfloat16 on a CPU
+    sequences = [Greedy(PROMPTS[0]), Greedy(PROMPTS[4])]
+    with torch.inference_mode():
+        batch.join(Row(sequences[0], -1))
+        batch.step()
+        batch.join(Row(sequences[1], -1))
+        while batch.rows:
+            batch.step()
+    assert [sequence.tokens for sequence in sequences] == [reference[0], reference[4]]
+
+
 def test_rows_may_leave_before_their_first_step(model: Any, reference: list[list[int]]) -> None:
     sequences = [Greedy(prompt) for prompt in PROMPTS[:4]]
     rows = [Row(sequence, -1) for sequence in sequences]
