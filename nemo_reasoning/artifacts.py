@@ -1,9 +1,11 @@
 """Files that stages hand to each other: atomic writes, cached folders, hashes and `manifest.json`."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -260,3 +262,32 @@ def page_template(package: str, name: str) -> "Template":
         loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return pages.get_template(name)
+
+
+def portable(value: Any) -> Any:
+    """Return what is to be published, plain data, with the last name alone of every local place among keys and values.
+
+    Where a file lies means nothing on another machine and shows who made it. Keys that become equal are numbered.
+    """
+    if isinstance(value, str):
+        return _last_name(value)
+    if isinstance(value, Mapping):
+        found = dict[str, Any]()
+        for key, inner in value.items():
+            name = wanted = _last_name(key)
+            number = 1
+            while name in found:
+                number += 1
+                name = f"{wanted} ({number})"
+            found[name] = portable(inner)
+        return found
+    return [portable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _last_name(text: str) -> str:
+    """Return the last name of a local place: absolute, below a home or another folder, or one that is there."""
+    place = re.sub(r"\A(?:file|local)://", "", text)
+    local = place.startswith(("/", "~", "./", "../")) or (
+        "://" not in place and (os.path.lexists(place) or (glob.has_magic(place) and any(glob.iglob(place))))
+    )
+    return Path(place).name or text if local else text

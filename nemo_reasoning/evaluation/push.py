@@ -1,5 +1,6 @@
 """Upload exports and prepared data to a hub, each with a card that the hub accepts."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, DatasetCard, EvalResult, HfApi, ModelCard
 from rich.console import Console
 
-from nemo_reasoning.artifacts import read_manifest
+from nemo_reasoning.artifacts import MANIFEST, portable, read_manifest
 from nemo_reasoning.config.push import Pushed, PushSettings
 from nemo_reasoning.errors import ExportError, NemoReasoningError
 from nemo_reasoning.evaluation.report.training import evaluation_path
@@ -20,7 +21,7 @@ from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.run_dir import Run
 
 _CARD = "README.md"
-_DATA = ("training.jsonl", "validation.jsonl", "manifest.json")
+_DATA = ("training.jsonl", "validation.jsonl", MANIFEST)
 MODES: tuple[Mode, ...] = ("on", "off")
 
 
@@ -31,13 +32,13 @@ class Upload:
     Attributes:
         repo: Where to, owner/name.
         repo_type: "model" or "dataset".
-        files: By their path in the repository, without the card.
+        files: Files, or the content of one, by their path in the repository; without the card.
         card: Text of README.md.
     """
 
     repo: str
     repo_type: str
-    files: dict[str, Path]
+    files: dict[str, Path | bytes]
     card: str
 
 
@@ -52,7 +53,8 @@ def prepare_upload(settings: PushSettings) -> Upload:
         missing = [name for name in _DATA if not (run.data / name).is_file()]
         if missing:
             raise ExportError(f"{run.data} has no {', '.join(missing)}; prepare it with data.messages=true")
-        files = {name: run.data / name for name in _DATA}
+        files: dict[str, Path | bytes] = {name: run.data / name for name in _DATA}
+        files[MANIFEST] = json.dumps(portable(read_manifest(run.data)), indent=2, ensure_ascii=False).encode()
         return Upload(settings.repo, "dataset", files, str(_data_card(run, settings)))
     folder = run.export_dir / settings.what.value
     if not holds_export(run, settings.what.value):
@@ -135,8 +137,9 @@ def push(settings: PushSettings, console: Console) -> None:
     """
     upload = prepare_upload(settings)
     console.print(f"{upload.repo_type} {upload.repo}{' (private)' if settings.private else ''}", markup=False)
-    for name, path in upload.files.items():
-        console.print(f"  {name}  {path.stat().st_size:,} bytes", markup=False)
+    for name, content in upload.files.items():
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        console.print(f"  {name}  {size:,} bytes", markup=False)
     if settings.dry_run:
         console.print(f"  {_CARD}:\n\n{upload.card}\nnothing was sent; dry_run=false uploads it", markup=False)
         return
@@ -149,7 +152,7 @@ def _send(upload: Upload, settings: PushSettings) -> str:
 
     api = HfApi()
     operations = [
-        *(CommitOperationAdd(name, str(path)) for name, path in upload.files.items()),
+        *(CommitOperationAdd(name, content) for name, content in upload.files.items()),
         CommitOperationAdd(_CARD, upload.card.encode()),
     ]
     try:

@@ -28,6 +28,7 @@ from nemo_reasoning.export.serve_commands import model_card
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.reasoning.messages import Mode
 
+COUNTS = {"train": {"rows": 1200}, "validation": {"rows": 60}}
 TOKEN = "hf_of_a_test"
 COMMIT = "https://huggingface.co/me/demo/commit/1"
 SETTINGS = PushSettings("run", "me/demo", Pushed.hf_peft, None, [], private=True, revision=None, dry_run=True)
@@ -64,8 +65,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     found.data.mkdir()
     for split in ("training", "validation"):
         (found.data / f"{split}.jsonl").write_text('{"messages": []}\n')
-    counts = {"train": {"rows": 1200}, "validation": {"rows": 60}}
-    write_manifest(found.data, stage="prepare", inputs={}, settings={}, counts=counts, produced=[])
+    write_manifest(found.data, stage="prepare", inputs={}, settings={}, counts=COUNTS, produced=[])
     monkeypatch.setattr(module.Run, "open", lambda path: found)
     monkeypatch.setattr(module, "holds_export", lambda run, name: (run.export_dir / name).is_dir())
     return found
@@ -118,6 +118,31 @@ def test_data_are_a_dataset_with_splits(run: Run) -> None:
     (run.data / "training.jsonl").unlink()
     with pytest.raises(ExportError, match="has no training.jsonl; prepare it"):
         prepare_upload(replace(SETTINGS, what=Pushed.data))
+
+
+def test_data_are_published_without_places_of_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path)
+    write_text(run.path / "drafts" / "own.jsonl", "")
+    root, private = "nvidia/Llama-Nemotron-Post-Training-Dataset", f"{run.path}/private/rows.jsonl"
+    paths = [
+        private,
+        "~/other/rows.jsonl",
+        "../up/more.jsonl",
+        "drafts/own.jsonl",
+        "drafts/*.jsonl",
+        f"file://{private}",
+    ]
+    settings = {"paths": paths, "root": root, "layout": {"math": ["SFT/math/*.jsonl"]}}
+    rows = {private: {"bytes": 1}, "~/other/rows.jsonl": {"bytes": 2}, "hf://datasets/some/rows/a.jsonl": {"bytes": 3}}
+    write_manifest(run.data, stage="prepare", inputs=rows, settings=settings, counts=COUNTS, produced=[])
+    sent = prepare_upload(replace(SETTINGS, what=Pushed.data)).files["manifest.json"]
+    assert isinstance(sent, bytes)
+    assert not [part for part in (str(run.path), "private", "other", "up/", "drafts", "~") if part in sent.decode()]
+    manifest = json.loads(sent)
+    names = ["rows.jsonl", "rows.jsonl", "more.jsonl", "own.jsonl", "*.jsonl", "rows.jsonl"]
+    assert manifest["settings"] == settings | {"paths": names}
+    assert [one["bytes"] for one in manifest["inputs"].values()] == [1, 2, 3]
+    assert list(manifest["inputs"])[1:] == ["rows.jsonl (2)", "hf://datasets/some/rows/a.jsonl"]
 
 
 def test_what_nobody_could_use_is_refused(run: Run) -> None:
