@@ -132,8 +132,10 @@ def _step_record(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and type(record.get("step")) is int else None
 
 
-def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Return `folder`, building it first if it is not there.
+def cached_folder(
+    folder: Path, build: Callable[[Path], None], *, current: Callable[[Path], bool] = Path.is_dir
+) -> Path:
+    """Return `folder`, building it first if it is not there, or not what is wanted now.
 
     The folder appears under its name only when it is complete: `build` fills a sibling that is
     renamed afterwards. A lock, which the operating system frees when its holder dies, makes other
@@ -142,12 +144,13 @@ def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
     Args:
         folder: The finished folder.
         build: Fills the empty folder it is given.
+        current: Whether what lies at `folder`, if anything does, is what is wanted.
     """
-    if folder.is_dir():
+    if current(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
-        if folder.is_dir():
+        if current(folder):
             return folder
         prefix = f".{folder.name}.partial-"
         for leftover in [path for path in folder.parent.iterdir() if path.name.startswith(prefix)]:
@@ -159,6 +162,8 @@ def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
             shutil.rmtree(partial)
             raise
         partial.chmod(0o755)
+        if folder.is_dir():
+            shutil.rmtree(folder)
         partial.rename(folder)
     return folder
 

@@ -1,9 +1,11 @@
 """Where a second stage begins: an earlier adapter, trained further or merged into the base."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,12 +14,13 @@ from nemo_reasoning.artifacts import cached_folder, file_sha256, write_json
 from nemo_reasoning.config.adapter import adapter_config
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.export.from_run import adapter_folder
-from nemo_reasoning.models.hub import BaseModel, fetch_base
+from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weight_files import base_files, read_file
 from nemo_reasoning.peft.hf_adapter import HfAdapter, read_hf_adapter
 from nemo_reasoning.training.run_dir import Run
 
+MADE_FROM = "made_from.json"
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = (".safetensors", ".bin", ".index.json")
 
@@ -38,7 +41,8 @@ class StartingPoint:
 def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) -> tuple[BaseModel, StartingPoint]:
     """Return the base of a run with `peft.start_from`, and what training begins with.
 
-    Where the adapter is merged, the new base is written to the run's folder, once.
+    Where the adapter is merged, the new base is written to the run's folder, once; again where one of another adapter
+    or base lies there, unless checkpoints were trained on that one.
 
     Args:
         run: The run.
@@ -59,9 +63,27 @@ def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) ->
     if not peft.merges_start:
         tell(f"going on with the adapter {peft.start_from}")
         return base, StartingPoint(adapter.fused(), chain)
-    cached_folder(run.merged_base, lambda out: write_merged_base(adapter, base=base.path, out=out))
+    made_from = {"adapter": chain[-1]["weights"], "base": weights_fingerprint(base.path)}
+
+    def build(out: Path) -> None:
+        write_merged_base(adapter, base=base.path, out=out)
+        write_json(out / MADE_FROM, made_from)
+
+    def current(folder: Path) -> bool:
+        in_use = bool(run.checkpoints) and not run.settings.restart
+        return folder.is_dir() and (in_use or _made_from(folder) == made_from)
+
+    cached_folder(run.merged_base, build, current=current)
     tell(f"base model: {base.name} with the adapter {peft.start_from} merged into it")
     return fetch_base(str(run.merged_base), revision=None, cache_dir=cache_dir), StartingPoint(None, chain)
+
+
+def _made_from(folder: Path) -> Any:
+    """Return what a merged base was made from; None where it does not say."""
+    try:
+        return json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def write_merged_base(adapter: HfAdapter, *, base: Path, out: Path) -> None:

@@ -24,10 +24,11 @@ from nemo_reasoning.export.from_run import ensure_exported, export_run
 from nemo_reasoning.export.starting_point import starting_point
 from nemo_reasoning.export.verify import load_hf_peft
 from nemo_reasoning.export.weights import read_adapter
-from nemo_reasoning.models.hub import BaseModel, fetch_base
+from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.hf_adapter import read_hf_adapter
+from nemo_reasoning.training.checkpoints import seal
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
@@ -131,6 +132,33 @@ def test_anyones_adapter_is_merged(inputs: TrainingInputs, foreign: Path, tmp_pa
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(base.path).eval()), expected)
     with pytest.raises(ConfigError, match="does not adapt self_attn.k_proj.*peft.start=merged"):
         starting_point_of(foreign, inputs, tmp_path / "adapter")
+
+
+def test_a_base_merged_with_another_adapter_is_made_anew(inputs: TrainingInputs, foreign: Path, tmp_path: Path) -> None:
+    """Until a checkpoint was trained on it, and then again with restart=true."""
+    other = Path(shutil.copytree(foreign, tmp_path / "other"))
+    weights(lambda tensors: tensors.update({name: 2 * tensor for name, tensor in tensors.items()}))(other)
+
+    def merged(adapter: Path, *overrides: str) -> str:
+        chosen = (f"peft.start_from={adapter}", "peft.start=merged", *overrides)
+        run = Run.start(short_settings(inputs.tokenizer, tmp_path / "run", *chosen))
+        starting_point(run, base_of(inputs, tmp_path), tell=lambda line: None)
+        return weights_fingerprint(run.merged_base)
+
+    of_foreign, of_other = merged(foreign), merged(other)
+    assert of_foreign != of_other
+    assert merged(foreign) == of_foreign
+    seal_empty(tmp_path / "run" / "checkpoints" / "step=1-last")
+    assert merged(other, "restart=true") == of_other
+    base = tmp_path / "run" / "base"
+    (base / "made_from.json").unlink()  # of an earlier version
+    kept = base.stat().st_ino
+    assert (merged(other), base.stat().st_ino) == (of_other, kept)
+
+
+def seal_empty(checkpoint: Path) -> None:
+    (checkpoint / "weights").mkdir(parents=True)
+    seal(checkpoint, step=1)
 
 
 Edit = Callable[[Path], object]
