@@ -95,6 +95,18 @@ def test_an_engine_asks_as_training_did(formatter: ChatFormatter, mode: Mode, en
         tokenizer.prompt(GenerationRequest(messages=(against,), mode=mode, max_new_tokens=8))
 
 
+def test_null_is_not_off(formatter: ChatFormatter) -> None:
+    """As in the published template, only false is."""
+    options = {"chat_template": strip_generation(formatter.template), "tokenize": False, "add_generation_prompt": True}
+    asked = [{"role": "user", "content": "What is 6 * 7?"}]
+    ends = {
+        value: formatter.tokenizer.apply_chat_template(asked, enable_thinking=value, **options)
+        for value in (None, True, False)
+    }
+    assert ends[None] == ends[True] == USER + ASSISTANT
+    assert ends[False] == USER + ASSISTANT + EMPTY
+
+
 def test_the_switch_is_found_in_a_template_alone_that_takes_it(formatter: ChatFormatter) -> None:
     assert template_arguments(formatter.template) == ("enable_thinking",)
     assert _switch(formatter.template)["off"] == '{"enable_thinking": false}'
