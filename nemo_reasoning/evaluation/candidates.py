@@ -9,6 +9,7 @@ from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.config.inference import EngineKind, Precision
 from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
 
@@ -115,12 +116,20 @@ def _load(files: "ModelFiles | RemoteModel", settings: EvaluateSettings) -> Engi
 
 
 def _remote(url: str, model: str, settings: EvaluateSettings) -> Candidate:
+    from nemo_reasoning.inference.checkpoints import template_text
+
+    arguments = () if settings.template is None else template_arguments(template_text(settings.template))
+
     def load() -> Engine:
         from nemo_reasoning.inference.openai_client import RemoteModel
 
         where = RemoteModel(
-            url=url, name=model, concurrency=settings.concurrency, api_key_variable=settings.api_key_variable
+            url=url,
+            name=model,
+            concurrency=settings.concurrency,
+            api_key_variable=settings.api_key_variable,
+            arguments=arguments,
         )
         return _load(where, settings)
 
-    return Candidate(name="model", identity=f"{url} {model}", load=load)
+    return Candidate(name="model", identity=" ".join([url, model, *arguments]), load=load)

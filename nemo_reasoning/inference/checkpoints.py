@@ -14,6 +14,16 @@ from nemo_reasoning.models.hub import fetch_base
 _RUN, _ADAPTER = "config.yaml", "adapter_config.json"
 
 
+def template_text(name: str) -> str:
+    """Return a chat template to ask with: one of the package's by name, or a file, without marks of who speaks.
+
+    Raises:
+        TemplateError: There is no such template.
+    """
+    path = Path(name)  # of any origin: only training needs the assistant's tokens marked
+    return strip_generation(path.read_text(encoding="utf-8") if path.is_file() else load_template(name))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A model on disk, ready to be loaded.
@@ -49,9 +59,7 @@ class ModelFiles:
         """
         if template is None:
             return self
-        path = Path(template)  # of any origin: only training needs the assistant's tokens marked
-        text = path.read_text(encoding="utf-8") if path.is_file() else load_template(template)
-        return replace(self, template=strip_generation(text))
+        return replace(self, template=template_text(template))
 
     def without_adapter(self) -> "ModelFiles":
         """Return the base alone, asked in the adapter's format."""

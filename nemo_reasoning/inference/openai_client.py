@@ -14,7 +14,7 @@ from nemo_reasoning.errors import EngineError, GenerationError, SwitchError
 from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.sampling import Sampling
-from nemo_reasoning.reasoning.switch import with_switch
+from nemo_reasoning.reasoning.switch import with_switch, without_switch
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, Split, split_thinking, with_thinking
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
@@ -36,12 +36,14 @@ class RemoteModel:
         name: By which the server knows the model.
         concurrency: Most requests under way.
         api_key_variable: Environment variable that holds the key; without it none is sent.
+        arguments: Of its chat template, that switch the thinking; without any a line of the system turn does.
     """
 
     url: str
     name: str
     concurrency: int
     api_key_variable: str
+    arguments: tuple[str, ...] = ()
 
 
 class OpenAIEngine(Engine):
@@ -69,7 +71,7 @@ class OpenAIEngine(Engine):
         limits, base_url = httpx.Limits(max_connections=model.concurrency), model.url.rstrip("/") + "/"
         self._client = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, limits=limits)
         self._threads = ThreadPoolExecutor(model.concurrency)
-        self._model, self._pause, self._api_key_variable = model.name, pause, model.api_key_variable
+        self._model, self._pause = model, pause
 
     def submit(self, request: GenerationRequest, report: Report) -> Generation:
         """As `Engine.submit`; the whole answer is reported at once, when it is there."""
@@ -142,12 +144,12 @@ class OpenAIEngine(Engine):
         said = f"{response.url} answered {response.status_code}: {_told(response)}"
         if response.status_code in (401, 403):
             sent = "Authorization" in self._client.headers
-            name = self._api_key_variable
+            name = self._model.api_key_variable
             return f"{said}; {'it refuses the key in' if sent else 'it wants a key: set'} {name}, the environment " + (
                 "variable that api_key_variable names"
             )
         if response.status_code == 404:
-            return f"{said}; check model_name={self._model}, and url, which ends with /v1"
+            return f"{said}; check model_name={self._model.name}, and url, which ends with /v1"
         return f"{said}; check url, model_name and the limits on tokens"
 
 
@@ -175,13 +177,13 @@ def _retry_after(response: httpx.Response) -> float:
     return min(float(stated), _LONGEST_WAIT) if stated.isdecimal() else 0.0
 
 
-def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
+def _body(request: GenerationRequest, model: RemoteModel) -> dict[str, Any]:
     try:
-        messages = with_switch(request.messages, request.mode)
+        messages = (without_switch if model.arguments else with_switch)(request.messages, request.mode)
     except SwitchError as error:
         raise EngineError(str(error)) from error
     body = {
-        "model": model,
+        "model": model.name,
         "messages": [message.to_dict() for message in messages],
         "max_tokens": request.max_new_tokens,
         "temperature": request.sampling.temperature,
@@ -192,6 +194,8 @@ def _body(request: GenerationRequest, model: str) -> dict[str, Any]:
     body |= {
         name: value for name, value in asdict(request.sampling).items() if name not in body and value != neutral[name]
     }
+    if model.arguments:
+        body["chat_template_kwargs"] = dict.fromkeys(model.arguments, request.mode == "on")
     if request.logit_bias:
         body["logit_bias"] = {str(token): bias for token, bias in request.logit_bias}
     if request.thinking_budget is not None:

@@ -13,7 +13,8 @@ from scripted import ScriptedEngine
 from settings_of import evaluate_settings, gold
 
 from nemo_reasoning.config.evaluate import EvaluateSettings, validate
-from nemo_reasoning.errors import ConfigError, DataError
+from nemo_reasoning.errors import ConfigError, DataError, TemplateError
+from nemo_reasoning.evaluation import candidates as candidate_models
 from nemo_reasoning.evaluation import evaluate
 from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.compare import compare
@@ -247,7 +248,24 @@ def test_models_that_are_not_named_are_refused(
 def test_a_server_is_one_model(plain: EvaluateSettings) -> None:
     plain.url, plain.model_name = "http://localhost/v1", "m"
     validate(plain)
-    assert [found.name for found in candidates(plain)] == ["model"]
+    (found,) = candidates(plain)
+    assert found.name == "model"
+    plain.template = "chatml"  # with no switch of its own
+    assert candidates(plain)[0].identity == found.identity
+
+
+def test_a_server_is_switched_by_its_template(plain: EvaluateSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain.url, plain.model_name, plain.template = "http://localhost/v1", "m", "qwen3"
+    asked: list[RemoteModel] = []
+    monkeypatch.setattr(candidate_models, "_load", lambda where, settings: asked.append(where))
+    (found,) = candidates(plain)
+    found.load()
+    assert asked[0].arguments == ("enable_thinking",)
+    plain.template = None
+    assert candidates(plain)[0].identity != found.identity
+    plain.template = "no_such"
+    with pytest.raises(TemplateError, match="no_such is neither a file nor one of"):
+        candidates(plain)
 
 
 def test_a_directory_is_one_model(plain: EvaluateSettings, tiny_llama: Path, tmp_path: Path) -> None:

@@ -118,6 +118,18 @@ def test_a_request_carries_switch_sampling_and_budget() -> None:
     assert "nvext" not in server.asked[1]
 
 
+def test_a_chat_template_with_a_switch_is_asked_by_it() -> None:
+    line = Message("system", "detailed thinking off")
+    with serving(lambda body: said("x")) as server:
+        switched = engine(server, arguments=("enable_thinking",))
+        switched.generate([request(mode="on"), request(mode="off", messages=(line, Message("user", "What?")))])
+        with pytest.raises(EngineError, match="but mode=on; remove one"):
+            switched.generate([request(mode="on", messages=(line, Message("user", "What?")))])
+    asked = sorted(server.asked, key=lambda body: str(body["chat_template_kwargs"]))
+    assert [body["chat_template_kwargs"] for body in asked] == [{"enable_thinking": False}, {"enable_thinking": True}]
+    assert [body["messages"] for body in asked] == [[{"role": "user", "content": "What?"}]] * 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [
