@@ -1,6 +1,7 @@
 """Upload exports and prepared data to a hub, each with a card that the hub accepts."""
 
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from nemo_reasoning.export.serve_commands import is_hub_id
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.run_dir import Run
 
-_CARD = "README.md"
+_CARD, _LONGEST_REASON = "README.md", 800
 _DATA = ("training.jsonl", "validation.jsonl", MANIFEST)
 MODES: tuple[Mode, ...] = ("on", "off")
 
@@ -165,15 +166,21 @@ def _send(upload: Upload, settings: PushSettings) -> str:
             repo_type=upload.repo_type,
         )
     except (LocalTokenNotFoundError, HfHubHTTPError, RequestException, OSError, ValueError) as error:
-        raise _explained(error, upload) from error
+        raise _explained(error, upload, settings.revision) from error
     return str(commit.commit_url)
 
 
-def _explained(error: Exception, upload: Upload) -> NemoReasoningError:
+def _explained(error: Exception, upload: Upload, revision: str | None) -> NemoReasoningError:
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    reason = textwrap.shorten(str(error), _LONGEST_REASON) or type(error).__name__
     if status in (401, 403):
         return ExportError(
             f"the hub does not let you write to {upload.repo} ({status}); set HF_TOKEN to a token that may"
         )
-    return ExportError(f"{upload.repo} was not uploaded: {reason}; run the same command again, nothing is lost")
+    if status == 404 and revision is not None:
+        remedy = f"revision={revision} is no branch of {upload.repo}: create it on the hub, or leave revision out"
+    elif status in (400, 422) or (isinstance(error, ValueError) and not isinstance(error, OSError)):
+        remedy = "correct the setting that it speaks of: license and datasets are in the card, and repo"
+    else:
+        remedy = "run the same command again, nothing is lost"
+    return ExportError(f"{upload.repo} was not uploaded: {reason}; {remedy}")

@@ -173,6 +173,7 @@ class Hub:
 
     address: str = ""
     asked: list[str] = field(default_factory=list)
+    refusals: dict[str, tuple[int, Any]] = field(default_factory=dict)  # by a part of the path
     files: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, bytes] = field(default_factory=dict)
     private: bool = False
@@ -192,6 +193,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             found.asked.append(self.path)
             if self.headers.get("authorization") != f"Bearer {TOKEN}":
                 self._answer({"error": "no"}, status=401)
+            elif part := next((part for part in found.refusals if part in self.path), None):
+                status, answer = found.refusals[part]
+                self._answer(answer, status=status)
             elif self.path == "/api/repos/create":
                 found.private = json.loads(body)["private"]
                 self._answer({"url": f"{found.address}/me/demo"})
@@ -278,4 +282,27 @@ def test_a_hub_that_refuses_is_quoted(run: Run, hub: Hub, monkeypatch: pytest.Mo
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(ExportError, match=r"does not let you write to me/demo \(401\); set HF_TOKEN"):
         push(replace(SETTINGS, dry_run=False), Console(file=io.StringIO()))
+    assert not hub.files
+
+
+INVALID = '"license" must be one of [apache-2.0, mit]'
+
+
+@pytest.mark.parametrize(
+    ("part", "refusal", "message"),
+    [
+        (
+            "validate-yaml",
+            (400, {"errors": [{"message": INVALID}]}),
+            r'"license" must be one of .*; correct the setting',
+        ),
+        ("/commit/", (422, {"error": "too many tags"}), "too many tags.*; correct the setting"),
+        ("/preupload/", (404, {"error": "Invalid rev id: old"}), "revision=old is no branch of me/demo: create it"),
+        ("/commit/", (500, {"error": "a moment"}), "a moment.*; run the same command again"),
+    ],
+)
+def test_each_refusal_has_its_remedy(run: Run, hub: Hub, part: str, refusal: tuple[int, Any], message: str) -> None:
+    hub.refusals[part] = refusal
+    with pytest.raises(ExportError, match=message):
+        push(replace(SETTINGS, license="apache2", revision="old", dry_run=False), Console(file=io.StringIO()))
     assert not hub.files
