@@ -20,6 +20,7 @@ from nemo_reasoning.artifacts import (
     file_sha256,
     fingerprint,
     installed_versions,
+    portable,
     read_manifest,
     write_json,
     write_manifest,
@@ -224,3 +225,14 @@ def test_versions_are_those_installed() -> None:
     assert found["torch"] == metadata.version("torch")
     assert {"nemo_toolkit", "megatron-core", "lightning", "transformers", "tokenizers", "peft"} <= set(found)
     assert set(installed_versions(["rich", "no-such-distribution"])) == {"nemo-reasoning", "rich"}
+
+
+def test_what_is_published_names_no_place_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "drafts" / "own.jsonl", "")
+    own = f"{tmp_path}/private/rows.jsonl"
+    places = [own, "~/other/rows.jsonl", "../up/more.jsonl", "drafts/own.jsonl", "drafts/*.jsonl", f"file://{own}"]
+    names = ["rows.jsonl", "rows.jsonl", "more.jsonl", "own.jsonl", "*.jsonl", "rows.jsonl"]
+    kept = {"root": "nvidia/Some-Dataset", "layout": ["SFT/math/*.jsonl", "hf://datasets/some/rows/a.jsonl"], "rows": 3}
+    assert portable({"paths": places, **kept}) == {"paths": names, **kept}
+    assert portable(dict.fromkeys(places[:3], 1)) == {"rows.jsonl": 1, "rows.jsonl (2)": 1, "more.jsonl": 1}
