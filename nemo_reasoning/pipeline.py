@@ -1,8 +1,9 @@
 """What recipes/sft_lora.py does, stage after stage; a finished stage is not repeated."""
 
+import gc
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -234,10 +235,15 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
 
 
 def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console) -> None:
-    """Let the base or the trained model answer held-out problems, unless that has been done."""
+    """Let the base or the trained model answer held-out problems, unless that has been done.
+
+    The model and its cache are gone from memory afterwards: training needs the place.
+    """
     path, settings = evaluation_path(run.path, stage), run.settings
     if path.exists():
         return
+    import torch
+
     from nemo_reasoning.export.tokenizer import strip_generation
     from nemo_reasoning.inference.hf.engine import HFEngine
 
@@ -247,6 +253,9 @@ def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console
         model, adapter = ensure_exported(run, tokenizer_python=tokenizer_interpreter("auto"))
     count = settings.measured_before if stage == "base" else settings.evaluate
     console.print(f"measuring {count} held-out problems, {'before' if stage == 'base' else 'after'} training")
-    engine = HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))
     problems = held_out(count=settings.evaluate, seed=settings.data.seed)[:count]
-    evaluate_problems(engine, problems, max_new_tokens=settings.trainer.seq_length).save(path)
+    with closing(HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))) as engine:
+        evaluate_problems(engine, problems, max_new_tokens=settings.trainer.seq_length).save(path)
+    del engine
+    gc.collect()
+    torch.cuda.empty_cache()
