@@ -68,6 +68,7 @@ def test_the_nearest_name_is_told(name: str, override: str, remedy: str) -> None
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_right_is_not_blamed(name: str) -> None:
     named = [] if name in ("sft", "prepare", "doctor") else ["checkpoint=outputs/demo"]
+    named += ["repo=me/demo"] if name == "push" else []
     assert problems_of(RECIPES[name], named) == []
 
 

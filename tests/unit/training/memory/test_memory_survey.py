@@ -20,7 +20,8 @@ def test_every_model_and_scheme_is_in_it() -> None:
     rows = {tuple(line.split(" | ")[0:3:2]) for line in fits_table().splitlines()[2:]}
 
     assert set(listed_models()) == set(LISTED)
-    assert {(f"| {name}", scheme) for name in LISTED for scheme in ("lora", "qlora", "dora", "none")} <= rows
+    wanted = {(f"| {name}", scheme) for name in LISTED for scheme in ("lora", "qlora", "dora", "none")}
+    assert wanted - rows == {("| qwen25_7b", "dora")}  # which is refused: NeMo's DoRA scales the bias
 
 
 @pytest.mark.parametrize(
