@@ -49,6 +49,8 @@ def read_numeral(text: str, start: int, *, inside: bool, decimal_comma: bool) ->
         decimal_comma: Whether "3,14" is one number; otherwise it is two.
     """
     repeating = _REPEATING.match(text, start)
+    if repeating and len(repeating[0]) > _MOST_DIGITS:
+        return None
     if repeating:
         return _repeating(repeating[1], repeating[2], repeating[3] or repeating[4]), repeating.end()
     match = (_INSIDE if inside else _OUTSIDE)[decimal_comma].match(text, start)

@@ -103,7 +103,7 @@ class Evaluation:
 def _parsed(lines: Sequence[str], path: Path) -> tuple[Sample, ...]:
     try:
         return tuple(Sample(**json.loads(line)) for line in lines if line)
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, RecursionError, TypeError) as error:
         raise DataError(f"{path} holds a line that is no sample ({error}); evaluate again") from error
 
 

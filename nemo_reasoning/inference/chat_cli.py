@@ -139,7 +139,7 @@ class Chat:
                 self._request = replace(self._request, mode="off", thinking_budget=None, min_thinking=0)
             elif name == "/budget" and value.strip() == "off":
                 self._request = replace(self._request, thinking_budget=None)
-            elif name == "/budget" and value.strip().isdecimal():
+            elif name == "/budget" and value.strip().isdecimal() and len(value) < 10:
                 self._request = replace(self._request, mode="on", thinking_budget=int(value))
             elif name == "/new":
                 self._turns.clear()

@@ -130,7 +130,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _row(line: str, *, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is no JSON ({error}); write an object a line") from error
     if not isinstance(row, dict) or not (isinstance(row.get("prompt"), str) or isinstance(row.get("messages"), list)):
         raise DataError(f'{place} has neither a "prompt" nor "messages"; add one of them')
@@ -204,9 +204,11 @@ def _claim(out: Path, asked_for: dict[str, Any], rows: list[dict[str, Any]]) -> 
     beside, asked_for = out.with_suffix(".settings.json"), json.loads(json.dumps(asked_for))
     text = out.read_bytes() if out.is_file() else b""
     whole = text[: text.rfind(b"\n") + 1]
-    lines = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]] if beside.is_file() else []
+    lines = _kept(whole) if beside.is_file() else []
     before = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
-    same = len(lines) <= len(rows) and all(row.items() <= line.items() for line, row in zip(lines, rows, strict=False))
+    same = len(lines) <= len(rows) and all(
+        isinstance(line, dict) and row.items() <= line.items() for line, row in zip(lines, rows, strict=False)
+    )
     if text and (before != asked_for or not same):
         changed = [key for key in asked_for if before is not None and before.get(key) != asked_for[key]]
         why = f"made with another {' and '.join(changed)}" if changed else "of other rows or of something else"
@@ -217,6 +219,17 @@ def _claim(out: Path, asked_for: dict[str, Any], rows: list[dict[str, Any]]) -> 
         with out.open("r+b") as file:
             file.truncate(len(whole))
     return len(lines)
+
+
+def _kept(text: bytes) -> list[Any]:
+    """Return the values of whole lines; None stands for a line that is no JSON."""
+    lines: list[Any] = []
+    for line in text.split(b"\n")[:-1]:
+        try:
+            lines.append(json.loads(line))
+        except (ValueError, RecursionError):
+            lines.append(None)
+    return lines
 
 
 def _answers(engine: Engine, asked: list[GenerationRequest], settings: GenerateSettings) -> Iterator[dict[str, Any]]:

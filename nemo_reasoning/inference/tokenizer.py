@@ -125,8 +125,9 @@ class ChatTokenizer:
             text: Any = self.hf_tokenizer.apply_chat_template(
                 turns, add_generation_prompt=True, tokenize=False, **options
             )
-        except TemplateError as error:
-            raise EngineError(f"the chat template refuses the dialogue: {error}; change its turns") from error
+        except Exception as error:  # a template is a program: arguments of a call that are no object end some of them
+            why = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+            raise EngineError(f"the chat template refuses the dialogue: {why}; change its turns") from error
         return str(text)
 
     def _encode_marked(self, text: str, marks: Mapping[str, str]) -> list[int]:

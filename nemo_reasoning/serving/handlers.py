@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from nemo_reasoning.errors import ContextLengthError, RequestError
+from nemo_reasoning.errors import ContextLengthError, EngineError, RequestError
 from nemo_reasoning.inference.request import Completion, Delta, GenerationRequest
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.sampling import Sampling
@@ -72,7 +72,10 @@ def offered_tools(body: ChatRequest) -> tuple[dict[str, Any], ...]:
 def _schema(body: ChatRequest) -> str | None:
     """Return the JSON schema of the answer, if it has one: a form, or a call that has to be made."""
     if body.must_call:
-        return call_schema([tool.model_dump(exclude_none=True) for tool in body.must_call])
+        try:
+            return call_schema([tool.model_dump(exclude_none=True) for tool in body.must_call])
+        except RecursionError as error:
+            raise EngineError("the parameters of the tools are nested too deeply; give plainer schemas") from error
     return body.response_format.schema_text if body.response_format else None
 
 

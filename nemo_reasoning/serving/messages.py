@@ -61,7 +61,7 @@ class ToolCall(Lenient):
         """Return the call as chat templates take it: arguments as an object where they are one."""
         try:
             arguments: Any = json.loads(self.function.arguments)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also endless digits, endless nesting
             arguments = self.function.arguments
         return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
 

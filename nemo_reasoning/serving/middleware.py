@@ -166,7 +166,7 @@ class RequestMiddleware:
             error = reply(415, "the body is compressed; send it as it is, without Content-Encoding", code="compressed")
             return JSONResponse(error.content, error.status)
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
+        if length.isdecimal() and float(length) > self._max_body_bytes:
             error = reply(413, self._too_large, code="request_too_large")
             return JSONResponse(error.content, error.status)
         return None

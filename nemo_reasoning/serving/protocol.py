@@ -1,6 +1,7 @@
 """What clients may ask: OpenAI's requests, and every vendor's way to switch and bound the thinking."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Budget = Annotated[int, Field(ge=0, le=10_000_000)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 MOST_STOPS, MOST_PROMPTS, MOST_BIASES = 16, 128, 1024
+_TOKEN = re.compile(r"[0-9]{1,18}")  # what fits into 64 bits
 _SAMPLING = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
@@ -125,9 +127,9 @@ class Sampled(Neutral):
     @field_validator("logit_bias")
     @classmethod
     def _by_token(cls, value: dict[str, float]) -> dict[str, float]:
-        if strange := [token for token in value if not (token.isascii() and token.isdecimal())]:
+        if strange := [token for token in value if not _TOKEN.fullmatch(token)]:
             raise ValueError(
-                f"{strange[0]!r} is no number of a token; give numbers of tokens, and -100 to 100 for each"
+                f"{strange[0][:40]!r} is no number of a token; give numbers of tokens, and -100 to 100 for each"
             )
         return value
 

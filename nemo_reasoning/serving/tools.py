@@ -132,7 +132,7 @@ def _bare_objects(text: str) -> list[Any]:
     while (place := _NOTHING_ELSE.match(text, place).end()) < len(text):  # type: ignore[union-attr]  # it always matches
         try:
             value, place = decoder.raw_decode(text, place)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also endless digits, endless nesting
             return []
         values += value if isinstance(value, list) else [value]
     return values
@@ -141,7 +141,7 @@ def _bare_objects(text: str) -> list[Any]:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -153,5 +153,9 @@ def _call(value: Any, names: Collection[str]) -> dict[str, Any] | None:
         arguments = _parsed(arguments)
     if not isinstance(arguments, dict):
         return None
-    function = {"name": value["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
+    try:
+        told = json.dumps(arguments, ensure_ascii=False)
+    except RecursionError:  # writing takes a deeper stack than reading
+        return None
+    function = {"name": value["name"], "arguments": told}
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}

@@ -141,7 +141,7 @@ def _check_binary(head: bytes, named: str) -> None:
 def _parses(text: bytes) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -74,7 +74,7 @@ def _problems(path: Path) -> Iterator[str]:
 def _decoded(line: str, place: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON ({error}); overlap_files are JSON Lines of problems") from error
 
 

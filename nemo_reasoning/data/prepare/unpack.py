@@ -189,8 +189,8 @@ def _array(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 return
             try:
                 value, end = decoder.raw_decode(text)
-            except ValueError as error:
-                if data:
+            except (ValueError, RecursionError) as error:
+                if data and isinstance(error, json.JSONDecodeError):
                     break  # perhaps the element goes on
                 raise _CutError(f"no JSON at {text[:30]!r}: {error}") from error
             if end == len(text) and data:

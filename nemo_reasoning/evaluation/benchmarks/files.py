@@ -70,7 +70,7 @@ def read_rows(files: Sequence[Path], *, header: bool = True) -> Iterator[FileRow
         try:
             for number, values in enumerate(reader(file)):
                 yield FileRow(values, file, number)
-        except (ValueError, csv.Error) as error:  # of JSON, of UTF-8, and of Parquet through pyarrow
+        except (ValueError, RecursionError, csv.Error) as error:  # of JSON, of UTF-8, and of Parquet through pyarrow
             raise DataError(f"{file} cannot be read: {error}") from error
 
 

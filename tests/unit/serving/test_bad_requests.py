@@ -86,6 +86,7 @@ def refused(response: httpx.Response, status: int, message: str, param: str | No
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}}, "schema", None),
         ({"frequency_penalty": 2.5}, "give 2 or less (got 2.5)", "frequency_penalty"),
         ({"logit_bias": {"a": 1.0}}, "'a' is no number of a token", "logit_bias"),
+        ({"logit_bias": {"1" * 5000: 1.0}}, "is no number of a token", "logit_bias"),
         ({"logit_bias": {"5": 101}}, "give 100 or less (got 101)", "logit_bias.5"),
         ({"logit_bias": {"5000": 1}}, "there is no token 5000", None),
         ({"surprise": 1}, "unknown field; remove it (got 1)", "surprise"),

@@ -10,10 +10,6 @@ import pytest
 import torch
 from live import ANSWER, MODEL, QUESTION, TRACE, Live, serving
 
-from nemo_reasoning.inference.request import Completion, Delta
-from nemo_reasoning.serving.responses import ChatFormat
-from nemo_reasoning.serving.tools import ToolStream, find_tool_calls
-
 USER = {"role": "user", "content": QUESTION}
 SCHEMA = {
     "type": "object",
@@ -196,67 +192,8 @@ def test_an_echo_is_the_prompt_with_its_log_probabilities(live: Live) -> None:
             assert "".join(told["tokens"]) == choice["text"]
 
 
-CALLS = [
-    ('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>', "", [("add", {"a": 1})]),
-    ('Sure.\n<tool_call>{"name": "add", "arguments": "{\\"a\\": 1}"}</tool_call>', "Sure.", [("add", {"a": 1})]),
-    ('{"name": "add", "parameters": {"a": 1}}', "", [("add", {"a": 1})]),
-    (
-        '{"name": "add", "parameters": {}}; {"name": "add", "parameters": {"a": 2}}',
-        "",
-        [("add", {}), ("add", {"a": 2})],
-    ),
-    ('[{"name": "add", "arguments": {}}]', "", [("add", {})]),
-    ('{"name": "other", "parameters": {}}', None, []),
-    ('The call is {"name": "add", "parameters": {}}', None, []),
-    ('<tool_call>{"name": "add"', None, []),
-    ('{"name": "add", "parameters": 5}', None, []),
-    ("", None, []),
-]
-
-
-@pytest.mark.parametrize(("said", "rest", "calls"), CALLS)
-def test_calls_are_found_where_they_are_whole(said: str, rest: str | None, calls: list[Any]) -> None:
-    content, found = find_tool_calls(said, ["add"])
-    assert content == (said if rest is None else rest)
-    assert [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in found] == calls
-    assert len({call["id"] for call in found}) == len(found)
-
-
-MIXED = [
-    " with space before",
-    "a < b, <tool, <tool_call> that is none </tool_call> \n",
-    "\n {no JSON}",
-    'x \n<tool_call>{"name": "add"}</tool_call> y <tool_call>{"name": "add"}</tool_call>\n',
-]
-
-
-@pytest.mark.parametrize("said", [said for said, _, _ in CALLS] + MIXED)
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_streamed_content_and_calls_are_those_of_the_whole(said: str, size: int) -> None:
-    stream = ToolStream(["add"])
-    told = [stream.push(said[place : place + size]) for place in range(0, len(said), size)]
-    rest, calls = stream.finish()
-    content, found = find_tool_calls(said, ["add"])
-    assert "".join(told) + rest == content
-    assert [call["function"] for call in calls] == [call["function"] for call in found]
-
-
-def test_content_beside_tools_is_not_held_back() -> None:
-    stream = ToolStream(["add"])
-    assert [stream.push(piece) for piece in ("It", " is", " <", "4.", " <tool_call>")] == ["It", " is", "", " <4.", ""]
-
-
-def test_a_call_is_a_choice_of_its_own() -> None:
-    completion = Completion(
-        text="", reasoning="", answer=CALLS[2][0], well_formed=True, prompt_tokens=1, completion_tokens=1,
-        reasoning_tokens=0, finish_reason="stop",
-    )  # fmt: skip
-    form = ChatFormat(logprobs=False, tools=["add"])
-    form.part(0, Delta("", completion.answer))
-    whole, end = form.whole(0, completion), form.end(0, completion)
-    assert whole["finish_reason"] == end["finish_reason"] == "tool_calls"
-    assert whole["message"]["content"] == ""
-    assert end["delta"]["tool_calls"][0]["index"] == 0
+def made_with(arguments: str) -> dict[str, Any]:
+    return {"id": "1", "function": {"name": "add", "arguments": arguments}}
 
 
 def test_a_template_with_tools_is_told_of_them(taught_llama: Path) -> None:
@@ -266,7 +203,7 @@ def test_a_template_with_tools_is_told_of_them(taught_llama: Path) -> None:
         "{% for call in message.tool_calls or [] %}{{ call.function.arguments.a }}{% endfor %}"
         "<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
     )
-    call = {"id": "1", "function": {"name": "add", "arguments": '{"a": 77}'}}
+    call = made_with('{"a": 77}')
     turns = [
         USER,
         {"role": "assistant", "content": None, "tool_calls": [call]},
@@ -278,6 +215,15 @@ def test_a_template_with_tools_is_told_of_them(taught_llama: Path) -> None:
         plain = chat(live, messages=turns, max_tokens=2)["usage"]["prompt_tokens"]
         assert chat(live, **fields)["usage"]["prompt_tokens"] > plain
         assert chat(live, **fields, tool_choice="none")["usage"]["prompt_tokens"] == plain
+        for arguments in ("1" * 5000, "[" * 5000):
+            chat(live, messages=[USER, {"role": "assistant", "tool_calls": [made_with(arguments)]}, turns[2]])
+        deep: dict[str, Any] = {}
+        for _ in range(600):
+            deep = {"a": deep}
+        nested = {"type": "function", "function": {"name": "deep", "parameters": deep}}
+        body = {"model": MODEL, "messages": [USER], "tools": [nested], "tool_choice": "required"}
+        answer = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
+        assert (answer.status_code, "nested too deeply" in answer.text) == (400, True)
         other = {"type": "function", "function": {"name": "double", "parameters": NESTED}}
         fields |= {"messages": [USER], "tools": [other, tool], "max_tokens": 90}
         named = {"type": "function", "function": {"name": "double"}}
