@@ -85,11 +85,18 @@ def nemo_reference_logits(
         from nemo_reasoning.peft.qlora import nf4_linears
 
         quantized: AbstractContextManager[None] = nullcontext()
-        prepare, held = None if combined is None else combined.prepare, DTYPES[dtype]
+        changes, held = list[Callable[[Any], None]](), DTYPES[dtype]
         if nf4 is not None and nf4.shards == 1:
             quantized, held = nf4_linears(targets=nf4.targets, from_checkpoint=True), DTYPES[nf4.dtype]
         elif nf4 is not None:
-            prepare = partial(hold_nemo_as_trained, base=nf4)
+            changes.append(partial(hold_nemo_as_trained, base=nf4))
+        if combined is not None:
+            changes.append(combined.prepare)
+
+        def prepare(model: Any) -> None:
+            for change in changes:
+                change(model)
+
         loaded = load_nemo_model(checkpoint, base=base, dtype=held, prepare=prepare)
         with backend(cuda=False), quantized, loaded as model:
             return [model(ids).cpu() for ids in batches]
