@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nemo_reasoning.artifacts import MANIFEST, file_sha256, write_manifest, write_text
+from nemo_reasoning.artifacts import MANIFEST, file_sha256, portable, write_manifest, write_text
 from nemo_reasoning.config.export import refused_formats
 from nemo_reasoning.config.model import Architecture, PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
@@ -223,8 +223,8 @@ def _write_manifest(
             "weights": {path.name: file_sha256(path) for path in weights},
             "base": base_reference(job.base),
             "base_revision": job.base.revision,
-            **({"combined": combined.recorded()} if combined else {}),
-            **({"started_from": list(chain)} if chain else {}),
+            **({"combined": portable(combined.recorded())} if combined else {}),
+            **({"started_from": portable(list(chain))} if chain else {}),
         },
         settings={
             "formats": list(result.folders),

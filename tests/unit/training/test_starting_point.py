@@ -17,13 +17,11 @@ from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.config.adapter import adapter_config
-from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.config.train import validate
 from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
 from nemo_reasoning.export.from_run import ensure_exported, export_run
 from nemo_reasoning.export.starting_point import starting_point
 from nemo_reasoning.export.verify import load_hf_peft
-from nemo_reasoning.export.weights import read_adapter
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -84,6 +82,7 @@ def test_an_adapter_is_trained_further(inputs: TrainingInputs, first: Run, tmp_p
     for name in before:
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
     recorded = read_manifest(run.export_dir)["inputs"]["started_from"]
+    assert [entry["adapter"] for entry in recorded] == [first.path.name]  # an export names no place
     assert [entry["start"] for entry in recorded] == ["adapter"] == [entry["start"] for entry in run.identity.start]
     further, chain = starting_point_of(run.path, inputs, tmp_path / "third")
     assert further == base
@@ -253,41 +252,6 @@ def test_settings_that_contradict_the_adapter(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(short_settings(inputs.tokenizer, tmp_path, f"peft.start_from={first.path}", *overrides))
-
-
-def test_checkpoints_are_averaged(first: Run) -> None:
-    assert len(first.checkpoints) == 2
-    checks = export_run(first, average=2, dtype="float32").checks
-    assert all(checks[name]["logits"]["relative_rms"] < 1e-4 for name in ("hf_peft", "merged"))
-    assert read_manifest(first.path / "combined")["inputs"]["combined"]["averaged_steps"] == [1, 2]
-    parts = [read_adapter(one.path, shape=shape_of(first), peft=first.settings.peft) for one in first.checkpoints]
-    mean = load_file(first.path / "combined" / "hf_peft" / "adapter_model.safetensors")
-    expected = (parts[0].weights["linear_fc2"][1][1] + parts[1].weights["linear_fc2"][1][1]) / 2
-    torch.testing.assert_close(mean["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"], expected)
-    with pytest.raises(ExportError, match="average=3: .* holds 2 intact checkpoints; train with"):
-        export_run(first, average=3)
-
-
-def shape_of(run: Run) -> Architecture:
-    return architecture_from_hf(run.base.path)
-
-
-def test_adapters_are_added_with_weights(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(first.export_dir / "hf_peft", other)
-    tensors = {name: weight.roll(1, 0) for name, weight in load_file(other / "adapter_model.safetensors").items()}
-    save_file(tensors, other / "adapter_model.safetensors")
-    weights = {str(first.path): 0.75, str(other): -0.5}
-    result = export_run(first, adapters=weights, formats=["hf_peft", "merged"], dtype="float32", out=tmp_path / "out")
-    assert all(result.checks[name]["logits"]["relative_rms"] < 1e-4 for name in ("hf_peft", "merged"))
-    base = load_file(inputs.tokenizer / "model.safetensors")
-    merged = load_file(tmp_path / "out" / "merged" / "model.safetensors")
-    name, expected = "model.layers.0.mlp.up_proj.weight", 0.0
-    for folder, weight in ((first.export_dir / "hf_peft", 0.75), (other, -0.5)):
-        found = read_hf_adapter(folder, shape=shape_of(first))
-        expected = expected + weight * (found.change(name, base[name]) - base[name])
-    torch.testing.assert_close(merged[name] - base[name], expected, atol=1e-5, rtol=1e-4)
-    assert json.loads((tmp_path / "out" / "hf_peft" / "adapter_config.json").read_text())["r"] == 8
 
 
 def test_what_does_not_add_up_is_refused(first: Run, foreign: Path) -> None:
