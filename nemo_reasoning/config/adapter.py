@@ -12,7 +12,7 @@ import yaml
 
 from nemo_reasoning.errors import ConfigError
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, START_FROM = "adapter_config.json", "peft.start_from"
 # PEFT's names of the modules behind each of Megatron's linears.
 PEFT_MODULES = {
     "linear_qkv": ("q_proj", "k_proj", "v_proj"),
@@ -59,29 +59,32 @@ class AdapterConfig:
 
 
 @cache
-def adapter_config(source: str) -> AdapterConfig:
-    """Return the configuration of an adapter to start from; of one on a hub, nothing else is downloaded.
+def adapter_config(source: str, setting: str = START_FROM) -> AdapterConfig:
+    """Return the configuration of an adapter; of one on a hub, nothing else is downloaded.
+
+    Args:
+        source: A run, a PEFT directory or a hub id.
+        setting: The one that names it, for messages.
 
     Raises:
         ConfigError: There is none, or it is not plain LoRA on the linears of the layers; lists everything.
     """
-    folder = Path(source).expanduser()
+    folder, named = Path(source).expanduser(), f"{setting}={source}"
     try:
         if (folder / "config.yaml").is_file():
-            return _of_run(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), source)
-        file = folder / ADAPTER_CONFIG if folder.is_dir() else Path(_downloaded(source))
+            return _of_run(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), named)
+        file = folder / ADAPTER_CONFIG if folder.is_dir() else Path(_downloaded(source, named))
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"peft.start_from={source} is neither a run nor a PEFT directory: it has no config.yaml and no "
-            f"{ADAPTER_CONFIG}"
+            f"{named} is neither a run nor a PEFT directory: it has no config.yaml and no {ADAPTER_CONFIG}"
         ) from None
     except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"peft.start_from={source}: its configuration cannot be read ({error})") from error
+        raise ConfigError(f"{named}: its configuration cannot be read ({error})") from error
     if not isinstance(config, dict):
-        raise ConfigError(f"peft.start_from={source}: its {ADAPTER_CONFIG} holds no settings")
+        raise ConfigError(f"{named}: its {ADAPTER_CONFIG} holds no settings")
     if problems := _problems(config):
-        raise ConfigError("\n".join(f"peft.start_from={source} {problem}" for problem in problems))
+        raise ConfigError("\n".join(f"{named} {problem}" for problem in problems))
     return AdapterConfig(
         dim=config["r"],
         alpha=config["lora_alpha"],
@@ -91,7 +94,7 @@ def adapter_config(source: str) -> AdapterConfig:
     )
 
 
-def _downloaded(source: str) -> str:
+def _downloaded(source: str, named: str) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -99,30 +102,30 @@ def _downloaded(source: str) -> str:
         return hf_hub_download(source, ADAPTER_CONFIG)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
-            f"peft.start_from={source} is no directory, and no adapter that can be downloaded "
+            f"{named} is no directory, and no adapter that can be downloaded "
             f"({str(error.__cause__ or error).splitlines()[0]}); check the spelling, the network and HF_TOKEN"
         ) from error
 
 
-def _of_run(recorded: Any, source: str) -> AdapterConfig:
+def _of_run(recorded: Any, named: str) -> AdapterConfig:
     try:
         peft, model = recorded["peft"], recorded["model"]
         if peft["scheme"] not in ("lora", "qlora"):
             raise ConfigError(
-                f"peft.start_from={source} was trained with peft={peft['scheme']}; only LoRA is trained further or "
-                "merged: export formats=[merged] and name that with model=hf_local model.source="
+                f"{named} was trained with peft={peft['scheme']}; only LoRA is trained further, merged or added; to "
+                "train on from it, export formats=[merged] and name that with model=hf_local model.source="
             )
         modules = frozenset(module for target in peft["target_modules"] for module in PEFT_MODULES[target])
         return AdapterConfig(peft["dim"], peft["alpha"], peft["rslora"], modules, model["source"])
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"peft.start_from={source}: its config.yaml is not one of a run ({error})") from error
+        raise ConfigError(f"{named}: its config.yaml is not one of a run ({error})") from error
 
 
 def _problems(config: Mapping[str, Any]) -> list[str]:
     if config.get("peft_type") != "LORA":
-        return [f"is a {config.get('peft_type')} adapter; only LoRA is trained further or merged"]
+        return [f"is a {config.get('peft_type')} adapter; only LoRA is trained further, merged or added"]
     found = [
-        f"has {key}={config[key]!r}; only plain LoRA is trained further or merged"
+        f"has {key}={config[key]!r}; only plain LoRA is trained further, merged or added"
         for key in _BESIDE
         if config.get(key) not in (None, False, "none", "", [], {})
     ]
@@ -139,7 +142,7 @@ def _problems(config: Mapping[str, Any]) -> list[str]:
     if isinstance(targets, list):
         others = sorted({str(name).rpartition(".")[2] for name in targets} - set(_MODULES))
         if others:
-            found.append(f"adapts {', '.join(others)}; only {', '.join(_MODULES)} are trained further or merged")
+            found.append(f"adapts {', '.join(others)}; only {', '.join(_MODULES)} are trained further, merged or added")
     if not targets or not isinstance(targets, list | str) or not _modules(targets):
         found.append(f"has target_modules={targets!r}, none of {', '.join(_MODULES)}")
     return found

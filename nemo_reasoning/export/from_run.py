@@ -1,5 +1,6 @@
 """Export the best checkpoint of a run's folder, from what the folder itself says about the run."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
-from nemo_reasoning.config.adapter import ADAPTER_CONFIG
+from nemo_reasoning.config.adapter import ADAPTER_CONFIG, START_FROM, adapter_config
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
 from nemo_reasoning.export import verify
@@ -81,12 +82,12 @@ def export_run(
             f"merge_onto={merge_onto}: choose {' or '.join(MERGE_BASES)} for a run with peft=qlora, original "
             f"otherwise; {run.path} was trained with peft={settings.peft.scheme.value}"
         )
+    folders = {name: adapter_folder(name, run.base, setting="adapters")[0] for name in adapters if not _is(name, run)}
     imported = None
     if verified and settings.peft.scheme is not PeftScheme.none:
         cache_dir = Path(settings.cache_dir).expanduser()
         imported = import_base(run.base, dtype=settings.model.dtype, cache_dir=cache_dir)
     shape = architecture_from_hf(run.base.path)
-    folders = {name: adapter_folder(name, run.base)[0] for name in adapters if not _is(name, run)}
     combined = combination(run, last=average, adapters=adapters, folders=folders, shape=shape)
     if combined is not None:
         checkpoint, out = combined.averaged[-1], out or run.path / COMBINED
@@ -167,37 +168,45 @@ def _holds(folder: Path, format_name: str, checkpoint: Checkpoint) -> bool:
     )
 
 
-def adapter_folder(source: str, base: BaseModel) -> tuple[Path, list[dict[str, str]]]:
+def adapter_folder(source: str, base: BaseModel, *, setting: str = START_FROM) -> tuple[Path, list[dict[str, str]]]:
     """Return the PEFT directory of an adapter, and the adapters that it began from.
 
     Args:
         source: A run, which is exported on first use, a PEFT directory, or a hub id.
         base: The base it has to be of; of a PEFT directory only the shapes can tell, and are left to its reader.
+        setting: The one that names it, for messages.
 
     Raises:
         CheckpointError: The run was trained on other base weights.
-        ConfigError: It cannot be downloaded.
+        ConfigError: It is no plain LoRA, cannot be downloaded, or has to be exported first.
     """
+    adapter_config(source, setting)
     folder = Path(source).expanduser()
     if (folder / CONFIG_FILE).is_file():
         first = Run.open(folder)
         if weights_fingerprint(first.base.path) != weights_fingerprint(base.path):
+            chosen = f"set model=hf_local model.source={first.base.path}"
             raise CheckpointError(
-                f"peft.start_from={source} was trained on {first.base.name}, other weights than {base.name}; set "
-                f"model=hf_local model.source={first.base.path}"
+                f"{setting}={source} was trained on {first.base.name}, other weights than {base.name}; "
+                f"{chosen if setting == START_FROM else 'adapters of one base add up'}"
+            )
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not holds_export(first, "hf_peft"):
+            raise ConfigError(
+                f"{setting}={source} is not exported yet, which one process has to do; run first: "
+                f"python recipes/export.py checkpoint={first.path} 'formats=[hf_peft]'"
             )
         exported = ensure_exported(first)[1]
-        assert exported is not None  # other schemes are refused by its settings
+        assert exported is not None  # other schemes are refused above
         return exported, first.identity.start or []
     if folder.is_dir():
         manifest: dict[str, Any] = {}
         if (folder.parent / MANIFEST).is_file():
             manifest = read_manifest(folder.parent)["inputs"]
         return folder, manifest.get("started_from", [])
-    return Path(_downloaded(source)), []
+    return Path(_downloaded(source, setting)), []
 
 
-def _downloaded(source: str) -> str:
+def _downloaded(source: str, setting: str) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -205,4 +214,4 @@ def _downloaded(source: str) -> str:
         return snapshot_download(source, allow_patterns=[ADAPTER_CONFIG, "adapter_model.*"])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError(f"peft.start_from={source} could not be downloaded ({reason}); check the network") from error
+        raise ConfigError(f"{setting}={source} could not be downloaded ({reason}); check the network") from error

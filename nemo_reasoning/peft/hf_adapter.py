@@ -51,14 +51,14 @@ class HfAdapter:
         missing = [module for module in modules if (layer, module) not in self.weights]
         if missing:
             raise ConfigError(
-                f"{self.file.parent} does not adapt {missing[0]} of layer {layer}, which is part of {target}; set "
-                "peft.start=merged"
+                f"{self.file.parent} does not adapt {missing[0]} of layer {layer}, which is part of {target}; such an "
+                "adapter can only be started from, with peft.start=merged"
             )
         parts = [self.weights[layer, module] for module in modules]
         if not all(torch.equal(a, parts[0][0]) for a, _ in parts):
             raise ConfigError(
                 f"{self.file.parent} has a matrix A of its own for each of {', '.join(modules)}; training has one for "
-                "all of them, so it cannot be trained further: set peft.start=merged"
+                "all of them, so it can only be started from, with peft.start=merged"
             )
         return parts[0][0], fuse(target, [b for _, b in parts], self.shape)
 
@@ -92,7 +92,7 @@ def read_hf_adapter(folder: Path, *, shape: Architecture) -> HfAdapter:
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or match[2] not in known:
-            raise ConfigError(f"{file} holds {key}; only LoRA on {', '.join(known)} is trained further or merged")
+            raise ConfigError(f"{file} holds {key}; only LoRA on {', '.join(known)} is understood")
         if not torch.isfinite(tensor).all():
             raise ConfigError(f"{file}: {key} holds numbers that are not finite; it was spoilt in its training")
         halves.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor.float()
