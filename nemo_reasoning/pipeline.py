@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.config.checks import refuse
 from nemo_reasoning.config.export import refused_formats
 from nemo_reasoning.config.model import Init
@@ -22,18 +23,26 @@ from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import ConfigError, ModelSourceError, NemoReasoningError
 from nemo_reasoning.evaluation.benchmarks.load import training_questions
-from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, record_run, report_table, write_report
+from nemo_reasoning.evaluation.report.training import (
+    Stage,
+    measurement,
+    record_run,
+    report_table,
+    save_measurement,
+    write_report,
+)
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.export.from_run import ensure_exported, tokenizer_interpreter
 from nemo_reasoning.export.starting_point import starting_point
 from nemo_reasoning.export.verify import probe_ids
 from nemo_reasoning.models import families
-from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config, weights_fingerprint
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weights import check_weights
 from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.terminal import quiet_output
+from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import (
     Stopped,
@@ -235,12 +244,21 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
 
 
 def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console) -> None:
-    """Let the base or the trained model answer held-out problems, unless that has been done.
+    """Let the base or the trained model answer held-out problems, unless these weights have answered these.
 
     The model and its cache are gone from memory afterwards: training needs the place.
     """
-    path, settings = evaluation_path(run.path, stage), run.settings
-    if path.exists():
+    settings, began = run.settings, time.monotonic()
+    count = settings.measured_before if stage == "base" else settings.evaluate
+    of = {
+        "weights": weights_fingerprint(inputs.tokenizer) if stage == "base" else content_id(run.selected()[0]),
+        "problems": count,
+        "drawn": settings.evaluate,
+        "seed": settings.data.seed,
+        "max_tokens": settings.trainer.seq_length,
+        "template": fingerprint(inputs.formatter.template),
+    }
+    if measurement(run.path, stage).get("of") == of:
         return
     import torch
 
@@ -251,11 +269,11 @@ def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console
     adapter: Path | None = None
     if stage == "trained":
         model, adapter = ensure_exported(run, tokenizer_python=tokenizer_interpreter("auto"))
-    count = settings.measured_before if stage == "base" else settings.evaluate
     console.print(f"measuring {count} held-out problems, {'before' if stage == 'base' else 'after'} training")
     problems = held_out(count=settings.evaluate, seed=settings.data.seed)[:count]
     with closing(HFEngine(model, adapter, chat_template=strip_generation(inputs.formatter.template))) as engine:
-        evaluate_problems(engine, problems, max_new_tokens=settings.trainer.seq_length).save(path)
+        found = evaluate_problems(engine, problems, max_new_tokens=settings.trainer.seq_length)
+    save_measurement(run.path, stage, found, of=of, seconds=time.monotonic() - began)
     del engine
     gc.collect()
     torch.cuda.empty_cache()

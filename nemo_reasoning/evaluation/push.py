@@ -13,12 +13,13 @@ from rich.console import Console
 from nemo_reasoning.artifacts import MANIFEST, portable, read_manifest
 from nemo_reasoning.config.push import Pushed, PushSettings
 from nemo_reasoning.errors import ExportError, NemoReasoningError
-from nemo_reasoning.evaluation.report.training import evaluation_path
+from nemo_reasoning.evaluation.report.training import evaluation_path, measurement
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.evaluation.scores import score
 from nemo_reasoning.export.from_run import holds_export
 from nemo_reasoning.export.serve_commands import is_hub_id
 from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.run_dir import Run
 
 _CARD, _LONGEST_REASON = "README.md", 800
@@ -35,12 +36,14 @@ class Upload:
         repo_type: "model" or "dataset".
         files: Files, or the content of one, by their path in the repository; without the card.
         card: Text of README.md.
+        note: What the card leaves out, and why.
     """
 
     repo: str
     repo_type: str
     files: dict[str, Path | bytes]
     card: str
+    note: str = ""
 
 
 def prepare_upload(settings: PushSettings) -> Upload:
@@ -69,7 +72,8 @@ def prepare_upload(settings: PushSettings) -> Upload:
             "its base; set what=merged"
         )
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != _CARD}
-    return Upload(settings.repo, "model", files, str(_model_card(run, folder, settings)))
+    card = str(_model_card(run, folder, settings))
+    return Upload(settings.repo, "model", files, card, note=_outdated(run))
 
 
 def _model_card(run: Run, folder: Path, settings: PushSettings) -> ModelCard:
@@ -84,12 +88,27 @@ def _model_card(run: Run, folder: Path, settings: PushSettings) -> ModelCard:
     return card
 
 
-def _results(run: Run) -> Iterator[EvalResult]:
-    """Yield what was measured of the trained model on the held-out problems, and nothing else."""
+def _outdated(run: Run) -> str:
+    """Say if there are measurements, but not of the best checkpoint; nothing otherwise."""
     path = evaluation_path(run.path, "trained")
-    if not path.is_file():
+    if not path.is_file() or _measured_weights(run) == content_id(run.selected()[0]):
+        return ""
+    return (
+        f"left out: the measurements in {path}, which are not known to be of the best checkpoint; the training's "
+        "command, with evaluate=, measures it"
+    )
+
+
+def _measured_weights(run: Run) -> str | None:
+    weights: str | None = measurement(run.path, "trained").get("of", {}).get("weights")
+    return weights
+
+
+def _results(run: Run) -> Iterator[EvalResult]:
+    """Yield what was measured of these very weights on the held-out problems, and nothing else."""
+    if _measured_weights(run) != content_id(run.selected()[0]):
         return
-    measured = Evaluation.load(path)
+    measured = Evaluation.load(evaluation_path(run.path, "trained"))
     for mode in MODES:
         if found := measured.of(mode):
             yield EvalResult(
@@ -141,6 +160,8 @@ def push(settings: PushSettings, console: Console) -> None:
     for name, content in upload.files.items():
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         console.print(f"  {name}  {size:,} bytes", markup=False)
+    if upload.note:
+        console.print(f"  {upload.note}", markup=False)
     if settings.dry_run:
         console.print(f"  {_CARD}:\n\n{upload.card}\nnothing was sent; dry_run=false uploads it", markup=False)
         return

@@ -75,8 +75,36 @@ class Report:
 
 
 def evaluation_path(folder: Path, stage: Stage) -> Path:
-    """Return where a run folder keeps the samples of a stage: pass it to `Evaluation.save`."""
+    """Return where a run folder keeps the samples of a stage; `save_measurement` writes them."""
     return folder / "evaluation" / f"{stage}.jsonl"
+
+
+def save_measurement(
+    folder: Path, stage: Stage, evaluation: Evaluation, *, of: Mapping[str, Any], seconds: float
+) -> None:
+    """Keep the samples of a stage in a run folder, in place of earlier ones.
+
+    Args:
+        folder: Of the run.
+        stage: Before or after training.
+        evaluation: The samples.
+        of: Which weights answered, under "weights", and all else that the answers depend on.
+        seconds: That it took.
+    """
+    path = evaluation_path(folder, stage)
+    path.with_suffix(".json").unlink(missing_ok=True)  # a kill behind this leaves samples of nobody knows what
+    evaluation.save(path)
+    write_json(path.with_suffix(".json"), {"of": dict(of), "seconds": seconds})
+
+
+def measurement(folder: Path, stage: Stage) -> dict[str, Any]:
+    """Return what the samples of a stage are `of`, and the `seconds` they took; nothing where that is not known."""
+    path = evaluation_path(folder, stage)
+    try:
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if path.is_file() and isinstance(found, dict) else {}
 
 
 def record_run(folder: Path, *, wall_seconds: float, peak_rss_bytes: int) -> None:

@@ -22,11 +22,12 @@ from nemo_reasoning.config.push import Pushed, PushSettings, validate
 from nemo_reasoning.errors import ConfigError, ExportError
 from nemo_reasoning.evaluation import push as module
 from nemo_reasoning.evaluation.push import prepare_upload, push
-from nemo_reasoning.evaluation.report.training import evaluation_path
+from nemo_reasoning.evaluation.report.training import save_measurement
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.export.serve_commands import model_card
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.reasoning.messages import Mode
+from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 
 COUNTS = {"train": {"rows": 1200}, "validation": {"rows": 60}}
 TOKEN = "hf_of_a_test"
@@ -49,6 +50,9 @@ class Run:
     @property
     def export_dir(self) -> Path:
         return self.path / "export"
+
+    def selected(self) -> tuple[Checkpoint, str]:
+        return Checkpoint(self.path / "checkpoints" / "step=4", 4, None), "the last"
 
 
 @pytest.fixture
@@ -96,11 +100,21 @@ def sample(mode: Mode, number: int, *, correct: bool) -> Sample:
 
 def test_measurements_go_into_the_model_index(run: Run) -> None:
     asked = [sample("on", number, correct=number > 0) for number in range(3)] + [sample("off", 0, correct=False)]
-    Evaluation(tuple(asked)).save(evaluation_path(run.path, "trained"))
+    of = {"weights": content_id(run.selected()[0])}
+    save_measurement(run.path, "trained", Evaluation(tuple(asked)), of=of, seconds=1.0)
     (index,) = head(prepare_upload(SETTINGS).card)["model-index"]
     values = {result["dataset"]["name"]: result["metrics"][0]["value"] for result in index["results"]}
     name = "held-out built-in problems, thinking"
     assert values == {f"{name} on": 0.6667, f"{name} off": 0.0}
+
+
+def test_measurements_of_another_checkpoint_are_left_out_and_named(run: Run) -> None:
+    of = {"weights": "of step 2"}
+    asked = Evaluation((sample("on", 0, correct=True),))
+    save_measurement(run.path, "trained", asked, of=of, seconds=1.0)
+    upload = prepare_upload(SETTINGS)
+    assert "model-index" not in head(upload.card)
+    assert "not known to be of the best checkpoint" in upload.note
 
 
 def test_data_are_a_dataset_with_splits(run: Run) -> None:
