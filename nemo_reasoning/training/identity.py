@@ -23,6 +23,8 @@ _FIXED = (
 )
 # How rows are prepared, but not which rows come out; where they lie is told by their content.
 _FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer"}
+_START = "peft.start_from"  # a place too: `Identity.start` tells which adapter lies there
+_START_NAME = "the adapter it starts from"
 _NAMES = {
     **{"rows": "the prepared rows", "template": "the chat template"},
     **{"tokenizer": "the tokenizer", "base": "the base weights"},
@@ -38,7 +40,8 @@ class Identity:
         template: Text of the chat template the rows were rendered with.
         tokenizer: Fingerprint of the tokenizer.
         base: Fingerprint of the base weights; None of random weights.
-        start: The adapters it began from, the earliest first: name, hash of the weights, and what became of each.
+        start: The adapters it began from, the earliest first: name, hash of the weights, and what became of each;
+            empty of a fresh adapter.
         source: What the user called the base model, and its revision; for people, not compared.
         revision: As `source`.
     """
@@ -55,12 +58,13 @@ class Identity:
         """Return what identifies each part, by what people call it."""
         template = None if self.template is None else fingerprint(self.template)
         parts = {"rows": self.rows, "template": template, "tokenizer": self.tokenizer, "base": self.base}
-        return {_NAMES[name]: part for name, part in parts.items()}
+        start = None if self.start is None else fingerprint(_weights(self.start))
+        return {_NAMES[name]: part for name, part in parts.items()} | {_START_NAME: start}
 
     def differences(self, other: "Identity") -> list[str]:
         """Return the names of what differs between two identities, where both are known."""
         pairs = {said: (getattr(self, name), getattr(other, name)) for name, said in _NAMES.items()}
-        pairs["the adapter it starts from"] = (_weights(self.start), _weights(other.start))
+        pairs[_START_NAME] = (_weights(self.start), _weights(other.start))
         return [said for said, (one, two) in pairs.items() if None not in (one, two) and one != two]
 
 
@@ -81,7 +85,7 @@ def rows_fingerprint(data: Path) -> str | None:
 def fixed_settings(settings: SftSettings) -> dict[str, Any]:
     """Return the settings that a checkpoint depends on, beside content, by their keys."""
     held = settings_to_dict(settings)
-    return dict(pair for key in _fixed_keys(settings) for pair in _flat(key, _value(held, key)))
+    return dict(pair for key in _fixed_keys(settings) for pair in _flat(key, _value(held, key)) if pair[0] != _START)
 
 
 def changed_settings(before: SftSettings, now: SftSettings) -> list[str]:
@@ -90,11 +94,7 @@ def changed_settings(before: SftSettings, now: SftSettings) -> list[str]:
     keys = [*_fixed_keys(now), *(f"data.{name}" for name in held["data"] if name not in _FREE_DATA)]
     hours = before.trainer.hours, now.trainer.hours
     refitted = None not in hours and hours[0] != hours[1]
-    return [
-        f"{key} was {value}, is {_value(held, key)}"
-        for key, value in ((key, _value(was, key)) for key in keys)
-        if value != _value(held, key)
-    ] + [
+    return [said for key in keys for said in _differences(key, _value(was, key), _value(held, key))] + [
         f"trainer.hours was {hours[0]}, is {hours[1]}, but the steps are fitted once; for more of them set "
         "trainer.hours=null and trainer.max_steps"
     ] * refitted
@@ -108,6 +108,16 @@ def _fixed_keys(settings: SftSettings) -> tuple[str, ...]:
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
     return [(f"{key}.{name}", held) for name, held in value.items()] if isinstance(value, dict) else [(key, value)]
+
+
+def _differences(key: str, was: Any, now: Any) -> list[str]:
+    """Say in words where two values of a setting differ, by the keys of single settings."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        names = {**was, **now}
+        return [said for name in names for said in _differences(f"{key}.{name}", was.get(name), now.get(name))]
+    if was == now or (key == _START and None not in (was, now)):
+        return []
+    return [f"{key} was {was}, is {now}"]
 
 
 def _value(settings: Mapping[str, Any], key: str) -> Any:

@@ -164,7 +164,7 @@ def identity_of(inputs: TrainingInputs) -> Identity:
         template=inputs.formatter.template,
         tokenizer=fingerprint(inputs.formatter.tokenizer.backend_tokenizer.to_str()),
         base=None if inputs.base is None else weights_fingerprint(inputs.tokenizer),
-        start=inputs.chain,
+        start=inputs.chain or [],
     )
 
 

@@ -174,6 +174,39 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         Run.open(tmp_path)
 
 
+def starting_from(place: str, weights: str) -> Identity:
+    return Identity(base="b", start=[{"adapter": place, "weights": weights, "start": "adapter"}])
+
+
+def test_an_adapter_to_start_from_may_move_but_not_change(run: Run) -> None:
+    change(run.settings, "peft.start_from", "outputs/first")
+    identity = starting_from("outputs/first", "w")
+    run.claim(identity)
+    made_from = run.made_from(identity)
+    assert "outputs/first" not in json.dumps(made_from)
+    seal(save(run.path, "a", 3), step=3, made_from=made_from)
+
+    change(run.settings, "peft.start_from", "/moved/first")
+    Run.start(run.settings).claim(starting_from("/moved/first", "w"))
+    for lost in (False, True):
+        if lost:
+            (run.path / "run.json").unlink()
+        for other in (starting_from("/moved/first", "v"), Identity(base="b", start=[])):
+            with pytest.raises(CheckpointError, match="another run: the adapter it starts from"):
+                Run.start(run.settings).claim(other)
+    change(run.settings, "peft.start_from", None)
+    with pytest.raises(CheckpointError, match="another run: peft.start_from was /moved/first, is None"):
+        Run.start(run.settings)
+
+
+def test_the_setting_that_differs_is_named_alone(run: Run) -> None:
+    save(run.path, "a", 3)
+    was = run.settings.optim.lr
+    change(run.settings, "optim.lr", 0.5)
+    with pytest.raises(CheckpointError, match=rf"another run: optim.lr was {was}, is 0.5\. Undo"):
+        Run.start(run.settings)
+
+
 FOREIGN = ("model.source=/other", "optim.lr=0.5")
 
 
