@@ -95,13 +95,10 @@ def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, 
     inputs = _prepare(settings, base, folder=run.path, console=console)
     if start is not None:
         inputs = replace(inputs, start=start.weights, chain=start.chain)
-    began = time.monotonic()
+    before = time.monotonic() - started
     if settings.evaluate and first:
         _measure("base", run, inputs, console=console)
-    # measuring again afterwards takes as long a problem, and the export about as long as what came before
-    afterwards = 0.0
-    if settings.evaluate:
-        afterwards = (time.monotonic() - began) * settings.evaluate / settings.measured_before + began - started
+    afterwards = _time_afterwards(run, before=before) if settings.evaluate else 0.0
     asked = settings.callbacks.eval
     questions = None if asked is None else training_questions(asked, seed=settings.data.seed)
     train(run, inputs, stream=terminal, questions=questions, signals=signals, started=started, afterwards=afterwards)
@@ -241,6 +238,19 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
         checkpoint = import_base(base, dtype=settings.model.dtype, cache_dir=Path(settings.cache_dir).expanduser())
         console.print(f"base model: {base.name}")
     return TrainingInputs(base=checkpoint, tokenizer=base.path, formatter=formatter, data=folder / "data")
+
+
+def _time_afterwards(run: Run, *, before: float) -> float:
+    """Return the seconds to expect between training and the end of the command.
+
+    Measuring again takes as long a problem as it took of the base, in whichever start that was.
+
+    Args:
+        run: The run, its base measured.
+        before: Seconds until there; an export takes about as long.
+    """
+    seconds: float = measurement(run.path, "base").get("seconds", 0.0)
+    return before + seconds * run.settings.evaluate / run.settings.measured_before
 
 
 def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console) -> None:

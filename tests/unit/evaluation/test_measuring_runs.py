@@ -59,3 +59,10 @@ def test_other_weights_and_other_problems_are_measured_again(inputs: TrainingInp
     evaluation_path(run.path, "trained").with_suffix(".json").unlink()  # as an earlier version left it
     assert asked("trained", more, inputs) == 3
     assert measurement(run.path, "trained")["seconds"] > 0
+
+
+def test_a_later_start_knows_how_long_measuring_takes(inputs: TrainingInputs, tmp_path: Path) -> None:
+    run = Run.start(settings(tmp_path / "run", "evaluate=4", "evaluate_before=2"))
+    assert [asked("base", run, inputs) for _ in range(2)] == [2, 0]
+    took = measurement(run.path, "base")["seconds"]
+    assert pipeline._time_afterwards(run, before=10.0) == 10 + 2 * took > 10
