@@ -26,7 +26,7 @@ from nemo_reasoning.evaluation.benchmarks.load import training_questions
 from nemo_reasoning.evaluation.report.training import (
     Stage,
     measurement,
-    record_run,
+    recorded,
     report_table,
     save_measurement,
     write_report,
@@ -43,7 +43,6 @@ from nemo_reasoning.models.weights import check_weights
 from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import content_id
-from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.process import (
     Stopped,
     StopSignals,
@@ -95,18 +94,22 @@ def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, 
     inputs = _prepare(settings, base, folder=run.path, console=console)
     if start is not None:
         inputs = replace(inputs, start=start.weights, chain=start.chain)
-    before = time.monotonic() - started
-    if settings.evaluate and first:
-        _measure("base", run, inputs, console=console)
-    afterwards = _time_afterwards(run, before=before) if settings.evaluate else 0.0
     asked = settings.callbacks.eval
     questions = None if asked is None else training_questions(asked, seed=settings.data.seed)
-    train(run, inputs, stream=terminal, questions=questions, signals=signals, started=started, afterwards=afterwards)
-    if settings.evaluate and first:
-        if signals.received is not None:
-            raise Stopped(128 + signals.received)
-        _measure("trained", run, inputs, console=console)
-        record_run(run.path, wall_seconds=time.monotonic() - started, peak_rss_bytes=rss_peak())
+    measuring = first and settings.evaluate > 0
+    with recorded(run, started=started) if first else nullcontext():
+        before = time.monotonic() - started
+        if measuring:
+            _measure("base", run, inputs, console=console)
+        afterwards = _time_afterwards(run, before=before) if settings.evaluate else 0.0
+        train(
+            run, inputs, stream=terminal, questions=questions, signals=signals, started=started, afterwards=afterwards
+        )
+        if measuring:
+            if signals.received is not None:
+                raise Stopped(128 + signals.received)
+            _measure("trained", run, inputs, console=console)
+    if measuring:
         console.print(report_table(write_report(run.path)))
         console.print(f"report: {run.path / 'report.html'}")
     console.print(f"run: {run.path}")

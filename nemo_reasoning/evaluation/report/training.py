@@ -1,7 +1,9 @@
 """The report of a run: what training changed, built from the files of the run folder alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,8 @@ from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import Score, score
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.loggers import METRICS_FILE, read_metrics
+from nemo_reasoning.training.memory_stats import rss_peak
+from nemo_reasoning.training.run_dir import Run
 
 Stage = Literal["base", "trained"]
 STAGES: tuple[Stage, ...] = ("base", "trained")
@@ -36,8 +40,8 @@ class Report:
         name: Of the run.
         evaluations: Samples before ("base") and after training ("trained").
         metrics: One mapping per optimiser step.
-        wall_seconds: Time the whole run took.
-        peak_rss_bytes: Most memory its process held.
+        wall_seconds: Time the whole run took, all starts that trained or measured together.
+        peak_rss_bytes: Most memory that its process held, in any of them.
     """
 
     name: str
@@ -107,10 +111,42 @@ def measurement(folder: Path, stage: Stage) -> dict[str, Any]:
     return found if path.is_file() and isinstance(found, dict) else {}
 
 
-def record_run(folder: Path, *, wall_seconds: float, peak_rss_bytes: int) -> None:
-    """Keep what only the running process knows, so that the report can be built again later."""
-    facts = {"wall_seconds": wall_seconds, "peak_rss_bytes": peak_rss_bytes}
-    write_json(folder / "evaluation" / _RUN_FILE, facts)
+def record_run(folder: Path, *, wall_seconds: float, peak_rss_bytes: int, anew: bool = False) -> None:
+    """Add a start of a run to what only its process knows, so that the report can be built again later.
+
+    Args:
+        folder: Of the run.
+        wall_seconds: That this start took.
+        peak_rss_bytes: Most memory it held.
+        anew: Whether the run began anew with it: earlier starts count no more.
+    """
+    path = folder / "evaluation" / _RUN_FILE
+    if path.is_file() and not anew:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        wall_seconds += earlier["wall_seconds"]
+        peak_rss_bytes = max(peak_rss_bytes, earlier["peak_rss_bytes"])
+    write_json(path, {"wall_seconds": wall_seconds, "peak_rss_bytes": peak_rss_bytes})
+
+
+@contextmanager
+def recorded(run: Run, *, started: float) -> Iterator[None]:
+    """Add a start's time and memory to its run's, however the block ends, if it trained or measured in it.
+
+    Args:
+        run: The run.
+        started: `time.monotonic()` when the start began.
+    """
+    before = _done(run)
+    try:
+        yield
+    finally:
+        anew = run.settings.restart
+        if anew or _done(run) != before:
+            record_run(run.path, wall_seconds=time.monotonic() - started, peak_rss_bytes=rss_peak(), anew=anew)
+
+
+def _done(run: Run) -> tuple[Any, ...]:
+    return run.last, *(measurement(run.path, stage) for stage in STAGES)
 
 
 def load_report(folder: Path) -> Report:

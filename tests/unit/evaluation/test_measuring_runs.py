@@ -1,5 +1,8 @@
 """When a run is measured again, and how long that takes; on a tiny random model, without training one."""
 
+import contextlib
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, measurement
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.training.checkpoints import seal
+from nemo_reasoning.training.process import Stopped
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
@@ -66,3 +70,24 @@ def test_a_later_start_knows_how_long_measuring_takes(inputs: TrainingInputs, tm
     assert [asked("base", run, inputs) for _ in range(2)] == [2, 0]
     took = measurement(run.path, "base")["seconds"]
     assert pipeline._time_afterwards(run, before=10.0) == 10 + 2 * took > 10
+
+
+def test_time_adds_up_over_the_starts_that_did_something(tmp_path: Path) -> None:
+    def recorded() -> float:
+        found: float = json.loads((tmp_path / "run" / "evaluation" / "run.json").read_text())["wall_seconds"]
+        return found
+
+    def start(seconds: float, *overrides: str, step: int | None = None) -> None:
+        run = Run.start(settings(tmp_path / "run", *overrides))
+        with contextlib.suppress(Stopped), recorded(run, started=time.monotonic() - seconds):
+            if step is not None:
+                save(run, step)
+                raise Stopped(130)
+
+    start(1000, step=2)
+    start(2000, step=4)
+    assert 3000 <= recorded() < 3100
+    start(5000)  # finds everything done
+    assert 3000 <= recorded() < 3100
+    start(4000, "restart=true", step=6)
+    assert 4000 <= recorded() < 4100
