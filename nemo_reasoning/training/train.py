@@ -98,19 +98,26 @@ def train(
     settings, identity = run.settings, identity_of(inputs)
     listening = StopSignals() if signals is None else nullcontext(signals)
     with run.locked() if first_process() else nullcontext(), listening as heard:
-        store = CheckpointStore(run.path, made_from=run.made_from(identity))
-        if settings.restart and first_process():
-            store.restart()
-        if first_process():
-            run.claim(identity)
         console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
-        checkpoint, notes = store.recover() if first_process() else (run.last, [])
-        for note in notes:
-            console.print(note)
+        checkpoint = _starting_checkpoint(run, identity, console)
         if checkpoint is None or not _finished(run, checkpoint, inputs, console):
             job = _Job(run, inputs, checkpoint, console, questions, heard, started or time.monotonic(), afterwards)
             with heard.deferred():
                 _train(job)
+
+
+def _starting_checkpoint(run: Run, identity: Identity, console: Console) -> Checkpoint | None:
+    """Return where to go on, the same in every process; the first one puts the folder in order and says so."""
+    store = CheckpointStore(run.path, made_from=run.made_from(identity))
+    if not first_process():
+        return None if run.settings.restart else store.intact()
+    if run.settings.restart:
+        store.restart()
+    run.claim(identity)
+    checkpoint, notes = store.recover()
+    for note in notes:
+        console.print(note)
+    return checkpoint
 
 
 def _finished(run: Run, checkpoint: Checkpoint, inputs: TrainingInputs, console: Console) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from composing import change, sft_settings
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import Checkpoint, History, content_id, damage, seal
 from nemo_reasoning.training.identity import Identity
 from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.train import _starting_checkpoint
 
 
 def save(run: Path, name: str, step: int, content: bytes = b"weights") -> Path:
@@ -257,3 +259,19 @@ def test_a_broken_run_json_is_written_anew(run: Run, content: str) -> None:
     identity = Identity(base="b")
     run.claim(identity)
     assert run.identity == identity
+
+
+@pytest.mark.parametrize("overrides", [(), ("restart=true",)])
+def test_every_process_starts_from_the_same_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    """The others may look before the first one has moved a damaged checkpoint, or all of them, away."""
+    run = Run.start(sft_settings("hardware=cpu", f"output_dir={tmp_path / 'run'}", *overrides))
+    save(run.path, "a", 3)
+    (save(run.path, "b", 6) / "weights" / "__0_0.distcp").write_bytes(b"damaged")
+    steps = []
+    for rank in ("1", "0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        found = _starting_checkpoint(run, Identity(), Console(quiet=True))
+        steps.append(found and found.step)
+    assert steps == [None if overrides else 3] * 3

@@ -261,7 +261,10 @@ def test_a_checkpoint_of_another_run_is_set_aside_by_name(tmp_path: Path) -> Non
         fit(folder, [], max_steps=4 * lr, saving=saving)
     mine, other = (folders[lr] / "checkpoints" for lr in (1, 2))
     shutil.copytree(other / "step=8-last", mine / "step=8-last")
-    checkpoint, (note,) = CheckpointStore(folders[1], made_from={"optim.lr": 1}).recover()
+    store = CheckpointStore(folders[1], made_from={"optim.lr": 1})
+    seen = store.intact()
+    checkpoint, (note,) = store.recover()
     assert checkpoint is not None
     assert checkpoint.step == 4
+    assert seen == checkpoint
     assert "step 8 is of another run (optim.lr was 2, is 1)" in note
