@@ -6,14 +6,23 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+from uuid import uuid4
 
-from nemo_reasoning.artifacts import fingerprint, read_steps, write_text
+from nemo_reasoning.artifacts import read_steps, write_text
 from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.packages import pip_command
 from nemo_reasoning.training.callbacks.base import Logger
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, ID_FILE = "metrics.jsonl", "logger_id"
+
+
+def run_id(folder: Path) -> str:
+    """Return by what W&B and MLflow know a run: an id of its own, made at its first start and kept in its folder."""
+    path = folder / ID_FILE
+    if not path.is_file():
+        write_text(path, uuid4().hex)
+    return path.read_text(encoding="utf-8")
 
 
 class JsonlLogger:
@@ -80,11 +89,11 @@ class WeightsAndBiases:
     """A run of W&B, which a restart continues."""
 
     def __init__(self, *, name: str, project: str, folder: Path) -> None:
-        """Take how the run is called; its id follows from the folder's name and the run's own."""
+        """Take how the run is called; its id lies in its folder."""
         import wandb
 
         self._init: Callable[[], Any] = lambda: wandb.init(
-            name=name, project=project, dir=str(folder), id=fingerprint([name, folder.name]), resume="allow"
+            name=name, project=project, dir=str(folder), id=run_id(folder), resume="allow"
         )
         self._run: Any = None
 
@@ -110,11 +119,10 @@ class MlFlow:
     """A run of MLflow, which a restart continues; in the run's `mlflow` unless MLFLOW_TRACKING_URI says otherwise."""
 
     def __init__(self, *, name: str, experiment: str, folder: Path) -> None:
-        """Take how the run is called and where it is kept; a tag knows it again, by name and folder's name."""
+        """Take how the run is called and where it is kept, in a folder of the run's; a tag knows it again."""
         import mlflow
 
         self._client, self._name, self._experiment, self._folder = mlflow, name, experiment, folder
-        self._tags = {"nemo_reasoning_run": fingerprint([name, folder.parent.name])}
         self._open = False
 
     def begin(self) -> None:
@@ -123,7 +131,8 @@ class MlFlow:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # what MLflow 3 asks of who wants no database
             self._client.set_tracking_uri(self._folder.resolve().as_uri())
         self._client.set_experiment(self._experiment)
-        ((key, value),) = self._tags.items()
+        tags = {"nemo_reasoning_run": run_id(self._folder.parent)}
+        ((key, value),) = tags.items()
         found = self._client.search_runs(
             experiment_names=[self._experiment],
             filter_string=f"tags.{key} = '{value}'",
@@ -133,7 +142,7 @@ class MlFlow:
         if found:
             self._client.start_run(run_id=found[0].info.run_id)
         else:
-            self._client.start_run(run_name=self._name, tags=self._tags)
+            self._client.start_run(run_name=self._name, tags=tags)
         self._open = True
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -23,6 +23,7 @@ from nemo_reasoning.training.checkpoint_store import CheckpointStore
 from nemo_reasoning.training.checkpoints import Checkpoint
 from nemo_reasoning.training.failures import translated_errors
 from nemo_reasoning.training.identity import Identity, rows_fingerprint
+from nemo_reasoning.training.loggers import ID_FILE, build_loggers
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, switched
 from nemo_reasoning.training.run_dir import Run
@@ -113,6 +114,7 @@ def _starting_checkpoint(run: Run, identity: Identity, console: Console) -> Chec
         return None if run.settings.restart else store.intact()
     if run.settings.restart:
         store.restart()
+        (run.path / ID_FILE).unlink(missing_ok=True)  # metrics begin anew too
     run.claim(identity)
     checkpoint, notes = store.recover()
     for note in notes:
@@ -232,7 +234,6 @@ def _batch(plan: "BatchPlan", step: int) -> str:
 
 def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext":
     from nemo_reasoning.training.callbacks.base import RunContext
-    from nemo_reasoning.training.loggers import build_loggers
 
     settings = job.run.settings
     return RunContext(

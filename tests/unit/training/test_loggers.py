@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,9 +16,11 @@ from nemo_reasoning.training.loggers import (
     METRICS_FILE,
     JsonlLogger,
     OptionalLogger,
+    WeightsAndBiases,
     build_loggers,
     drop_records_after,
     read_metrics,
+    run_id,
 )
 
 
@@ -99,6 +103,15 @@ def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(4, 1.25)]
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 2.0)]
     assert isinstance(jsonl, JsonlLogger)
+
+
+def test_services_know_a_run_by_an_id_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **values: asked.append(values["id"])))
+    for folder in ("mine/run", "mine/run", "yours/run"):
+        WeightsAndBiases(name="run", project="shared", folder=tmp_path / folder).begin()
+    assert asked[0] == asked[1] != asked[2]
+    assert asked == [run_id(tmp_path / folder) for folder in ("mine/run", "mine/run", "yours/run")]
 
 
 def test_no_backend_leaves_the_file_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.training.checkpoints import Checkpoint, History, content_id, damage, seal
 from nemo_reasoning.training.identity import Identity
+from nemo_reasoning.training.loggers import run_id
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import _starting_checkpoint
 
@@ -269,9 +270,10 @@ def test_every_process_starts_from_the_same_checkpoint(
     run = Run.start(sft_settings("hardware=cpu", f"output_dir={tmp_path / 'run'}", *overrides))
     save(run.path, "a", 3)
     (save(run.path, "b", 6) / "weights" / "__0_0.distcp").write_bytes(b"damaged")
-    steps = []
+    metrics_id, steps = run_id(run.path), []
     for rank in ("1", "0", "1"):
         monkeypatch.setenv("LOCAL_RANK", rank)
         found = _starting_checkpoint(run, Identity(), Console(quiet=True))
         steps.append(found and found.step)
     assert steps == [None if overrides else 3] * 3
+    assert (run_id(run.path) != metrics_id) == bool(overrides)
