@@ -96,7 +96,7 @@ def train(
         CheckpointError: The folder holds checkpoints that were made from other inputs, or none that is intact.
         Stopped: A signal or a time limit ended the run; its last checkpoint is saved.
     """
-    settings, identity = run.settings, identity_of(inputs)
+    identity = identity_of(inputs)
     listening = StopSignals() if signals is None else nullcontext(signals)
     with run.locked() if first_process() else nullcontext(), listening as heard:
         console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())

@@ -35,7 +35,6 @@ def test_the_measured_model_is_gone_before_training(
     run: Any = SimpleNamespace(path=tmp_path, settings=settings)
     inputs: Any = SimpleNamespace(tokenizer=random_model, formatter=SimpleNamespace(template=load_template("chatml")))
     path = evaluation_path(tmp_path, "base")
-    path.parent.mkdir(parents=True, exist_ok=True)
     pipeline._measure("base", run, inputs, console=Console(quiet=True))
     assert path.is_file()
     assert [model() for model in models] == [None]

@@ -12,7 +12,7 @@ from rich.console import Console
 from nemo_reasoning import pipeline
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, measurement
+from nemo_reasoning.evaluation.report.training import Stage, evaluation_path, measurement, recorded
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.training.checkpoints import seal
 from nemo_reasoning.training.process import Stopped
@@ -73,7 +73,7 @@ def test_a_later_start_knows_how_long_measuring_takes(inputs: TrainingInputs, tm
 
 
 def test_time_adds_up_over_the_starts_that_did_something(tmp_path: Path) -> None:
-    def recorded() -> float:
+    def wall_seconds() -> float:
         found: float = json.loads((tmp_path / "run" / "evaluation" / "run.json").read_text())["wall_seconds"]
         return found
 
@@ -86,8 +86,8 @@ def test_time_adds_up_over_the_starts_that_did_something(tmp_path: Path) -> None
 
     start(1000, step=2)
     start(2000, step=4)
-    assert 3000 <= recorded() < 3100
+    assert 3000 <= wall_seconds() < 3100
     start(5000)  # finds everything done
-    assert 3000 <= recorded() < 3100
+    assert 3000 <= wall_seconds() < 3100
     start(4000, "restart=true", step=6)
-    assert 4000 <= recorded() < 4100
+    assert 4000 <= wall_seconds() < 4100
