@@ -25,6 +25,8 @@ def read_parts(content: Any, role: Role) -> tuple[str, str]:
         if not isinstance(part, str | dict):
             raise RowError(f"wrong type: a part of the {role} turn is a {type(part).__name__}")
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        if not isinstance(kind, str):
+            raise RowError(f"wrong type: the type of a part of the {role} turn is a {type(kind).__name__}")
         if isinstance(part, dict) and (more := [key for key in part if key not in _PART_KEYS | {kind}]):
             raise RowError(f"unsupported part: the {role} turn holds {kind} with {more[0]}, which is not read")
         said = part if isinstance(part, str) else part.get(kind, part.get("text")) if isinstance(part, dict) else None

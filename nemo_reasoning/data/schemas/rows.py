@@ -78,7 +78,10 @@ def parse_row(
     Raises:
         RowError: "reason: detail" of what makes it unusable.
     """
-    draft = read_draft(value, mapping=mapping)
+    try:
+        draft = read_draft(value, mapping=mapping)
+    except RecursionError as error:
+        raise RowError("nested too deeply: a column holds hundreds of values within one another") from error
     if review is not None:
         draft = review(draft)
     messages, mode = settle(draft.turns, stated=draft.stated, tools=draft.tools)
@@ -190,7 +193,10 @@ def _history(value: Mapping[str, Any], layout: Layout) -> list[Message]:
     """Return earlier turns, which Alpaca's layout keeps as pairs."""
     turns = []
     history = _first(value, layout.history) or ()
-    for pair in decoded(history, "history") if isinstance(history, str) else history:
+    pairs = decoded(history, "history") if isinstance(history, str) else history
+    if not isinstance(pairs, list | tuple):
+        raise RowError(f"wrong type: history is a {type(pairs).__name__} instead of pairs of question and answer")
+    for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise RowError(f"wrong type: history holds {str(pair)[:40]!r} instead of pairs")
         turns += [text_message("user", pair[0]), text_message("assistant", pair[1])]
