@@ -95,8 +95,10 @@ def write_merged_base(adapter: HfAdapter, *, base: Path, out: Path) -> None:
         out: An existing folder.
     """
     placed, files, total = dict[str, str](), base_files(base), 0
+    left_out = {"lm_head.weight"} if adapter.shape.tie_embeddings else set()  # the embedding, in the same memory
     for file, shard in files.items():
-        tensors = {name: adapter.change(name, tensor).contiguous() for name, tensor in read_file(file)}
+        read = ((name, tensor) for name, tensor in read_file(file) if name not in left_out)
+        tensors = {name: adapter.change(name, tensor).contiguous() for name, tensor in read}
         save_file(tensors, out / shard, metadata={"format": "pt"})
         placed |= dict.fromkeys(tensors, shard)
         total += sum(tensor.nbytes for tensor in tensors.values())

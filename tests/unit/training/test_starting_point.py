@@ -16,16 +16,16 @@ from tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
-from nemo_reasoning.config.adapter import adapter_config
+from nemo_reasoning.config.adapter import AdapterConfig, adapter_config
 from nemo_reasoning.config.train import validate
 from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
 from nemo_reasoning.export.from_run import ensure_exported, export_run
-from nemo_reasoning.export.starting_point import starting_point
+from nemo_reasoning.export.starting_point import starting_point, write_merged_base
 from nemo_reasoning.export.verify import load_hf_peft
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.models.sizes import architecture_from_hf
-from nemo_reasoning.peft.hf_adapter import read_hf_adapter
+from nemo_reasoning.peft.hf_adapter import HfAdapter, read_hf_adapter
 from nemo_reasoning.training.checkpoints import seal
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
@@ -257,3 +257,15 @@ def test_settings_that_contradict_the_adapter(
 def test_what_does_not_add_up_is_refused(first: Run, foreign: Path) -> None:
     with pytest.raises(ExportError, match="adapts linear_qkv, and .*; adapters of the same linears add up"):
         export_run(first, adapters={str(foreign): 1.0})
+
+
+def test_a_tied_base_in_a_pickle_is_merged_without_its_head(tmp_path: Path) -> None:
+    """Head and embedding lie in the same memory, which safetensors refuses to write."""
+    base, out = save_tiny_llama(tmp_path / "tied", tie_embeddings=True), tmp_path / "out"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    (base / "model.safetensors").unlink()
+    torch.save(model.state_dict(), base / "pytorch_model.bin")
+    out.mkdir()
+    config = AdapterConfig(dim=1, alpha=1, rslora=False, modules=frozenset(), base=None)
+    write_merged_base(HfAdapter(config, base, architecture_from_hf(base), {}), base=base, out=out)
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(out)), logits(model))
