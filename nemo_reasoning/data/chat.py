@@ -296,5 +296,5 @@ def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _supervised(ids: NDArray[np.int32], loss_mask: NDArray[np.bool_]) -> Encoded | RowError:
     if not loss_mask.any():
-        return RowError("no supervised token: the chat template removes the thinking of every turn to learn")
+        return RowError("no supervised token: of the turns to learn the chat template keeps none in its mode")
     return Encoded(ids, loss_mask)

@@ -27,7 +27,7 @@ def max_lora_rank(dim: int) -> int:
 
 def is_hub_id(name: str) -> bool:
     """Whether a base model's name finds it on any machine."""
-    return not name.startswith("pypi:") and "/" in name and not Path(name).expanduser().is_dir()
+    return not name.startswith(("pypi:", "/", "~", ".")) and "/" in name and not Path(name).expanduser().is_dir()
 
 
 def base_reference(base: BaseModel) -> str:

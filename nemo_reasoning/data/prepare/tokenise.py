@@ -176,7 +176,7 @@ class FastEncoder:
             return error
         cut = self._renderer.cut(messages)
         if cut is not None and not any(cut.marks):
-            return RowError("no supervised token: the chat template removes the thinking of every turn to learn")
+            return RowError("no supervised token: of the turns to learn the chat template keeps none in its mode")
         return cut
 
     def _encoded(self, cuts: Sequence[Cut]) -> Iterator[Encoded]:

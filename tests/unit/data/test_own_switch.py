@@ -8,13 +8,13 @@ from tiny import chatml_tokenizer
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.tokenise import Renderer, same
 from nemo_reasoning.data.store import Encoded
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.errors import EngineError, RowError
 from nemo_reasoning.export.serve_commands import _switch
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.tokenizer import ChatTokenizer
 from nemo_reasoning.reasoning.messages import Message, Mode
-from nemo_reasoning.reasoning.switch import system_prompt, template_arguments
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM, system_prompt, template_arguments
 from nemo_reasoning.reasoning.tags import with_thinking
 
 TRACE, ANSWER, EMPTY = "6 * 7 = 42", "It is 42.", "<think>\n\n</think>\n\n"
@@ -66,6 +66,13 @@ def test_only_turns_behind_their_own_switch_are_trained_on(formatter: ChatFormat
     text, trained = pieces(formatter, dialogue("off", *plain))
     assert text.count(EMPTY) == 1
     assert trained == f"{ANSWER}<|im_end|>"
+
+
+def test_what_no_turn_is_left_to_learn_of_is_said(formatter: ChatFormatter) -> None:
+    last = Message("assistant", ANSWER, target=False)
+    messages = (Message("user", "Hi."), Message("assistant", "Hello!"), Message("user", "And?"), last)
+    with pytest.raises(RowError, match="of the turns to learn the chat template keeps none in its mode"):
+        formatter.encode((Message("system", THINK_SYSTEM["off"]), *messages))
 
 
 def test_rows_of_both_modes_are_encoded_together_as_alone(formatter: ChatFormatter) -> None:

@@ -13,7 +13,7 @@ from tiny import save_tiny_llama
 
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.hf_config import in_dtype, rope_of
-from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, weights_fingerprint
+from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_tokenizer, weights_fingerprint
 
 LLAMA = {
     **{"model_type": "llama", "hidden_act": "silu", "rope_theta": 10000.0, "num_hidden_layers": 2, "hidden_size": 8},
@@ -47,6 +47,7 @@ def test_a_directory_is_used_where_it_is(tiny_llama: Path, monkeypatch: pytest.M
 
     assert [base.path for base in bases] == [tiny_llama] * 3
     assert [base.name for base in bases] == [str(tiny_llama), "tiny", "~/tiny"]
+    assert fetch_tokenizer("~/tiny", revision=None, cache_dir=tiny_llama) == tiny_llama
     assert len({base.revision for base in bases}) == 1
 
 
