@@ -43,6 +43,7 @@ from nemo_reasoning.models.weights import check_weights
 from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import content_id
+from nemo_reasoning.training.memory.planner import too_large
 from nemo_reasoning.training.process import (
     Stopped,
     StopSignals,
@@ -88,6 +89,8 @@ def fine_tune(settings: SftSettings) -> Path:
 
 def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, *, started: float) -> None:
     settings, first = run.settings, first_process()
+    if warning := too_large(settings):
+        console.print(f"warning: {warning}; the system may end this run for want of memory")
     base, start = _base_model(settings, console), None
     if settings.peft.start_from is not None:
         base, start = starting_point(run, base, tell=console.print)

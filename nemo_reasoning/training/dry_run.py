@@ -13,7 +13,7 @@ from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import architecture_from_hf
-from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of
+from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of, too_large
 from nemo_reasoning.training.memory.static import base_parameters, static_bytes, trained_parameters
 from nemo_reasoning.training.memory.tables import choice_table, parts_table
 from nemo_reasoning.training.memory.workload import workload_of
@@ -166,3 +166,5 @@ def print_plan(settings: SftSettings, *, asked: SftSettings) -> None:
     console.print(parts_table(work, memory_gb=memory, device=settings.hardware.name))
     if request.open_batch or request.open_recompute:
         console.print(choice_table(request, chosen=work, memory_gb=memory))
+    if warning := too_large(settings):  # on a CPU, where it is no refusal
+        console.print(f"too much: {warning}", soft_wrap=True)

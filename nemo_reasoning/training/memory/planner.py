@@ -245,10 +245,18 @@ def refusal(request: Request, memory_gb: float, *, name: str, hardware: str) -> 
     ways = alternatives(request, memory_gb)
     return (
         f"{name} with peft={least.scheme.value}, {least.seq_length:,} tokens, micro-batch {least.micro_batch_size}, "
-        f"recompute {least.recompute.name} needs {need:.1f} GiB of a GPU; {hardware} offers {memory_gb:.1f}, of which "
+        f"recompute {least.recompute.name} needs {need:.1f} GiB; {hardware} offers {memory_gb:.1f}, of which "
         f"{USABLE_SHARE:.0%} can be used. "
         + (f"What fits: {'; or '.join(ways)}" if ways else "Nothing near it fits either; take a smaller model")
     )
+
+
+def too_large(settings: SftSettings) -> str | None:
+    """Return why the memory is too small for settled settings, and what fits; None where it suffices or nobody knows."""
+    shape, memory = known_shape(settings), available_gb(settings)
+    if shape is None or fits(workload_of(settings, shape), memory):
+        return None
+    return refusal(request_of(settings, shape), memory, name=settings.model.name, hardware=settings.hardware.name)
 
 
 def _least(request: Request) -> Workload:

@@ -14,7 +14,7 @@ from nemo_reasoning.config.trainer import AUTO_BATCH, Fp8, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.sizes import count_linear_weights, count_lora_parameters, count_parameters
 from nemo_reasoning.training.memory.estimate import GIB, QUANTIZING_BYTES, estimate_memory, fits
-from nemo_reasoning.training.memory.planner import alternatives, fit_to_memory, gpu_sizes, request_of
+from nemo_reasoning.training.memory.planner import alternatives, fit_to_memory, gpu_sizes, request_of, too_large
 from nemo_reasoning.training.memory.static import static_bytes, trained_parameters
 from nemo_reasoning.training.memory.workload import Workload, workload_of
 
@@ -81,7 +81,7 @@ def test_a_refusal_names_settings_that_fit(overrides: tuple[str, ...]) -> None:
     asked = asked_settings(*overrides)
     assert asked.model.architecture is not None
     assert asked.hardware.memory_gb is not None
-    with pytest.raises(ConfigError, match=r"needs [\d.]+ GiB of a GPU; .*What fits: ") as caught:
+    with pytest.raises(ConfigError, match=r"needs [\d.]+ GiB; .*What fits: ") as caught:
         fit_to_memory(asked)
     ways = alternatives(request_of(asked, asked.model.architecture), asked.hardware.memory_gb)
 
@@ -90,6 +90,13 @@ def test_a_refusal_names_settings_that_fit(overrides: tuple[str, ...]) -> None:
         assert way in str(caught.value)
         if "peft=" not in way:  # schemes that the settings may not know yet
             fit_to_memory(asked_settings(*overrides, *shlex.split(way)))
+
+
+def test_a_cpu_is_warned_of_and_told_what_fits() -> None:
+    settings = fit_to_memory(asked_settings(EIGHT, "hardware=cpu", "hardware.memory_gb=16"))
+    assert "needs" in (warning := too_large(settings) or "")
+    assert "What fits: " in warning
+    assert too_large(asked_settings("hardware=cpu", "hardware.memory_gb=16")) is None
 
 
 def test_other_mistakes_are_reported_first() -> None:
