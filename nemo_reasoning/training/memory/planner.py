@@ -252,7 +252,7 @@ def refusal(request: Request, memory_gb: float, *, name: str, hardware: str) -> 
 
 
 def too_large(settings: SftSettings) -> str | None:
-    """Return why the memory is too small for settled settings, and what fits; None where it suffices or nobody knows."""
+    """Return why memory is too small for settled settings, and what fits; None where it suffices or nobody knows."""
     shape, memory = known_shape(settings), available_gb(settings)
     if shape is None or fits(workload_of(settings, shape), memory):
         return None
