@@ -24,7 +24,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _CLOCK = re.compile(r"strftime_now|date_string")
 _TOOL = {"name": "probe_tool", "description": "probe_description", "parameters": {"type": "object", "properties": {}}}
-
+_UNFORESEEN = (jinja2.TemplateError, TypeError, ValueError, RecursionError)  # of a template, such as at odd tools
 _CALL = {"type": "function", "function": {"name": "probe_tool", "arguments": {"probe_key": "probe_value"}}}
 _TOOL_TURNS = (
     *(Message("user", "a"), Message("assistant", "", tool_calls=(_CALL,))),
@@ -200,7 +200,7 @@ class ChatFormatter:
         try:
             plain = self._apply(_TOOL_TURNS, tokenize=False)
             defined = self._apply(_TOOL_TURNS, tools=[{"type": "function", "function": _TOOL}], tokenize=False)
-        except (jinja2.TemplateError, TypeError, ValueError):  # whatever a template does not foresee
+        except _UNFORESEEN:
             return False
         return "probe_description" in defined and all(word in plain for word in ("probe_value", "probe_result"))
 
@@ -222,7 +222,7 @@ class ChatFormatter:
                 **switch,
                 **self.tokenizer.special_tokens_map,
             )
-        except jinja2.TemplateError:
+        except _UNFORESEEN:
             return None
         return [text[start:end] for start, end in pairwise([0, *chain.from_iterable(spans), len(text)])]
 
@@ -266,7 +266,7 @@ class ChatFormatter:
                 return_assistant_tokens_mask=True,
                 **switched[0][1],
             )
-        except jinja2.TemplateError as error:
+        except _UNFORESEEN as error:
             if len(dialogues) == 1:
                 return [RowError(f"refused by the chat template: {error}")]
             return [result for messages in dialogues for result in self._tokenise([messages])]

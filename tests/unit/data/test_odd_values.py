@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import data_settings
+from tiny import chatml_tokenizer
 
+from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.schemas.columns import IGNORED_KEYS, QUESTION_PARTS, REFUSED, TRACES
 from nemo_reasoning.data.schemas.layouts import COMMON, LAYOUTS, declared
 from nemo_reasoning.data.schemas.rows import decode_row
 from nemo_reasoning.data.schemas.turns import CALL_KEYS, CONTENT_KEYS, ROLE_KEYS, WEIGHT_KEYS
 from nemo_reasoning.errors import RowError
+from nemo_reasoning.reasoning.messages import Message
 
 PART = {"type": "text", "text": "It is 4."}
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
@@ -90,6 +93,32 @@ def understood(line: str) -> bool:
         except (FilteredOut, RowError):
             continue
     return True
+
+
+TOOL_TEMPLATE = (
+    "{% for tool in tools or [] %}{{ 'tool ' + tool.function.name }}{{ tool | tojson }}{% endfor %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}"
+    "{% for call in message.tool_calls or [] %}{{ call | tojson }}{% endfor %}{{ '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("depth", [1, 990])
+@pytest.mark.parametrize("where", ["call", "tool", "name"])
+def test_a_template_may_fail_at_a_tool(where: str, depth: int) -> None:
+    formatter = ChatFormatter(chatml_tokenizer(), TOOL_TEMPLATE)
+    assert formatter.renders_tools
+    deep: Any = 1
+    for _ in range(depth):
+        deep = [deep]
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": deep if where == "call" else 1}}}
+    tool = {"type": "function", "function": {"name": 5 if where == "name" else "add", "parameters": {"a": deep}}}
+    messages = [Message("system", "", tools=(tool,) if where != "call" else ()), Message("user", "a")]
+    messages.append(Message("assistant", "b", tool_calls=(call,)))
+    [result] = formatter.encode_all([messages])
+    assert isinstance(result, RowError) == (where == "name" or depth > 1)
 
 
 @settings(max_examples=600, deadline=None)
