@@ -66,10 +66,11 @@ def prepare_upload(settings: PushSettings) -> Upload:
             f"{run.export_dir} does not hold the best checkpoint as {settings.what.value}; export it first: "
             f"recipes/export.py checkpoint={run.path} 'formats=[{settings.what.value}]'"
         )
-    if settings.what is Pushed.hf_peft and not is_hub_id(run.base.name):
+    base, merged = run.settings.model.source, run.settings.peft.merges_start
+    if settings.what is Pushed.hf_peft and (merged or not is_hub_id(base)):
         raise ExportError(
-            f"{run.path} was trained on {run.base.name}, which nobody finds on a hub: an adapter is of no use without "
-            "its base; set what=merged"
+            f"{run.path} was trained on {base}{' with an adapter merged into it' if merged else ''}, which nobody "
+            "finds on a hub: an adapter is of no use without its base; set what=merged"
         )
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != _CARD}
     card = str(_model_card(run, folder, settings))

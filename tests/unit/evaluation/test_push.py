@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,20 +37,19 @@ SETTINGS = PushSettings("run", "me/demo", Pushed.hf_peft, None, [], private=True
 PEFT = PeftSettings(PeftScheme.lora, 8, 16, 0.0, ["linear_qkv"], rslora=False, start_from=None, start=Start.adapter)
 
 
+def trained_on(source: str, **peft: Any) -> Any:
+    return SimpleNamespace(model=SimpleNamespace(source=source), peft=replace(PEFT, **peft))
+
+
 @dataclass
 class Run:
     """What is uploaded of a run."""
 
     path: Path
-    base: BaseModel = field(default_factory=lambda: BaseModel("some/base", Path("/hub/base"), "0123"))
+    settings: Any = field(default_factory=lambda: trained_on("some/base"))
 
-    @property
-    def data(self) -> Path:
-        return self.path / "data"
-
-    @property
-    def export_dir(self) -> Path:
-        return self.path / "export"
+    def __post_init__(self) -> None:
+        self.data, self.export_dir = self.path / "data", self.path / "export"
 
     def selected(self) -> tuple[Checkpoint, str]:
         return Checkpoint(self.path / "checkpoints" / "step=4", 4, None), "the last"
@@ -60,9 +60,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a finished run, exported, its rows prepared."""
     found = Run(tmp_path)
     for name in ("hf_peft", "merged"):
-        card = model_card(
-            name, base=found.base, peft=PEFT, template="{{ messages }}", commands={"vllm": "vllm serve ."}
-        )
+        served: Any = {"template": "{{ messages }}", "commands": {"vllm": "vllm serve ."}}
+        card = model_card(name, base=BaseModel("some/base", Path("/hub/base"), "0123"), peft=PEFT, **served)
         write_text(found.export_dir / name / "README.md", card)
         (found.export_dir / name / "adapter_model.safetensors").write_bytes(b"weights" * 100)
         write_json(found.export_dir / name / "adapter_config.json", {"r": 8})
@@ -138,9 +137,11 @@ def test_data_are_published_without_places_of_this_machine(run: Run) -> None:
 
 
 def test_what_nobody_could_use_is_refused(run: Run) -> None:
-    run.base = BaseModel(str(run.path), run.path, "0123")
-    with pytest.raises(ExportError, match="which nobody finds on a hub.*what=merged"):
-        prepare_upload(SETTINGS)
+    merged = {"start_from": "first", "start": Start.merged}
+    for settings in (trained_on(str(run.path)), trained_on("/gone/base"), trained_on("some/base", **merged)):
+        run.settings = settings
+        with pytest.raises(ExportError, match="which nobody finds on a hub.*what=merged"):
+            prepare_upload(SETTINGS)
     (run.export_dir / "merged").rename(run.export_dir / "gone")
     with pytest.raises(ExportError, match=r"the best checkpoint as merged; export it first: .*\[merged\]"):
         prepare_upload(replace(SETTINGS, what=Pushed.merged))
@@ -297,4 +298,3 @@ def test_each_refusal_has_its_remedy(run: Run, hub: Hub, part: str, refusal: tup
     hub.refusals[part] = refusal
     with pytest.raises(ExportError, match=message):
         push(replace(SETTINGS, license="apache2", revision="old", dry_run=False), Console(file=io.StringIO()))
-    assert not hub.files
