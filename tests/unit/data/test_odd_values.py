@@ -123,7 +123,7 @@ def test_a_template_may_fail_at_a_tool(where: str, depth: int) -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(ROWS), st.data())
-def test_any_value_under_any_key_understood(row: dict[str, Any], data: st.DataObject) -> None:
+def test_any_value_under_any_key_is_understood(row: dict[str, Any], data: st.DataObject) -> None:
     row = copy.deepcopy(row)
     for _ in range(data.draw(st.integers(1, 2))):
         value = data.draw(VALUE)
@@ -138,9 +138,9 @@ def test_any_value_under_any_key_understood(row: dict[str, Any], data: st.DataOb
 DEEP = [("[", "]"), ('{"content":', "}"), ('[{"type": "thinking", "thinking":', "}]")]
 
 
-@pytest.mark.parametrize("depth", [150, 500, 900])
+@pytest.mark.parametrize("depth", [0, 150, 500, 900])
 @pytest.mark.parametrize(("opening", "closing"), DEEP)
-def test_deep_values_are_understood(depth: int, opening: str, closing: str) -> None:
+def test_odd_and_deep_values_are_understood(depth: int, opening: str, closing: str) -> None:
     deep = opening * depth + "1" + closing * depth
     for row in map(copy.deepcopy, ROWS):
         for holder, key in list(places(row)):
