@@ -35,7 +35,8 @@ def test_the_measured_model_is_gone_before_training(
     run: Any = SimpleNamespace(path=tmp_path, settings=settings)
     inputs: Any = SimpleNamespace(tokenizer=random_model, formatter=SimpleNamespace(template=load_template("chatml")))
     path = evaluation_path(tmp_path, "base")
+    before = set(threading.enumerate())
     pipeline._measure("base", run, inputs, console=Console(quiet=True))
     assert path.is_file()
     assert [model() for model in models] == [None]
-    assert "inference" not in {thread.name for thread in threading.enumerate()}
+    assert "inference" not in {thread.name for thread in set(threading.enumerate()) - before}
