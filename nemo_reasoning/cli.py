@@ -134,7 +134,7 @@ def compose_settings(command: str, *overrides: str) -> Any:
     """Return the checked settings of a command, as its command line would compose them.
 
     Args:
-        command: "sft", "prepare", "export", "evaluate", "generate", "serve" or "doctor".
+        command: One of `nemo_reasoning.config.RECIPES`, such as "sft" or "evaluate".
         overrides: Such as "model=llama3_8b" or "trainer.seq_length=8192".
 
     Returns:
