@@ -14,6 +14,7 @@ from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.data.chat import ChatFormatter, load_template
 from nemo_reasoning.data.prepare.pipeline import prepare_data
+from nemo_reasoning.export.from_run import ensure_exported
 from nemo_reasoning.models import importer
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.training.loggers import read_metrics
@@ -30,6 +31,7 @@ def importing_here() -> Iterator[None]:
 
 
 ADAPTER = ("peft.dim=4", "peft.alpha=8")
+TWO = ("trainer.max_steps=2", "trainer.eval_interval=1", "trainer.keep_checkpoints=2")  # of which both are kept
 
 
 def short_settings(model: Path, out: Path, *overrides: str) -> SftSettings:
@@ -60,6 +62,13 @@ def train_here(inputs: TrainingInputs, out: Path, *overrides: str) -> Path:
         warnings.simplefilter("ignore")  # Lightning's and torch's about each other, attributed to us as their caller
         train(Run.start(settings), inputs, stream=io.StringIO())
     return out
+
+
+def exported_run(inputs: TrainingInputs, out: Path) -> Run:
+    """Return a finished run of two checkpoints, exported; call inside `importing_here`."""
+    run = Run.open(train_here(inputs, out, *ADAPTER, "optim.lr=2e-2", *TWO))
+    ensure_exported(run)
+    return run
 
 
 def losses(run: Path) -> list[float]:

@@ -2,19 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from short_runs import ADAPTER, importing_here, prepare_inputs, train_here
+from short_runs import exported_run
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.errors import ConfigError, ExportError
 from nemo_reasoning.export.combining import combination
-from nemo_reasoning.export.from_run import adapter_folder, ensure_exported, export_run
+from nemo_reasoning.export.from_run import adapter_folder, export_run
 from nemo_reasoning.export.verify import load_hf_peft, nemo_reference_logits, verify_logits
 from nemo_reasoning.export.weights import read_adapter
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -23,29 +22,16 @@ from nemo_reasoning.peft.nf4 import Nf4Base
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # NeMo's, at every start
-TWO = ("trainer.max_steps=2", "trainer.eval_interval=1", "trainer.keep_checkpoints=2")  # of which both are kept
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importing() -> Iterator[None]:
-    """Have NeMo on the CPU, and import in this process."""
-    with importing_here():
-        yield
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
-    """Return a tiny model, imported, and rows."""
-    return prepare_inputs(tmp_path_factory.mktemp("inputs"))
+pytestmark = [
+    pytest.mark.usefixtures("importing"),
+    pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step"),  # NeMo's, at every start
+]
 
 
 @pytest.fixture(scope="module")
 def first(inputs: TrainingInputs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a finished run of two checkpoints, exported."""
-    run = Run.open(train_here(inputs, tmp_path_factory.mktemp("first"), *ADAPTER, "optim.lr=2e-2", *TWO))
-    ensure_exported(run)
-    return run
+    return exported_run(inputs, tmp_path_factory.mktemp("first"))
 
 
 def shape_of(run: Run) -> Architecture:

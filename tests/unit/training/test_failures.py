@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from composing import sft_settings
-from short_runs import prepare_inputs, train_here
+from short_runs import train_here
 from torch.distributed.checkpoint.api import CheckpointException
 
 from nemo_reasoning.artifacts import no_room, storage_problem
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.errors import CheckpointError, TrainingError
 from nemo_reasoning.training.callbacks.losses import NonFiniteSteps
 from nemo_reasoning.training.failures import NonFiniteLoss, translated_errors
@@ -121,13 +120,6 @@ def test_a_full_disk_is_found_behind_what_it_led_to(tmp_path: Path) -> None:
     assert no_room(RuntimeError("worker: [Errno 28] No space left on device"))
     error.__context__ = PermissionError(errno.EACCES, "handled before", "/x")
     assert storage_problem(error, places=[tmp_path]) is None
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
-    """Return a tiny model, imported, and rows."""
-    with backend(cuda=False, transformer_engine=False):
-        return prepare_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def broken_at(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,21 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import losses, prepare_inputs, train_here
+from short_runs import losses, train_here
 
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.trainer import OptimKind
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.train import TrainingInputs
 
 FULL = ("peft=none", "optim.lr=2e-3", "trainer.precision=bf16-mixed")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
-    """Return a tiny model, imported, and rows."""
-    with backend(cuda=False, transformer_engine=False):
-        return prepare_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.mark.slow

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from short_runs import ADAPTER, losses, prepare_inputs, train_here
+from short_runs import ADAPTER, losses, train_here
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.errors import EngineError
 from nemo_reasoning.export.from_run import ensure_exported, export_run
 from nemo_reasoning.inference.vllm.server import VllmServer
@@ -18,13 +17,6 @@ from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
-    """Return a tiny model, imported, and rows."""
-    with backend(cuda=False, transformer_engine=False):
-        return prepare_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def test_dora_trains_and_is_exported_as_trained(inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from short_runs import ADAPTER, importing_here, prepare_inputs, short_settings, train_here
+from short_runs import ADAPTER, exported_run, short_settings, train_here
 from tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM
 
@@ -19,7 +19,7 @@ from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.config.adapter import AdapterConfig, adapter_config
 from nemo_reasoning.config.train import validate
 from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
-from nemo_reasoning.export.from_run import ensure_exported, export_run
+from nemo_reasoning.export.from_run import export_run
 from nemo_reasoning.export.starting_point import starting_point, write_merged_base
 from nemo_reasoning.export.verify import load_hf_peft
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
@@ -30,31 +30,17 @@ from nemo_reasoning.training.checkpoints import seal
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # NeMo's, at every start
-TWO = ("trainer.max_steps=2", "trainer.eval_interval=1", "trainer.keep_checkpoints=2")  # of which both are kept
+pytestmark = [
+    pytest.mark.usefixtures("importing"),
+    pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step"),  # NeMo's, at every start
+]
 IDS = torch.arange(10, 60)[None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importing() -> Iterator[None]:
-    """Have NeMo on the CPU, and import in this process."""
-    with importing_here():
-        yield
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
-    """Return a tiny model, imported, and rows."""
-    return prepare_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")
 def first(inputs: TrainingInputs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a finished first stage."""
-    out = tmp_path_factory.mktemp("first")
-    run = Run.open(train_here(inputs, out, *ADAPTER, "optim.lr=2e-2", *TWO))
-    ensure_exported(run)
-    return run
+    return exported_run(inputs, tmp_path_factory.mktemp("first"))
 
 
 def base_of(inputs: TrainingInputs, cache: Path) -> BaseModel:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from composing import change, sft_settings
-from short_runs import losses, prepare_inputs, train_here
+from short_runs import losses, train_here
 
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.model import Init, PeftScheme
 from nemo_reasoning.config.train import LoggerBackend, SftSettings
@@ -159,13 +158,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="output_dir=.*cannot be written"):
         Run.start(sft_settings("hardware=cpu", f"output_dir={tmp_path / 'file' / 'run'}"))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
-    """Return a tiny model, imported, and rows."""
-    with backend(cuda=False, transformer_engine=False):
-        return prepare_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.mark.slow
