@@ -8,6 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from nemo_reasoning.backend.checkpoint_files import WRITTEN_HERE
+from nemo_reasoning.backend.patching import applied
 from nemo_reasoning.training.batching import BatchPlan
 from nemo_reasoning.training.callbacks.base import Callback, Logits, StepRecord, Validation, in_order
 from nemo_reasoning.training.optimizers import guard_updates
@@ -78,7 +80,8 @@ class _LightningLoop:
             yield _forward(self.model, gather=tensor_parallel > 1), tensor_parallel
 
     def save(self, path: Path) -> None:
-        self.trainer.save_checkpoint(path)
+        with applied(WRITTEN_HERE):
+            self.trainer.save_checkpoint(path)
         if self.first_rank and hasattr(self.trainer, "__io__"):
             from nemo.lightning.io.pl import TrainerContext
 

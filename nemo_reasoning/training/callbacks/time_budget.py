@@ -1,7 +1,10 @@
 """A number of steps that fits a time: `trainer.hours`."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
+from statistics import fmean
 from typing import Self
 
 from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord, Validation
@@ -9,6 +12,7 @@ from nemo_reasoning.training.checkpoints import History
 
 UNKNOWN_LENGTH = 10_000  # steps until the first estimate: the learning rate is then still in its warm-up
 _FIRST, _SHARE = 5, 0.1  # a first estimate after so many steps; the last one after this share of the time
+_AHEAD = 500  # batches to come whose sizes are looked at; those after them are of the mean size
 LENGTH = "length"
 
 
@@ -29,6 +33,7 @@ class TimeBudget(Callback):
         started: float,
         afterwards: float,
         intervals: tuple[int, int],
+        tokens: Callable[[int], int],
         history: History,
         show: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
@@ -40,15 +45,16 @@ class TimeBudget(Callback):
             started: `clock()` when it began.
             afterwards: Seconds that the command needs after training.
             intervals: Steps between validations, and between samples (0 for none).
+            tokens: Positions that a step computes, counted from 0: what its time is taken to be proportional to.
             history: Where the number is recorded.
             show: Tells the user in one line.
             clock: Tells the time in seconds.
         """
         self._seconds, self._started, self._afterwards = seconds, started, afterwards
         self._eval_interval, self._sample_interval = intervals
-        self._history, self._show, self._clock = history, show, clock
+        self._tokens, self._history, self._show, self._clock = tokens, history, show, clock
         self._fixed = self._asked = False
-        self._steps: list[float] = []
+        self._steps: list[tuple[float, int]] = []  # seconds and positions of each
         self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._sampling = 0.0
 
     @classmethod
@@ -62,6 +68,7 @@ class TimeBudget(Callback):
             started=context.started,
             afterwards=context.afterwards,
             intervals=(settings.trainer.eval_interval, settings.callbacks.samples_interval),
+            tokens=lambda step: context.batches.batch_counts(step).tokens,
             history=context.run.history,
             show=context.show,
         )
@@ -83,13 +90,15 @@ class TimeBudget(Callback):
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Estimate, and ask for a validation when it is time to fix the number."""
         self._step_ended = self._clock()
-        self._steps.append(self._step_ended - self._step_began)
         if self._fixed:
             return
+        self._steps.append((self._step_ended - self._step_began, self._tokens(record.step - 1)))
         if len(self._steps) == _FIRST:
             self._set(loop, fixed=False)
         available = self._seconds - self._afterwards - (self._began - self._started)
-        cycle = self._speed * self._eval_interval <= 2.5 * _SHARE * available and record.step < self._eval_interval
+        cycle = (
+            self._measured[0] * self._eval_interval <= 2.5 * _SHARE * available and record.step < self._eval_interval
+        )
         if self._step_ended - self._began >= _SHARE * available and len(self._steps) >= _FIRST and not cycle:
             self._asked = True
             loop.request_validation()
@@ -105,23 +114,32 @@ class TimeBudget(Callback):
             self._set(loop, fixed=True)
 
     @property
-    def _speed(self) -> float:
-        """Mean seconds of a step; the first one compiles and does not count."""
+    def _measured(self) -> tuple[float, float]:
+        """Mean seconds and mean positions of a step; the first one compiles and does not count."""
         counted = self._steps[1:] or self._steps
-        return sum(counted) / len(counted)
+        return fmean(seconds for seconds, _ in counted), fmean(tokens for _, tokens in counted)
+
+    def _fitting(self, step: int, *, left: float, between: float) -> int:
+        """Return how many steps from `step` on take the time that is left, one at least.
+
+        Batches differ in size, and the few that were measured need not be of the mean size.
+        """
+        seconds, tokens = self._measured
+        ahead = [seconds * self._tokens(number) / tokens + between for number in range(step, step + _AHEAD)]
+        ends = list(accumulate(ahead))
+        return max(1, int(left / fmean(ahead)) if left >= ends[-1] else bisect_right(ends, left))
 
     def _set(self, loop: Loop, *, fixed: bool) -> None:
         between = self._pause / self._eval_interval
         if self._sample_interval:
             between += self._sampling / self._sample_interval
         left = self._seconds - (self._clock() - self._started) - self._afterwards - self._pause - self._sampling
-        more = max(1, int(left / (self._speed + between))) if left > 0 else 1
-        loop.max_steps = loop.agree(loop.step + more)
+        loop.max_steps = loop.agree(loop.step + self._fitting(loop.step, left=left, between=between))
         self._fixed = fixed
         if loop.first_rank:
             self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed)
             if fixed:
                 self._show(
-                    f"trainer.hours: {loop.max_steps} steps at {self._speed:.2f} s a step, and {self._pause:.1f} s for "
-                    "each validation with its save"
+                    f"trainer.hours: {loop.max_steps} steps at {self._measured[0]:.2f} s a step, and {self._pause:.1f} s "
+                    "for each validation with its save"
                 )
