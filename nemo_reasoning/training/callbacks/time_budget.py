@@ -140,6 +140,6 @@ class TimeBudget(Callback):
             self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed)
             if fixed:
                 self._show(
-                    f"trainer.hours: {loop.max_steps} steps at {self._measured[0]:.2f} s a step, and {self._pause:.1f} s "
-                    "for each validation with its save"
+                    f"trainer.hours: {loop.max_steps} steps at {self._measured[0]:.2f} s a step, and "
+                    f"{self._pause:.1f} s for each validation with its save"
                 )
