@@ -23,7 +23,7 @@ class ClientGone(Exception):
 
 def event(value: dict[str, Any]) -> str:
     """Return an object as a server-sent event."""
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(',', ':'))}\n\n"
 
 
 class EventStream(StreamingResponse):

@@ -154,8 +154,9 @@ def _call(value: Any, names: Collection[str]) -> dict[str, Any] | None:
     if not isinstance(arguments, dict):
         return None
     try:
-        told = json.dumps(arguments, ensure_ascii=False)
-    except RecursionError:  # writing takes a deeper stack than reading
+        told = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        told.encode()
+    except (ValueError, RecursionError):  # NaN, 1e999, half a character; writing takes a deeper stack than reading
         return None
     function = {"name": value["name"], "arguments": told}
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}

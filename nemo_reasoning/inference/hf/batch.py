@@ -10,6 +10,11 @@ from nemo_reasoning.inference.hf.kv_cache import KVCache
 from nemo_reasoning.inference.hf.multi_lora import MultiLora
 from nemo_reasoning.inference.sequence import TokenSequence
 
+_NO_NUMBERS = (
+    "the model computes no finite numbers (NaN or infinity) for this prompt; set engine.dtype=float32, and if that "
+    "changes nothing, its weights are damaged"
+)
+
 
 class Row:
     """A request in the batch.
@@ -214,8 +219,16 @@ class RunningBatch:
         if not rows:
             return []
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack(logits)
-        likeliest = scores.max(-1).indices.tolist()  # argmax takes six times as long in bfloat16
-        return [row for row, score, token in zip(rows, scores, likeliest, strict=True) if _advanced(row, score, token)]
+        highest, likeliest = scores.max(-1)  # argmax takes six times as long in bfloat16
+        for row, finite in zip(rows, highest.isfinite().tolist(), strict=True):
+            if not finite:
+                self._cache.wipe(self.rows.index(row))  # a mask does not hide NaN from who has the place next
+                row.sequence.fail(GenerationError(_NO_NUMBERS))
+        return [
+            row
+            for row, score, token in zip(rows, scores, likeliest.tolist(), strict=True)
+            if row.sequence.done or _advanced(row, score, token)
+        ]
 
 
 def _advanced(row: Row, logits: torch.Tensor, likeliest: int) -> bool:

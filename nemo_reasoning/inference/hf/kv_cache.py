@@ -116,3 +116,8 @@ class KVCache:
         """Copy a row's first positions to another row."""
         for layer in self._layers:
             layer[target, :length] = layer[source, :length]
+
+    def wipe(self, row: int) -> None:
+        """Write zeros over a row."""
+        for layer in self._layers:
+            layer[row] = 0

@@ -26,6 +26,10 @@ class Greedy:
         self.tokens: list[int] = []
         self.error: EngineError | None = None
 
+    @property
+    def done(self) -> bool:
+        return self.error is not None
+
     def fail(self, error: EngineError) -> None:
         self.error = error
 
@@ -198,6 +202,25 @@ def test_a_prompt_that_cannot_be_read_fails_alone(model: Any, reference: list[li
             batch.step()
     assert "generation failed" in str(bad.error)
     assert [sequence.tokens for sequence in good] == [reference[0], reference[3]]
+
+
+def test_numbers_that_are_none_fail_their_row_and_nobody_after_it(model: Any, reference: list[list[int]]) -> None:
+    weights = model.get_input_embeddings().weight
+    kept = weights[77].clone()
+    bad, good = Greedy([60, 77] * 20), [Greedy(PROMPTS[number]) for number in (1, 2, 3)]
+    batch = running(model)
+    try:
+        with torch.no_grad():
+            weights[77] = torch.nan
+        run(batch, [bad])
+        run(batch, good)
+    finally:
+        with torch.no_grad():
+            weights[77] = kept
+    assert "no finite numbers" in str(bad.error)
+    assert "dtype=float32" in str(bad.error)
+    assert bad.tokens == []
+    assert [sequence.tokens for sequence in good] == reference[1:4]
 
 
 def test_a_cache_that_found_no_memory_is_used_anew(

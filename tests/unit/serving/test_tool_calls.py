@@ -27,6 +27,11 @@ CALLS = [
     ("<tool_call>{" + '"a":{' * 5000 + "}</tool_call>", None, []),
     ('{"name": "add", "parameters": {"a": %s}}' % ("1" * 5000), None, []),
     ('{"name": "add", "parameters": "%s"}' % ("[" * 5000), None, []),
+    ('{"name": "add", "parameters": {"a": NaN}}', None, []),
+    ('<tool_call>{"name": "add", "arguments": {"a": [-1e999]}}</tool_call>', None, []),
+    ('{"name": "add", "arguments": "{\\"a\\": Infinity}"}', None, []),
+    ('{"name": "add", "parameters": {"a": "\\ud83d"}}', None, []),
+    ('{"name": "add", "parameters": {"a": "\\ud83d\\ude00"}}', "", [("add", {"a": "😀"})]),
     ("", None, []),
 ]
 
