@@ -11,22 +11,23 @@ from nemo_reasoning.config.adapter import of_adapter
 from nemo_reasoning.errors import BackendError
 
 
-def gpu_memory_gb() -> float | None:
-    """Return the memory of the first GPU in GiB as `nvidia-smi` reports it, or None without a GPU.
+def first_gpu() -> tuple[float, str] | None:
+    """Return memory in GiB and name of the first GPU as `nvidia-smi` reports them, or None without a GPU.
 
     Raises:
         BackendError: There is a GPU, but `nvidia-smi` does not know its memory, as where it shares the CPU's.
     """
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    query = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits", "--id=0"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
+    memory, _, name = answer.stdout.strip().partition(",")
     try:
-        return float(answer.stdout.split()[0]) / 1024
-    except (IndexError, ValueError):
+        return float(memory) / 1024, name.strip()
+    except ValueError:
         raise BackendError(
-            f"nvidia-smi reports {answer.stdout.strip()!r} MiB of GPU memory; name the hardware yourself: "
+            f"nvidia-smi reports {memory!r} MiB of GPU memory; name the hardware yourself: "
             "hardware=gpu_24gb, or another of conf/hardware"
         ) from None
 
@@ -47,10 +48,10 @@ def matching_hardware(memory_gb: float | None) -> str:
 
 @cache
 def _detected() -> Any:
-    memory = gpu_memory_gb()
-    found = read_group("hardware", matching_hardware(memory))
-    if memory is not None:
-        found.memory_gb = round(memory, 1)
+    gpu = first_gpu()
+    found = read_group("hardware", matching_hardware(gpu and gpu[0]))
+    if gpu is not None:
+        found.memory_gb, found.gpu = round(gpu[0], 1), gpu[1]
     return found
 
 

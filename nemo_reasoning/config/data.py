@@ -122,6 +122,11 @@ class DataSettings:
             return {name: max(1, round(rows * weight / total)) for name, weight in self.mix.items() if weight}
         return {ALIASES.get(name, name): rows for name, rows in self.subsets.items()}
 
+    @property
+    def tokens_per_row(self) -> int | None:
+        """Tokens of an average row of a published set, None of what nobody has measured."""
+        return None if self.bytes_per_row is None else self.bytes_per_row // BYTES_PER_TOKEN
+
     def forecast(self) -> str | None:
         """Say what reading from a hub will take, before filters; None for files of one's own and built-in problems."""
         if self.source is not DataSource.nemotron:

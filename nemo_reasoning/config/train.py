@@ -98,6 +98,7 @@ def problems(settings: SftSettings) -> list[str]:
         *settings.data.problems(),
         *settings.peft.problems(),
         *settings.trainer.problems(),
+        *settings.hardware.problems(),
         *settings.optim.problems(),
         *settings.callbacks.problems(),
         *_check_command(settings),

@@ -55,11 +55,17 @@ class HardwareSettings:
 
     name: str
     accelerator: Accelerator
+    gpu: str | None  # as nvidia-smi names it
     memory_gb: float | None  # GiB
+    price_per_hour: float | None  # of a GPU
     devices: int
     precision: str
     micro_batch_size: int
     recompute: Recompute
+
+    def problems(self) -> list[str]:
+        """Return the values outside their ranges."""
+        return checks.not_negative({"hardware.price_per_hour": self.price_per_hour})
 
 
 @dataclass

@@ -7,6 +7,7 @@ from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Accelerator, Recompute
 from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.models.sizes import count_parameters, linear_shapes
+from nemo_reasoning.training.forecast import forecast, told
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
 from nemo_reasoning.training.memory.planner import fit_to_memory, known_shape
 from nemo_reasoning.training.memory.static import trained_parameters
@@ -24,6 +25,7 @@ class Needs:
 
     Attributes:
         plan: The training in words.
+        speed: What a step is predicted to take, or was measured to; None where nothing tells it.
         problem: Why the settings cannot train anywhere, or not on the GPU they name; None if they can.
         on_cpu: Whether it is to run without a GPU.
         devices: GPUs of this machine.
@@ -39,6 +41,7 @@ class Needs:
     """
 
     plan: str
+    speed: str | None
     problem: str | None
     on_cpu: bool
     devices: int
@@ -73,6 +76,7 @@ def needs_of(settings: SftSettings) -> Needs:
             f"{settled.model.name}, peft={scheme.value}, {trainer.seq_length:,} tokens, micro-batch "
             f"{trainer.micro_batch_size}, recompute {trainer.recompute.name}, on {settled.hardware.name}"
         ),
+        speed=None if shape is None or problem else told(settled, forecast(settled, shape)),
         problem=problem,
         on_cpu=on_cpu,
         devices=0 if on_cpu else trainer.devices,

@@ -34,9 +34,9 @@ def _failed(checks: list[Check]) -> list[Check]:
 
 
 def answer(checks: list[Check], needs: Needs) -> dict[str, object]:
-    """Return the answer for programs: `ok`, `plan` and `checks`, each with name, found, needed, verdict, remedy."""
+    """Return the answer for programs: `ok`, `plan`, `speed`, and `checks` with name, found, needed, verdict, remedy."""
     lines = [{**asdict(check), "verdict": check.verdict.value} for check in checks]
-    return {"ok": not _failed(checks), "plan": needs.plan, "checks": lines}
+    return {"ok": not _failed(checks), "plan": needs.plan, "speed": needs.speed, "checks": lines}
 
 
 def show(checks: list[Check], needs: Needs, console: Console) -> None:
@@ -46,6 +46,8 @@ def show(checks: list[Check], needs: Needs, console: Console) -> None:
         colour = _COLOURS[check.verdict]
         table.add_row(check.name, check.found, check.needed, f"[{colour}]{check.verdict.value}[/]")
     console.print(table)
+    if needs.speed is not None:
+        console.print(f"speed: {needs.speed}", markup=False)
     for check in sorted(checks, key=lambda check: check.verdict is not Verdict.fail):
         if check.remedy:
             console.print(f"[{_COLOURS[check.verdict]}]{check.verdict.value}[/] {check.name}: ", end="")

@@ -13,6 +13,7 @@ from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.training.forecast import Forecast, forecast, told
 from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of, too_large
 from nemo_reasoning.training.memory.static import base_parameters, static_bytes, trained_parameters
 from nemo_reasoning.training.memory.tables import choice_table, parts_table
@@ -33,6 +34,8 @@ class RunPlan:
         steps: Optimiser steps; where `rows` decides, as uncertain as these.
         stages: What the command does, in order.
         forecast: What reading the data takes, where they come from a hub.
+        speed: How fast a step is, and where that number comes from.
+        duration: How long the steps take, and what they cost; of `trainer.hours`, how many there is time for.
     """
 
     parameters: int
@@ -44,6 +47,8 @@ class RunPlan:
     steps: int | None
     stages: tuple[str, ...]
     forecast: str | None
+    speed: str | None
+    duration: str | None
 
 
 def plan_run(settings: SftSettings) -> RunPlan:
@@ -61,6 +66,7 @@ def plan_run(settings: SftSettings) -> RunPlan:
     steps = trainer.max_steps
     if steps is None and rows is not None:
         steps = max(1, round(trainer.epochs * rows / trainer.global_batch_size))
+    speed = forecast(settings, shape)
     return RunPlan(
         parameters=base_parameters(model),
         trainable_parameters=trained_parameters(model),
@@ -71,7 +77,15 @@ def plan_run(settings: SftSettings) -> RunPlan:
         steps=steps,
         stages=_stages(settings),
         forecast=settings.data.forecast(),
+        speed=told(settings, speed),
+        duration=None if speed is None else _duration(speed, steps, trainer.hours),
     )
+
+
+def _duration(speed: Forecast, steps: int | None, hours: float | None) -> str | None:
+    if hours is not None:
+        return speed.filling(hours)
+    return None if steps is None else speed.duration(steps)
 
 
 def _local_architecture(settings: SftSettings) -> Architecture:
@@ -140,8 +154,9 @@ def plan_table(plan: RunPlan) -> Table:
         table.add_row(label, value)
     for number, stage in enumerate(plan.stages, start=1):
         table.add_row(f"stage {number}", stage)
-    if plan.forecast is not None:
-        table.add_row("data", plan.forecast)
+    for label, said in (("data", plan.forecast), ("speed", plan.speed), ("training", plan.duration)):
+        if said is not None:
+            table.add_row(label, said)
     return table
 
 

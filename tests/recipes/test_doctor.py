@@ -45,7 +45,7 @@ def test_a_model_for_which_this_machine_is_too_small() -> None:
 def test_the_answer_has_a_fixed_shape() -> None:
     code, said = answer("hardware=cpu")
 
-    assert set(said) == {"ok", "plan", "checks"}
+    assert set(said) == {"ok", "plan", "speed", "checks"}
     assert said["ok"] is (code == 0)
     for check in said["checks"]:
         assert set(check) == {"name", "found", "needed", "verdict", "remedy"}

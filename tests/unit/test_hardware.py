@@ -11,7 +11,7 @@ from nemo_reasoning import hardware
 from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError, ConfigError
-from nemo_reasoning.hardware import gpu_memory_gb, matching_hardware
+from nemo_reasoning.hardware import first_gpu, matching_hardware
 
 NvidiaSmi = Callable[[str], None]
 
@@ -56,27 +56,29 @@ def test_the_largest_file_the_memory_covers(memory_gb: float | None, name: str) 
 
 
 def test_memory_is_read_from_the_first_gpu(nvidia_smi: NvidiaSmi) -> None:
-    nvidia_smi('[ "$*" = "--query-gpu=memory.total --format=csv,noheader,nounits --id=0" ] && echo 23028')
+    nvidia_smi(
+        '[ "$*" = "--query-gpu=memory.total,name --format=csv,noheader,nounits --id=0" ] && echo 23028, NVIDIA A10'
+    )
 
-    assert gpu_memory_gb() == pytest.approx(22.488, abs=1e-3)
+    assert first_gpu() == (pytest.approx(22.488, abs=1e-3), "NVIDIA A10")
 
 
 def test_no_nvidia_smi_is_no_gpu(nvidia_smi: NvidiaSmi) -> None:
-    assert gpu_memory_gb() is None
+    assert first_gpu() is None
 
 
 def test_a_driver_that_fails_is_no_gpu(nvidia_smi: NvidiaSmi) -> None:
     nvidia_smi("echo 'NVIDIA-SMI has failed'; exit 9")
 
-    assert gpu_memory_gb() is None
+    assert first_gpu() is None
 
 
-@pytest.mark.parametrize("answer", ["[N/A]", ""])
+@pytest.mark.parametrize("answer", ["[N/A], NVIDIA GB10", ""])
 def test_a_gpu_of_unknown_memory_has_to_be_named(nvidia_smi: NvidiaSmi, answer: str) -> None:
     nvidia_smi(f"echo '{answer}'")
 
     with pytest.raises(BackendError, match="hardware=gpu_24gb"):
-        gpu_memory_gb()
+        first_gpu()
     with pytest.raises(ConfigError, match="hardware=gpu_24gb"):
         load_settings(composed("hardware=auto"), SftSettings)
     assert load_settings(composed("hardware=gpu_24gb"), SftSettings).hardware.memory_gb == 24
@@ -89,16 +91,16 @@ def test_auto_is_the_file_it_finds_with_the_memory_it_finds(
     nvidia_smi: NvidiaSmi, mebibytes: int | None, name: str, memory_gb: float | None
 ) -> None:
     if mebibytes:
-        nvidia_smi(f"echo {mebibytes}")
+        nvidia_smi(f"echo {mebibytes}, NVIDIA X")
     found, chosen = (
         OmegaConf.to_container(composed(f"hardware={choice}").hardware, resolve=True) for choice in ("auto", name)
     )
 
-    assert found == {**chosen, "memory_gb": memory_gb}
+    assert found == {**chosen, "memory_gb": memory_gb, "gpu": "NVIDIA X" if mebibytes else None}
 
 
 def test_the_machine_is_asked_once(nvidia_smi: NvidiaSmi, tmp_path: Path) -> None:
-    nvidia_smi(f"echo asked >> {tmp_path}/log; echo 81559")
+    nvidia_smi(f"echo asked >> {tmp_path}/log; echo 81559, NVIDIA X")
     for _ in range(2):
         OmegaConf.to_container(composed("hardware=auto").hardware, resolve=True)
 

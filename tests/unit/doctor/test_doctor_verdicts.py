@@ -41,6 +41,7 @@ MACHINE = Machine(
 )
 NEEDS = Needs(
     plan="llama3_8b",
+    speed=None,
     problem=None,
     on_cpu=False,
     devices=1,

@@ -96,6 +96,8 @@ def test_the_table_shows_it_all() -> None:
         "steps": "8,906",
         **{f"stage {number}": stage for number, stage in enumerate(plan.stages, start=1)},
         "data": plan.forecast,
+        "speed": plan.speed,
+        "training": plan.duration,
     }
 
 

@@ -8,8 +8,9 @@ import torch
 from tiny_run import At, TinyLoop, batch_counts, fit
 
 from nemo_reasoning.models.flops import BatchCounts
+from nemo_reasoning.models.gpus import find_gpu
 from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryMonitor
-from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor, peak_bf16_flops, rates
+from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor, rates
 from nemo_reasoning.training.loggers import METRICS_FILE, JsonlLogger, read_metrics
 from nemo_reasoning.training.memory_stats import Phase
 
@@ -73,7 +74,9 @@ def test_utilization_is_left_out_where_the_peak_is_unknown(tmp_path: Path) -> No
     ],
 )
 def test_known_gpus_have_their_dense_peak(name: str, tera: float) -> None:
-    assert peak_bf16_flops(name) == tera * 1e12
+    gpu = find_gpu(name)
+    assert gpu is not None
+    assert gpu.bf16 == tera * 1e12
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_known_gpus_have_their_dense_peak(name: str, tera: float) -> None:
     ],
 )
 def test_other_gpus_are_not_guessed(name: str) -> None:
-    assert peak_bf16_flops(name) is None
+    assert find_gpu(name) is None
 
 
 def test_memory_is_reported_by_phase_and_step(tmp_path: Path) -> None:
