@@ -16,8 +16,8 @@ from typing import Any, TypeGuard
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint, read_steps, write_json, write_text
 
-CHECKPOINTS, HISTORY, SEAL = "checkpoints", "history.jsonl", "checkpoint.json"
-_METRICS, _DESCRIBED = "metrics.jsonl", {"bytes", "sha256"}
+CHECKPOINTS, HISTORY, METRICS_FILE, SEAL = "checkpoints", "history.jsonl", "metrics.jsonl", "checkpoint.json"
+_DESCRIBED = {"bytes", "sha256"}
 UNFINISHED = "-unfinished"  # NeMo and this package put a file of this name beside a checkpoint that is being written
 
 
@@ -101,7 +101,7 @@ def read_losses(folder: Path) -> dict[int, float]:
 
     Runs of version 0.1 have no history, and a crash of the machine may have cut one off.
     """
-    records = read_steps(folder / _METRICS, having='"val_loss"')[0]
+    records = read_steps(folder / METRICS_FILE, having='"val_loss"')[0]
     logged = {record["step"]: record["val_loss"] for record in records if _is_number(record.get("val_loss"))}
     return logged | History(folder).losses()
 

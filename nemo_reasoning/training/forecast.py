@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from nemo_reasoning.artifacts import read_steps
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Accelerator
 from nemo_reasoning.models.gpus import GPUS, find_gpu
-from nemo_reasoning.training.loggers import METRICS_FILE, read_metrics
+from nemo_reasoning.training.checkpoints import METRICS_FILE
 from nemo_reasoning.training.memory.workload import workload_of
 from nemo_reasoning.training.step_time import Rows, step_seconds
 
@@ -110,6 +111,6 @@ def forecast(settings: SftSettings, shape: Architecture) -> Forecast | None:
 
 def _measured_seconds(folder: str) -> float | None:
     """Return the median seconds of the last steps that a run has recorded, or None if it has none."""
-    records = read_metrics(Path(folder).expanduser() / METRICS_FILE)
+    records, _ = read_steps(Path(folder).expanduser() / METRICS_FILE)
     seconds = [record["step_seconds"] for record in records if "step_seconds" in record]
     return median(seconds[-_RECENT:]) if seconds else None

@@ -13,8 +13,9 @@ from nemo_reasoning.config.train import LoggerBackend
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.packages import pip_command
 from nemo_reasoning.training.callbacks.base import Logger
+from nemo_reasoning.training.checkpoints import METRICS_FILE
 
-METRICS_FILE, ID_FILE = "metrics.jsonl", "logger_id"
+ID_FILE = "logger_id"
 
 
 def run_id(folder: Path) -> str:

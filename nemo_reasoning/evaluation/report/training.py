@@ -16,7 +16,8 @@ from nemo_reasoning.evaluation.report.tables import cell, interval, percent
 from nemo_reasoning.evaluation.samples import Evaluation, Sample
 from nemo_reasoning.evaluation.scores import Score, score
 from nemo_reasoning.reasoning.messages import Mode
-from nemo_reasoning.training.loggers import METRICS_FILE, read_metrics
+from nemo_reasoning.training.checkpoints import METRICS_FILE
+from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.memory_stats import rss_peak
 from nemo_reasoning.training.run_dir import Run
 

@@ -11,7 +11,8 @@ from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.models.gpus import find_gpu
 from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryMonitor
 from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor, rates
-from nemo_reasoning.training.loggers import METRICS_FILE, JsonlLogger, read_metrics
+from nemo_reasoning.training.checkpoints import METRICS_FILE
+from nemo_reasoning.training.loggers import JsonlLogger, read_metrics
 from nemo_reasoning.training.memory_stats import Phase
 
 RATES = {

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_run import At, checkpointing, fit
 
-from nemo_reasoning.training.loggers import METRICS_FILE, JsonlLogger, read_metrics
+from nemo_reasoning.training.checkpoints import METRICS_FILE
+from nemo_reasoning.training.loggers import JsonlLogger, read_metrics
 
 
 def run(folder: Path, *extra: At, max_steps: int = 6) -> list[float]:
