@@ -14,8 +14,10 @@ RUN := $(VENV)/bin/python
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
 
+# One more than two cores: tests also wait, for processes they start and signals they send.
+TEST_PROCESSES ?= 3
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(VENV)/bin/ruff check .
