@@ -1,14 +1,17 @@
 """The models an evaluation measures, each loaded only when something is left to ask it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_reasoning.artifacts import file_sha256
 from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.config.inference import EngineKind, Precision
+from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.inference.engine import Engine
+from nemo_reasoning.models.hub import BaseModel, fetch_base
 from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
@@ -23,7 +26,7 @@ class Candidate:
     """A model to measure.
 
     Attributes:
-        name: "base", "trained" or "model".
+        name: "base", "trained" or "model"; "start" is the first stage that a second one began from.
         identity: What tells its answers from another model's.
         load: Returns its engine.
     """
@@ -34,10 +37,10 @@ class Candidate:
 
 
 def candidates(settings: EvaluateSettings) -> list[Candidate]:
-    """Return the models that validated settings name; of a trained adapter its base too, if it is wanted.
+    """Return the models that validated settings name, of a trained adapter what it began from too, if it is wanted.
 
     Raises:
-        CheckpointError: A run has no finished checkpoint.
+        CheckpointError: A run has no finished checkpoint, or the adapter it began from holds other weights now.
         ModelSourceError: There is no such model.
     """
     if settings.url is not None:
@@ -54,20 +57,60 @@ def is_run(folder: Path) -> bool:
 
 
 def _of_run(run: Run, settings: EvaluateSettings) -> list[Candidate]:
-    """Return base and trained model of a run; the adapter is exported only when it is asked."""
+    """Return base and trained model of a run, and its first stage; an adapter is exported only when it is asked."""
     template = settings.template or run.settings.model.template
-    (checkpoint, _), base = run.selected(), run.base
+    checkpoint, _ = run.selected()
     trained = Candidate(
         name="trained",
         identity=_identity(f"{content_id(checkpoint)} {template}", settings),
         load=lambda: _load(_resolved(settings).with_template(template), settings),
     )
-    untrained = Candidate(
-        name="base",
-        identity=_identity(f"{base.revision} {template}", settings),
-        load=lambda: _load(_files(base.path).with_template(template), settings),
-    )
-    return [untrained, trained] if settings.base else [trained]
+    if not settings.base:
+        return [trained]
+    before = [
+        Candidate(
+            name=name,
+            identity=_identity(f"{identity} {template}", settings),
+            load=partial(_load_in_format, files, template, settings),
+        )
+        for name, identity, files in _before_training(run)
+    ]
+    return [*before, trained]
+
+
+def _before_training(run: Run) -> Iterator[tuple[str, str, "Callable[[], ModelFiles]"]]:
+    """Yield name, identity and files of what a run began from: its base, and the adapter of its first stage."""
+    peft, model = run.settings.peft, run.settings.model
+    if peft.start_from is None:
+        yield "base", run.base.revision, partial(_files, run.base.path)
+        return
+    base = run.base
+    if peft.merges_start:
+        cache_dir = Path(run.settings.cache_dir).expanduser()
+        original = fetch_base(model.source, revision=model.revision, cache_dir=cache_dir)
+        yield "base", original.revision, partial(_files, original.path)
+        yield "start", base.revision, partial(_files, base.path)
+        return
+    yield "base", base.revision, partial(_files, base.path)
+    weights = run.identity.start[-1]["weights"] if run.identity.start else ""
+    yield "start", f"{base.revision} {weights}", partial(_first_stage, peft.start_from, base, weights)
+
+
+def _first_stage(start_from: str, base: BaseModel, weights: str) -> "ModelFiles":
+    from nemo_reasoning.export.from_run import adapter_folder
+    from nemo_reasoning.peft.hf_adapter import weights_file
+
+    folder, _ = adapter_folder(start_from, base)
+    if file_sha256(weights_file(folder)) != weights:
+        raise CheckpointError(
+            f"peft.start_from={start_from} holds other weights than the run began from; restore them, or measure the "
+            "run alone with base=false"
+        )
+    return replace(_files(base.path), adapter=folder)
+
+
+def _load_in_format(files: "Callable[[], ModelFiles]", template: str, settings: EvaluateSettings) -> Engine:
+    return _load(files().with_template(template), settings)
 
 
 def _of_weights(settings: EvaluateSettings) -> list[Candidate]:
@@ -76,7 +119,9 @@ def _of_weights(settings: EvaluateSettings) -> list[Candidate]:
     if files.adapter is None:
         identity = _identity(f"{files.base.name} {settings.template}", settings)
         return [Candidate(name="model", identity=identity, load=lambda: _load(shown, settings))]
-    weights = file_sha256(files.adapter / "adapter_model.safetensors")
+    from nemo_reasoning.peft.hf_adapter import weights_file
+
+    weights = file_sha256(weights_file(files.adapter))
     trained = Candidate(
         name="trained",
         identity=_identity(f"{weights} {settings.template}", settings),

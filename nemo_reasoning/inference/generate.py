@@ -54,7 +54,11 @@ def generate(settings: GenerateSettings) -> None:
 
 def _identity(files: ModelFiles) -> str:
     """Return what tells a model's answers from another model's."""
-    return files.base.name if files.adapter is None else file_sha256(files.adapter / "adapter_model.safetensors")
+    if files.adapter is None:
+        return files.base.name
+    from nemo_reasoning.peft.hf_adapter import weights_file
+
+    return file_sha256(weights_file(files.adapter))
 
 
 def request_of(settings: GenerateSettings) -> GenerationRequest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nemo_reasoning.config.adapter import ADAPTER_CONFIG, AdapterConfig, adapter_config
+from nemo_reasoning.config.adapter import AdapterConfig, adapter_config
 from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.families import family_named
@@ -86,7 +86,7 @@ def read_hf_adapter(folder: Path, *, shape: Architecture) -> HfAdapter:
         ConfigError: It is not plain LoRA, is incomplete, or is one of another base.
     """
     config = adapter_config(str(folder))
-    file, tensors = _tensors(folder)
+    file, tensors = read_tensors(folder)
     halves: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
     known = _module_shapes(shape)
     for key, tensor in tensors.items():
@@ -112,13 +112,28 @@ def read_hf_adapter(folder: Path, *, shape: Architecture) -> HfAdapter:
     return HfAdapter(config, file, shape, weights)
 
 
-def _tensors(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+def weights_file(folder: Path) -> Path:
+    """Return the file of a PEFT directory with its weights.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    file = next((folder / name for name in (_SAFETENSORS, _PICKLE) if (folder / name).is_file()), None)
+    if file is None:
+        raise ConfigError(f"{folder} has neither {_SAFETENSORS} nor {_PICKLE}, the weights of an adapter; restore them")
+    return file
+
+
+def read_tensors(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Return the file with the weights of a PEFT directory, and what it holds; a pickle is read as tensors or not.
+
+    Raises:
+        ConfigError: It is missing or damaged, or holds more than tensors.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = next((folder / name for name in (_SAFETENSORS, _PICKLE) if (folder / name).is_file()), None)
-    if file is None:
-        raise ConfigError(f"{folder} has {ADAPTER_CONFIG}, but neither {_SAFETENSORS} nor {_PICKLE}")
+    file = weights_file(folder)
     try:
         if file.name == _SAFETENSORS:
             return file, load_file(file)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from nemo_reasoning.artifacts import atomic_path
 from nemo_reasoning.evaluation.results import BenchmarkResult, Setting
 
-COLOURS = {"base": "#8a949e", "trained": "#2563a8"}
+COLOURS = {"base": "#8a949e", "start": "#7ba7d7", "trained": "#2563a8"}
 _OTHER, _INK = "#2563a8", "#1c2126"
 
 Records = Sequence[Mapping[str, Any]]

@@ -20,6 +20,7 @@ from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.sequence import TokenSequence
 from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenizer, tokenizer_of
 from nemo_reasoning.models.hf_config import in_dtype
+from nemo_reasoning.peft.hf_adapter import read_tensors
 
 _PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
 _MEMORY_SHARE = 0.5
@@ -176,4 +177,9 @@ def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, 
     from peft import PeftModel
 
     read_adapter_config(adapter)
-    return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().to(device).eval()
+    read_tensors(adapter)
+    try:
+        return PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload().to(device).eval()
+    except (RuntimeError, ValueError, KeyError) as error:
+        cause = " ".join(str(error).split())
+        raise EngineError(f"{adapter} does not fit {model}: {cause[:300]}; load it on the base it is of") from error

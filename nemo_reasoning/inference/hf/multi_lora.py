@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.peft.hf_adapter import read_tensors
 
 _UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias", "lora_bias")
 
@@ -89,8 +90,6 @@ class MultiLora:
 
 def _read(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Return A [r, in] and scaled B [out, r] of each layer that a PEFT directory adapts."""
-    from safetensors.torch import load_file
-
     config = read_adapter_config(folder)
     fancy = [key for key in _UNSUPPORTED if config.get(key) and config[key] != "none"]
     if config.get("peft_type") != "LORA" or fancy:
@@ -100,7 +99,7 @@ def _read(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         )
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-    weights = load_file(folder / "adapter_model.safetensors")
+    _, weights = read_tensors(folder)
     layers = sorted({key.rpartition(".lora_")[0] for key in weights})
     return {
         layer.removeprefix("base_model.model."): (

@@ -1,5 +1,6 @@
 """Requests that come, go and stream: seeds, cancellation, limits on thinking, adapters, errors."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from tiny import save_tiny_llama
 from transformers import LlamaForCausalLM
 
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.data.chat import load_template
+from nemo_reasoning.errors import ConfigError, EngineError
 from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.inference.request import Completion, Delta, Event, GenerationRequest
 from nemo_reasoning.reasoning.messages import Message, Mode
@@ -214,3 +218,25 @@ def test_a_request_beyond_the_cache_is_refused(taught_llama: Path) -> None:
     with pytest.raises(EngineError, match="cache_gb"):
         engine.generate([ask(max_new_tokens=80)])
     engine.close()
+
+
+def test_weights_of_an_adapter_are_read_or_named(taught_llama: Path, adapters: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(adapters["first"], tmp_path / "first"))
+    weights = folder / "adapter_model.safetensors"
+    kept = weights.read_bytes()
+    torch.save(load_file(weights), folder / "adapter_model.bin")
+    weights.unlink()
+    request = ask("1", adapter="first", max_new_tokens=8)
+    [found] = HFEngine(taught_llama, adapters={"first": folder}, **CPU).generate([request])
+    assert [found] == HFEngine(taught_llama, adapters=adapters, **CPU).generate([request])
+
+    (folder / "adapter_model.bin").unlink()
+    for chosen in ({"adapters": {"first": folder}}, {"adapter": folder}):
+        with pytest.raises(ConfigError, match=r"has neither adapter_model.safetensors nor adapter_model.bin"):
+            HFEngine(taught_llama, **chosen, **CPU)
+    weights.write_bytes(kept[:-100])
+    with pytest.raises(ConfigError, match=r"adapter_model.safetensors is damaged"):
+        HFEngine(taught_llama, folder, **CPU)
+    weights.write_bytes(kept)
+    with pytest.raises(EngineError, match="load it on the base it is of"):
+        HFEngine(save_tiny_llama(tmp_path / "other", head_dim=24), folder, chat_template=load_template("chatml"), **CPU)

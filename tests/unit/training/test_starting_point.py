@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from composing import composed
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from short_runs import ADAPTER, exported_run, short_settings, train_here
@@ -16,12 +17,16 @@ from tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
+from nemo_reasoning.config import load_settings
 from nemo_reasoning.config.adapter import AdapterConfig, adapter_config
+from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.config.train import validate
 from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
+from nemo_reasoning.evaluation import candidates as candidate_models
 from nemo_reasoning.export.from_run import export_run
 from nemo_reasoning.export.starting_point import starting_point, write_merged_base
 from nemo_reasoning.export.verify import load_hf_peft
+from nemo_reasoning.inference.checkpoints import ModelFiles
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.models.importer import convert
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -53,7 +58,18 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-def test_an_adapter_is_trained_further(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
+def stages_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFiles]:
+    """Return what an evaluation of a run measures, by name and in order."""
+    monkeypatch.setattr(candidate_models, "_load", lambda files, settings: files)
+    settings = load_settings(composed(f"checkpoint={run.path}", root="evaluate"), EvaluateSettings)
+    found = candidate_models.candidates(settings)
+    assert len({one.identity for one in found}) == len(found)
+    return {one.name: one.load() for one in found}  # type: ignore[misc]
+
+
+def test_an_adapter_is_trained_further(
+    inputs: TrainingInputs, first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a rate that changes next to nothing what comes out is what went in."""
     chosen = (f"peft.start_from={first.path}", "optim.lr=1e-9", "trainer.max_steps=1", "trainer.eval_interval=1")
     settings = short_settings(inputs.tokenizer, tmp_path, *chosen)
@@ -70,6 +86,10 @@ def test_an_adapter_is_trained_further(inputs: TrainingInputs, first: Run, tmp_p
     recorded = read_manifest(run.export_dir)["inputs"]["started_from"]
     assert [entry["adapter"] for entry in recorded] == [first.path.name]  # an export names no place
     assert [entry["start"] for entry in recorded] == ["adapter"] == [entry["start"] for entry in run.identity.start]
+    stages = stages_of(run, monkeypatch)
+    assert stages["base"].adapter is None
+    assert stages["start"] == replace(stages["base"], adapter=first.export_dir / "hf_peft")
+    assert stages["trained"].adapter == run.export_dir / "hf_peft"
     further, chain = starting_point_of(run.path, inputs, tmp_path / "third")
     assert further == base
     assert [entry["adapter"] for entry in chain] == [str(first.path), str(run.path)]
@@ -81,7 +101,9 @@ def starting_point_of(source: Path, inputs: TrainingInputs, out: Path) -> tuple[
     return base, start.chain
 
 
-def test_an_adapter_is_merged_under_a_fresh_one(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
+def test_an_adapter_is_merged_under_a_fresh_one(
+    inputs: TrainingInputs, first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = (f"peft.start_from={first.path}", "peft.start=merged", *ADAPTER, "peft.dim=2", "trainer.max_steps=1")
     settings = short_settings(inputs.tokenizer, tmp_path / "run", *chosen)
     validate(settings)
@@ -97,6 +119,10 @@ def test_an_adapter_is_merged_under_a_fresh_one(inputs: TrainingInputs, first: R
     run = Run.open(train_here(stage, tmp_path / "run", *chosen, f"model.source={inputs.tokenizer}"))
     assert run.base.path == base.path
     assert export_run(run, formats=["hf_peft"]).checks["hf_peft"]["logits"]["relative_rms"] < 1e-4
+    stages = stages_of(run, monkeypatch)
+    assert [(name, files.base) for name, files in stages.items()] == [
+        *(("base", inputs.tokenizer), ("start", base.path), ("trained", base.path))
+    ]
     with pytest.raises(CheckpointError, match="was trained on .*base, other weights.*model.source="):
         starting_point_of(run.path, inputs, tmp_path / "third")
 
