@@ -1,7 +1,7 @@
 """The base weights a QLoRA run computed with, under Hugging Face's names."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -63,6 +63,13 @@ class TrainedBase:
                     return self._linear(name.removesuffix(f"{part}.weight"), target)[part]
         return None
 
+    def linears(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield the weights of each linear that training quantised, by their names."""
+        for layer in range(self._shape.num_layers):
+            for target in self._base.targets:
+                stem = f"model.layers.{layer}."
+                yield {f"{stem}{part}.weight": rows for part, rows in self._dequantised(stem, target).items()}
+
     def _dequantised(self, layer: str, target: str) -> dict[str, torch.Tensor]:
         parts = {part: self._read(f"{layer}{part}.weight") for part in hf_modules(self._shape)[target]}
         number = int(layer.split(".")[2])  # of model.layers.N.
@@ -75,11 +82,9 @@ class TrainedBase:
 def hold_as_trained(model: Any, *, base: Nf4Base, shape: Architecture) -> None:
     """Replace the linears' weights of a Hugging Face model, in place, by those a QLoRA run computed with."""
     state = model.state_dict()
-    original = {name: weight for name, weight in state.items() if name.startswith("model.layers.")}
-    trained = TrainedBase(lambda name: original[name].clone(), base=base, shape=shape)
-    changed = {name: weight for name in original if (weight := trained.weight(name)) is not None}
-    for name, weight in changed.items():
-        state[name].copy_(weight)
+    for linear in TrainedBase(lambda name: state[name], base=base, shape=shape).linears():
+        for name, weight in linear.items():
+            state[name].copy_(weight)
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import VerificationError
@@ -21,7 +20,8 @@ from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_t
 from nemo_reasoning.export.weights import Adapter, FullWeights
 from nemo_reasoning.models.hf_config import in_dtype
 from nemo_reasoning.models.sizes import architecture_from_hf
-from nemo_reasoning.models.weight_files import DTYPES
+from nemo_reasoning.models.weight_files import DTYPES, read_file
+from nemo_reasoning.models.widening import compute_in_float32
 from nemo_reasoning.peft.nf4 import Nf4Base
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.switch import THINK_SYSTEM
@@ -120,7 +120,7 @@ def verify_logits(
     """Compare a Hugging Face model with the trained one.
 
     Args:
-        model: The exported model, float32.
+        model: The exported model, computing in float32.
         batches: Token ids [1, n].
         reference: The trained model's logits [1, n, vocabulary or more], float32.
         dtype: In which the weights were saved; sets the tolerance.
@@ -138,30 +138,35 @@ def verify_logits(
 
 
 def load_base(base: Path, *, dtype: str, nf4: Nf4Base | None = None) -> Any:
-    """Load a base model in float32, its weights rounded to the `dtype` in which NeMo holds them, then to `nf4`."""
-    model = load_merged(base)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(weight.to(DTYPES[dtype]))
+    """Load a base model with weights rounded to the `dtype` in which NeMo holds them, then to `nf4`, and held so."""
+    model = _load(base, DTYPES[dtype])
     if nf4 is not None:
+        model.to(torch.promote_types(DTYPES[dtype], DTYPES[nf4.dtype]))
         hold_as_trained(model, base=nf4, shape=architecture_from_hf(base))
     return model
 
 
 def load_hf_peft(folder: Path, *, base: Path, base_dtype: str, nf4: Nf4Base | None = None) -> Any:
-    """Load a base model, as `load_base` does, with an exported adapter through peft."""
+    """Load a base model, as `load_base` does, with an exported adapter through peft; it computes in float32."""
     from peft import PeftModel
 
-    model: Any = PeftModel.from_pretrained(load_base(base, dtype=base_dtype, nf4=nf4), str(folder), torch_device="cpu")
+    held = load_base(base, dtype=base_dtype, nf4=nf4)
+    model: Any = PeftModel.from_pretrained(held, str(folder), torch_device="cpu")
+    compute_in_float32(model)
     return model.eval()
 
 
 def load_merged(folder: Path) -> Any:
-    """Load a Hugging Face directory in float32."""
+    """Load a Hugging Face directory in the dtype it is saved in; it computes in float32."""
+    model = _load(folder, "auto")
+    compute_in_float32(model)
+    return model
+
+
+def _load(folder: Path, dtype: torch.dtype | str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, **in_dtype(torch.float32))
-    return model.eval()
+    return AutoModelForCausalLM.from_pretrained(folder, **in_dtype(dtype)).eval()
 
 
 def verify_rounding(
@@ -184,15 +189,13 @@ def verify_rounding(
         What `verify_logits` found for the merge in float32, and the number of "tensors" compared.
     """
     model = load_base(base, dtype=base_dtype, nf4=nf4)
-    exact = model.state_dict()
-    for name, change in trained.changes().items():
-        exact[name].copy_(change(exact[name]))
+    merged = compute_in_float32(model, trained.changes())
     found = verify_logits(model, batches=batches, reference=reference, dtype="float32")
     limits, count = torch.finfo(DTYPES[dtype]), 0
     rtol, atol = 0.51 * limits.eps, 0.51 * limits.smallest_normal * limits.eps
     for shard in sorted(folder.glob("*.safetensors")):
-        for name, saved in load_file(shard).items():
-            if not torch.allclose(saved.float(), exact[name], rtol=rtol, atol=atol):
+        for name, saved in read_file(shard):
+            if not torch.allclose(saved.float(), merged(name), rtol=rtol, atol=atol):
                 raise VerificationError(f"{shard}: {name} is not the merged weight rounded to {dtype}")
             count += 1
     return {**found, "tensors": count}

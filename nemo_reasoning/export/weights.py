@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, 
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.models.families import family_named
 from nemo_reasoning.models.sizes import linear_shapes
+from nemo_reasoning.models.widening import Change
 
 _MODEL, _LAYERS = "module.", "decoder.layers"
 _WEIGHT = re.compile(
@@ -26,7 +27,6 @@ _ROOMS = {
     "linear_fc1": "mlp",
     "linear_fc2": "mlp",
 }
-Change = Callable[[torch.Tensor], torch.Tensor]
 Changes = dict[str, Change]  # by Hugging Face's name of a weight: from the base's, float32, to the trained one, float32
 
 

@@ -11,6 +11,7 @@ import torch
 
 from nemo_reasoning.backend.runtime import active, without_leftovers
 from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.models.widening import compute_in_float32
 
 _ADAPTER_METADATA = "adapter_metadata.json"
 
@@ -23,7 +24,7 @@ def held_dtype(settings: SftSettings) -> str:
 
 @contextmanager
 def open_nemo_model(checkpoint: Path, *, base: Path | None = None, dtype: torch.dtype = torch.float32) -> Iterator[Any]:
-    """Hold NeMo's model of a checkpoint in evaluation mode for the length of the block; it computes in float32.
+    """Hold NeMo's model of a checkpoint in evaluation mode, in `dtype`, for the length of the block.
 
     Arguments and place are those of `load_nemo_model`.
     """
@@ -45,7 +46,7 @@ def open_nemo_model(checkpoint: Path, *, base: Path | None = None, dtype: torch.
     with without_leftovers(), _with_base(checkpoint, base) as path:
         _setup_trainer_and_restore_model(path=path, trainer=trainer, model=model)
         try:
-            yield model.float().eval()
+            yield model.eval()
         finally:
             teardown(trainer, model)
 
@@ -85,7 +86,7 @@ def load_nemo_model(
         checkpoint: Folder of a full checkpoint, or of an adapter checkpoint.
         base: NeMo checkpoint of an adapter's base; None for the one that the adapter names.
         dtype: To which the loaded weights are rounded.
-        prepare: Changes the loaded model in place.
+        prepare: Changes the loaded model in place, which then holds every weight in float32.
 
     Yields:
         A function from token ids [batch, positions], int64, to logits [batch, positions, vocabulary],
@@ -93,7 +94,8 @@ def load_nemo_model(
     """
     with open_nemo_model(checkpoint, base=base, dtype=dtype) as model:
         if prepare is not None:
-            prepare(model)
+            prepare(model.float())
+        compute_in_float32(model)
 
         @torch.no_grad()
         def logits(ids: torch.Tensor, *, position_ids: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
