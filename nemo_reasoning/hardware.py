@@ -1,14 +1,20 @@
 """Find out what machine this is, before anything heavy is imported."""
 
 import subprocess
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import psutil
 from omegaconf import OmegaConf
 
 from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.config.adapter import of_adapter
 from nemo_reasoning.errors import BackendError
+
+_CGROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_FILES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 
 
 def first_gpu() -> tuple[float, str] | None:
@@ -59,3 +65,59 @@ def register_resolvers() -> None:
     """Make `${detected_hardware:key}` available to conf/hardware/auto.yaml, and `${of_adapter:...}` to conf/peft."""
     OmegaConf.register_new_resolver("of_adapter", of_adapter, replace=True)
     OmegaConf.register_new_resolver("detected_hardware", lambda key: _detected()[key], replace=True)
+
+
+@dataclass(frozen=True)
+class MainMemory:
+    """Bytes of main memory.
+
+    Attributes:
+        total: What the machine has, or a smaller limit of a container or a job.
+        free: What of it may still be taken; pages that only cache files are free.
+    """
+
+    total: int
+    free: int
+
+
+def main_memory(cgroups: Path = _CGROUPS, own_group: Path = _OWN_GROUP) -> MainMemory:
+    """Return what this process may use: of the machine, within the limits of its control groups.
+
+    Args:
+        cgroups: Where the kernel shows control groups, of either version.
+        own_group: The file that names the groups of this process.
+    """
+    machine = psutil.virtual_memory()
+    total, free = machine.total, machine.available
+    for folder, limit_file, usage_file in _groups(cgroups, own_group):
+        limit = _number(folder / limit_file)
+        if limit is not None and limit < machine.total:
+            used = (_number(folder / usage_file) or 0) - _cached(folder / "memory.stat")
+            total, free = min(total, limit), min(free, max(0, limit - used))
+    return MainMemory(total=total, free=free)
+
+
+def _groups(cgroups: Path, own_group: Path) -> list[tuple[Path, str, str]]:
+    """Return the folders that may limit this process, its own group's and all above, with their two files."""
+    lines = own_group.read_text(encoding="utf-8").splitlines() if own_group.is_file() else []
+    found = []
+    for controllers, path in [("", "/"), ("memory", "/"), *(line.split(":", 2)[1:] for line in lines)]:
+        version = "memory" if "memory" in controllers.split(",") else controllers
+        if version in _FILES:
+            own = cgroups / version / path.strip("/")
+            top = cgroups / version
+            above = [own, *(folder for folder in own.parents if folder.is_relative_to(top))]
+            found += [(folder, *_FILES[version]) for folder in above]
+    return found
+
+
+def _number(file: Path) -> int | None:
+    text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    return int(text) if text.isdigit() else None
+
+
+def _cached(file: Path) -> int:
+    """Return the bytes of pages that cache files and can be given up, of a group and all below it."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    values = dict(line.split(" ", 1) for line in lines)
+    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))

@@ -90,6 +90,12 @@ class SftSettings:
         """Problems that the base model is asked."""
         return self.evaluate if self.evaluate_before is None else self.evaluate_before
 
+    @property
+    def held_dtype(self) -> str:
+        """Name of the dtype to which the base's weights are rounded: the lower of the stored and the run's own."""
+        rounded = self.trainer.precision == "bf16-mixed" or self.model.dtype == "bfloat16"
+        return "bfloat16" if rounded else self.model.dtype
+
 
 def problems(settings: SftSettings) -> list[str]:
     """Return what cannot train, whatever is chosen where the settings say `auto`, each with its remedy."""

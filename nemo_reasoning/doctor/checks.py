@@ -222,6 +222,14 @@ def _check_storage(machine: Machine, needs: Needs) -> Iterator[Check]:
         remedy=remedy,
         otherwise=Verdict.warn if enough else Verdict.fail,
     )
+    yield judged(
+        "RAM to export",
+        f"{machine.ram_gb:.1f} GiB",
+        f"{needs.export_gb:.1f} GiB to compare logits" if needs.export_gb else "unknown until the model is downloaded",
+        holds=machine.ram_gb >= needs.export_gb,
+        remedy="training runs; export on a machine with more memory, or without the comparison: verify=false",
+        otherwise=Verdict.warn,
+    )
     yield from _check_disks(machine, needs)
 
 

@@ -7,13 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import psutil
-
 from nemo_reasoning.artifacts import installed_version
 from nemo_reasoning.backend.versions import DISTRIBUTIONS, find_problems, found_version
 from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.doctor.facts import OWN_CONTAINER, Disk, Gpu, Machine, Torch
 from nemo_reasoning.doctor.sources import find_sources, has_token
+from nemo_reasoning.hardware import main_memory
 from nemo_reasoning.models.importer import FORMAT
 
 GIB = 2**30
@@ -26,8 +25,7 @@ PACKAGES = (
 def look_around(settings: DoctorSettings) -> Machine:
     """Return the facts about this machine that matter for a training."""
     gpus = find_gpus()
-    memory = psutil.virtual_memory()
-    limit = min(memory.total, _container_limit() or memory.total)
+    memory = main_memory()
     driver, driver_cuda = _driver() if gpus else (None, None)
     return Machine(
         gpus=gpus,
@@ -35,8 +33,8 @@ def look_around(settings: DoctorSettings) -> Machine:
         driver_cuda=driver_cuda,
         nvlink=_nvlink() if len(gpus) > 1 else None,
         torch=_torch() if gpus else None,
-        ram_gb=limit / GIB,
-        ram_free_gb=min(memory.available, limit) / GIB,
+        ram_gb=memory.total / GIB,
+        ram_free_gb=memory.free / GIB,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         python=platform.python_version(),
         container=_container(),
@@ -113,16 +111,6 @@ def _container() -> str | None:
         return f"NVIDIA's, build {os.environ['NVIDIA_BUILD_ID']}"
     isolated = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     return OWN_CONTAINER if isolated else None
-
-
-def _container_limit() -> int | None:
-    """Return the bytes of main memory that a container allows, None for no limit."""
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(file)
-        text = path.read_text().strip() if path.is_file() else ""
-        if text.isdigit():
-            return int(text)
-    return None
 
 
 def _version(name: str) -> str | None:

@@ -11,9 +11,10 @@ from nemo_reasoning.training.forecast import forecast, told
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, estimate_memory
 from nemo_reasoning.training.memory.planner import fit_to_memory, known_shape
 from nemo_reasoning.training.memory.static import trained_parameters
+from nemo_reasoning.training.memory.verification import PROCESS_BYTES, verification_bytes
 from nemo_reasoning.training.memory.workload import workload_of
 
-_PROCESS_GB = 2.0  # Python with torch and NeMo
+_PROCESS_GB = PROCESS_BYTES / GIB
 _DATA_GB = 1.0  # an allowance for prepared rows and logs
 _CHECKPOINT_BYTES = 14  # of a trained parameter: its value, and 12 of the optimiser
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -33,6 +34,7 @@ class Needs:
         quantised: Whether the base is held in NF4.
         gpu_gb: Memory of each GPU, in GiB, with what the allocator wants free; None if the shape is unknown.
         ram_gb: Main memory for training, in GiB.
+        export_gb: Main memory for proving an export; 0 if the shape is unknown.
         import_gb: Main memory for turning the base model into NeMo's format, once.
         output_gb: Disk for data and checkpoints.
         cache_gb: Disk for the base model in NeMo's format.
@@ -49,6 +51,7 @@ class Needs:
     quantised: bool
     gpu_gb: float | None
     ram_gb: float
+    export_gb: float
     import_gb: float
     output_gb: float
     cache_gb: float
@@ -84,6 +87,7 @@ def needs_of(settings: SftSettings) -> Needs:
         quantised=scheme is PeftScheme.qlora,
         gpu_gb=None if on_cpu or shape is None else sizes.step / USABLE_SHARE,
         ram_gb=_PROCESS_GB + (sizes.step if on_cpu else 0.0),
+        export_gb=0.0 if shape is None else verification_bytes(settled, shape) / GIB,
         import_gb=0.0 if random else _PROCESS_GB + 3 * sizes.largest,  # as read, in the dtype asked for, as written
         output_gb=_DATA_GB + (trainer.keep_checkpoints + 2) * sizes.checkpoint,
         cache_gb=0.0 if random else sizes.stored,

@@ -1,7 +1,7 @@
 """Export the best checkpoint of a run's folder, from what the folder itself says about the run."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,13 +19,15 @@ from nemo_reasoning.export import verify
 from nemo_reasoning.export.combining import combination
 from nemo_reasoning.export.export import ExportResult, export
 from nemo_reasoning.export.quantised_base import MERGE_BASES, Qlora
+from nemo_reasoning.hardware import main_memory
 from nemo_reasoning.models.hub import BaseModel, weights_fingerprint
 from nemo_reasoning.models.importer import import_base
-from nemo_reasoning.models.loading import held_dtype
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import nf4_base, read_digests
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
+from nemo_reasoning.training.memory.estimate import GIB
+from nemo_reasoning.training.memory.verification import verification_bytes
 from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
 
 COMBINED = "combined"
@@ -55,6 +57,7 @@ def export_run(
     verified: bool = True,
     tokenizer_python: Path | None = None,
     merge_onto: str | None = None,
+    tell: Callable[[str], object] = print,
 ) -> ExportResult:
     """Export the best checkpoint of a run; `export` says what is written and what is verified.
 
@@ -69,12 +72,14 @@ def export_run(
         tokenizer_python: Interpreter of an environment with transformers 5.
         merge_onto: Under a merged QLoRA adapter, "dequantised" for the weights it was trained on, or
             "original"; None for those it was trained on.
+        tell: Takes a warning, where memory is short.
 
     Raises:
-        ExportError: The base was not quantized, and `merge_onto` says it was.
+        ExportError: The base was not quantized, and `merge_onto` says it was; or comparing logits takes more memory
+            than there is.
     """
     settings, (checkpoint, _) = run.settings, run.selected()
-    nf4, held = nf4_base(settings), held_dtype(settings)
+    nf4, held = nf4_base(settings), settings.held_dtype
     if nf4 is not None:
         nf4 = replace(nf4, digests=read_digests(run.path))
     if merge_onto not in (None, *MERGE_BASES) or (nf4 is None and merge_onto == "dequantised"):
@@ -83,11 +88,12 @@ def export_run(
             f"otherwise; {run.path} was trained with peft={settings.peft.scheme.value}"
         )
     folders = {name: adapter_folder(name, run.base, setting="adapters")[0] for name in adapters if not _is(name, run)}
-    imported = None
+    shape, imported = architecture_from_hf(run.base.path), None
+    if verified:
+        _require_memory(run, verification_bytes(settings, shape, combined=average > 1 or bool(adapters)), tell)
     if verified and settings.peft.scheme is not PeftScheme.none:
         cache_dir = Path(settings.cache_dir).expanduser()
         imported = import_base(run.base, dtype=settings.model.dtype, cache_dir=cache_dir)
-    shape = architecture_from_hf(run.base.path)
     combined = combination(run, last=average, adapters=adapters, folders=folders, shape=shape)
     if combined is not None:
         checkpoint, out = combined.averaged[-1], out or run.path / COMBINED
@@ -112,6 +118,19 @@ def export_run(
         )
 
 
+def _require_memory(run: Run, wanted: int, tell: Callable[[str], object]) -> None:
+    """Refuse to compare logits where that cannot fit, and warn where it does not fit now."""
+    memory = main_memory()
+    found = f"comparing logits takes about {wanted / GIB:.1f} GiB of main memory"
+    if wanted > memory.total:
+        raise ExportError(
+            f"{found}, and this machine offers {memory.total / GIB:.1f}; export on a larger one, or without the "
+            f"comparison: python recipes/export.py checkpoint={run.path} verify=false"
+        )
+    if wanted > memory.free:
+        tell(f"warning: {found}, and {memory.free / GIB:.1f} are free; the system may end this for want of memory")
+
+
 def _is(name: str, run: Run) -> bool:
     return Path(name).expanduser().resolve() == run.path.resolve()
 
@@ -121,7 +140,7 @@ def export_and_show(run: Run, **options: Any) -> None:
     with quiet_output((options.get("out") or run.path) / "log.txt") as terminal:  # the run may be read-only
         console = Console(file=terminal, highlight=False, soft_wrap=True)
         console.print(f"exporting {run.selected()[1]}", markup=False)
-        result = export_run(run, **options)
+        result = export_run(run, tell=console.print, **options)
         for name, folder in result.folders.items():
             console.print(f"\n[bold]{name}[/bold]  {folder}")
             for check, found in result.checks[name].items():

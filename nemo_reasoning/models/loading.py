@@ -10,16 +10,9 @@ from typing import Any
 import torch
 
 from nemo_reasoning.backend.runtime import active, without_leftovers
-from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.models.widening import compute_in_float32
 
 _ADAPTER_METADATA = "adapter_metadata.json"
-
-
-def held_dtype(settings: SftSettings) -> str:
-    """Return the name of the dtype to which a run rounded its base weights: the lower of the stored and its own."""
-    rounded = settings.trainer.precision == "bf16-mixed" or settings.model.dtype == "bfloat16"
-    return "bfloat16" if rounded else settings.model.dtype
 
 
 @contextmanager

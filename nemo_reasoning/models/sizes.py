@@ -50,6 +50,13 @@ def count_parameters(shape: Architecture) -> int:
     return embeddings + count_linear_weights(shape) + small
 
 
+def widened_bytes(shape: Architecture, width: int) -> int:
+    """Return what a model takes that `compute_in_float32` computes with, its layers held at `width` bytes a weight."""
+    layers = count_linear_weights(shape) + shape.num_layers * sum(small_tensors(shape))
+    one_layer = layers // shape.num_layers if width < 4 else 0
+    return 4 * (count_parameters(shape) - layers + one_layer) + width * layers
+
+
 def count_lora_parameters(shape: Architecture, peft: PeftSettings) -> int:
     """Return the entries of the low-rank matrices: dim * (inputs + outputs) for each adapted linear."""
     linears = linear_shapes(shape)

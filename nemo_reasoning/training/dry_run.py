@@ -14,9 +14,11 @@ from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.training.forecast import Forecast, forecast, told
+from nemo_reasoning.training.memory.estimate import GIB
 from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of, too_large
 from nemo_reasoning.training.memory.static import base_parameters, static_bytes, trained_parameters
 from nemo_reasoning.training.memory.tables import choice_table, parts_table
+from nemo_reasoning.training.memory.verification import verification_bytes
 from nemo_reasoning.training.memory.workload import workload_of
 
 
@@ -173,7 +175,9 @@ def print_plan(settings: SftSettings, *, asked: SftSettings) -> None:
     if shape is None:
         return
     refused = refused_formats(settings.peft, shape)
-    console.print(f"exports: {', '.join(name for name in EXPORT_FORMATS if name not in refused)}")
+    formats = ", ".join(name for name in EXPORT_FORMATS if name not in refused)
+    verifying = verification_bytes(settings, shape) / GIB
+    console.print(f"exports: {formats}; comparing their logits takes about {verifying:.1f} GiB of main memory")
     for name, reason in refused.items():
         console.print(f"not {name}: {reason}")
     request, memory = request_of(asked, shape), available_gb(settings)

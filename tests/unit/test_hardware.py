@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from composing import composed
 from omegaconf import OmegaConf
@@ -11,7 +12,7 @@ from nemo_reasoning import hardware
 from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError, ConfigError
-from nemo_reasoning.hardware import first_gpu, matching_hardware
+from nemo_reasoning.hardware import first_gpu, main_memory, matching_hardware
 
 NvidiaSmi = Callable[[str], None]
 
@@ -105,3 +106,34 @@ def test_the_machine_is_asked_once(nvidia_smi: NvidiaSmi, tmp_path: Path) -> Non
         OmegaConf.to_container(composed("hardware=auto").hardware, resolve=True)
 
     assert (tmp_path / "log").read_text().split() == ["asked"]
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "expected"),
+    [
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/", {"memory.max": "3000000", "memory.current": "1000000"}, (3000000, 2000000)),
+        ("0::/", {"memory.max": "3000000", "memory.current": "9000000"}, (3000000, 0)),
+        (
+            "0::/",
+            {"memory.max": "3000000", "memory.current": "2500000", "memory.stat": "anon 5\ninactive_file 2000000"},
+            (3000000, 2500000),
+        ),
+        ("0::/job/step", {"job/memory.max": "3000000", "job/step/memory.max": "max"}, (3000000, 3000000)),  # Slurm's
+        ("4:cpu,memory:/docker/1", {"memory/docker/1/memory.limit_in_bytes": "4000000"}, (4000000, 4000000)),
+        ("4:memory:/docker/1", {"memory/memory.limit_in_bytes": "5000000"}, (5000000, 5000000)),  # as seen inside
+        ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("0::/../../gone", {}, None),
+    ],
+)
+def test_a_containers_memory_is_what_it_may_use(
+    tmp_path: Path, group: str, files: dict[str, str], expected: tuple[int, int] | None
+) -> None:
+    own_group = tmp_path / "group"
+    own_group.write_text(f"{group}\n")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    found = main_memory(tmp_path, own_group)
+
+    assert (found.total, found.free) == expected or (expected is None and found.total == psutil.virtual_memory().total)

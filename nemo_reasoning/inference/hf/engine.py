@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.errors import EngineError
+from nemo_reasoning.hardware import main_memory
 from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.hf import attention
 from nemo_reasoning.inference.hf.batch import RunningBatch
@@ -152,7 +152,7 @@ class HFEngine(Engine):
 
 
 def _free_memory(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else main_memory().free
 
 
 def _detected_device() -> str:

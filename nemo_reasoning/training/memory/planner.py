@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
 
-import psutil
-
 from nemo_reasoning.config import group_names, read_group
 from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme
 from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.config.trainer import AUTO_BATCH, Accelerator, Recompute
 from nemo_reasoning.errors import ConfigError
+from nemo_reasoning.hardware import main_memory
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, MemoryEstimate, estimate_memory, fits
 from nemo_reasoning.training.memory.workload import Workload, workload_of
@@ -228,7 +227,7 @@ def known_shape(settings: SftSettings) -> Architecture | None:
 
 def available_gb(settings: SftSettings) -> float:
     """Return the memory of the device that computes, in GiB."""
-    return settings.hardware.memory_gb or psutil.virtual_memory().total / GIB
+    return settings.hardware.memory_gb or main_memory().total / GIB
 
 
 def refusal(request: Request, memory_gb: float, *, name: str, hardware: str) -> str:

@@ -49,6 +49,7 @@ NEEDS = Needs(
     quantised=False,
     gpu_gb=66.5,
     ram_gb=2.0,
+    export_gb=20.0,
     import_gb=32.0,
     output_gb=7.0,
     cache_gb=15.0,
@@ -88,6 +89,7 @@ FACTS: list[tuple[dict[str, Any], dict[str, Verdict]]] = [
     ({"ram_gb": 31.0, "ram_free_gb": 30.0}, {"RAM": FAIL}),
     ({"ram_gb": 31.0, "ram_free_gb": 30.0, "imported": True}, {}),
     ({"ram_free_gb": 20.0}, {"RAM": WARN}),
+    ({"ram_gb": 19.0, "ram_free_gb": 18.0, "imported": True}, {"RAM to export": WARN}),
     ({"outputs": replace(MACHINE.outputs, free_gb=21.0)}, {"disk": FAIL}),  # 7 and 15 on the same one
     ({"downloads": replace(MACHINE.downloads, free_gb=14.0)}, {"disk": FAIL}),
     ({"python": "3.10.14"}, {"Python": FAIL}),
