@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from short_runs import ADAPTER, losses, train_here
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from nemo_reasoning.errors import EngineError
+from nemo_reasoning.errors import EngineError, ExportError
+from nemo_reasoning.export import from_run
 from nemo_reasoning.export.from_run import ensure_exported, export_run
+from nemo_reasoning.hardware import MainMemory
 from nemo_reasoning.inference.vllm.server import VllmServer
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
@@ -19,11 +21,20 @@ from nemo_reasoning.training.train import TrainingInputs
 pytestmark = pytest.mark.slow
 
 
-def test_dora_trains_and_is_exported_as_trained(inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None) -> None:
+def test_dora_trains_and_is_exported_as_trained(
+    inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_here(inputs, tmp_path, "peft=dora", *ADAPTER, "optim.lr=2e-2")
     found = losses(tmp_path)
     assert found[3] < found[0] - 0.1
-    result = export_run(Run.open(tmp_path))
+    with monkeypatch.context() as small:
+        small.setattr(from_run, "main_memory", lambda: MainMemory(total=2**30, free=2**30))
+        with pytest.raises(ExportError, match=r"takes about 2\.0 GiB .* offers 1\.0; .*verify=false"):
+            export_run(Run.open(tmp_path))
+    told: list[str] = []
+    monkeypatch.setattr(from_run, "main_memory", lambda: MainMemory(total=2**32, free=2**30))
+    result = export_run(Run.open(tmp_path), tell=told.append)
+    assert [line.partition(",")[2].partition(";")[0] for line in told] == [" and 1.0 are free"]
     assert result.checks["hf_peft"]["logits"]["relative_rms"] < 1e-5
     assert result.checks["merged"]["rounding"]["relative_rms"] < 1e-5
     weights = load_file(tmp_path / "export" / "hf_peft" / "adapter_model.safetensors")

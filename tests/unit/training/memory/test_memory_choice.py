@@ -16,6 +16,7 @@ from nemo_reasoning.models.sizes import count_linear_weights, count_lora_paramet
 from nemo_reasoning.training.memory.estimate import GIB, QUANTIZING_BYTES, estimate_memory, fits
 from nemo_reasoning.training.memory.planner import alternatives, fit_to_memory, gpu_sizes, request_of, too_large
 from nemo_reasoning.training.memory.static import static_bytes, trained_parameters
+from nemo_reasoning.training.memory.verification import verification_bytes
 from nemo_reasoning.training.memory.workload import Workload, workload_of
 
 EIGHT = "model=llama3_8b"
@@ -171,6 +172,20 @@ def test_loading_takes_the_base_and_the_largest_weight_once_more() -> None:
     assert qlora.loading == qlora.static.weights + 3 * largest + QUANTIZING_BYTES
     tiny = replace(workload(scheme="qlora"), seq_length=16, dim=1)
     assert estimate_memory(tiny).total == estimate_memory(tiny).loading + estimate_memory(tiny).context
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gib"),
+    [
+        ((), 2 + 13.0 + 3.91 + 0.81),  # 32 layers in bfloat16, embedding and head in float32, and a layer
+        (("trainer.precision=32", "model.dtype=float32"), 2 + 29.92),
+        (("peft=none",), 2 + 13.0 + 3.91 + 0.81 + 14.96),  # the trained weights lie beside them
+    ],
+)
+def test_verifying_an_export_holds_one_model_and_one_wide_layer(overrides: tuple[str, ...], gib: float) -> None:
+    settings = asked_settings(EIGHT, "hardware=gpu_80gb", *overrides)
+
+    assert verification_bytes(settings, listed("llama3_8b")) / GIB == pytest.approx(gib, abs=0.05)
 
 
 def test_parallel_devices_share() -> None:
