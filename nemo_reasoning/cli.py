@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,8 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
     from nemo_reasoning.hardware import register_resolvers
 
     recipe, full_errors = RECIPES[name], os.environ.get(_FULL_ERROR)
+    if isinstance(sys.stdout, TextIOWrapper):  # where the locale lacks a character, or a file's name is no text
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     def job(config: "DictConfig") -> None:
         _restore(full_errors)

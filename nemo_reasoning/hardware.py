@@ -1,8 +1,11 @@
 """Find out what machine this is, before anything heavy is imported."""
 
+import os
+import re
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +20,46 @@ _CGROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _FILES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 
 
+def visible_gpus() -> list[str] | None:
+    """Return the numbers and names of GPUs that CUDA_VISIBLE_DEVICES leaves to this process; None for all there are.
+
+    As CUDA reads it, nothing counts behind what is no GPU, such as -1.
+    """
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return None
+    return list(takewhile(re.compile(r"\d+|(GPU|MIG)-[\w/-]+").fullmatch, map(str.strip, asked.split(","))))
+
+
+def nvidia_smi(*arguments: str) -> str | None:
+    """Return what `nvidia-smi` answers, None where it is missing or fails."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout
+
+
 def first_gpu() -> tuple[float, str] | None:
-    """Return memory in GiB and name of the first GPU as `nvidia-smi` reports them, or None without a GPU.
+    """Return memory in GiB and name of the first visible GPU as `nvidia-smi` reports them, or None without a GPU.
 
     Raises:
-        BackendError: There is a GPU, but `nvidia-smi` does not know its memory, as where it shares the CPU's.
+        BackendError: There is a GPU, but `nvidia-smi` does not know its memory, as where it shares the CPU's or is a
+            part of another (MIG).
     """
-    query = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+    visible, query = visible_gpus(), ("--query-gpu=memory.total,name", "--format=csv,noheader,nounits")
+    if visible == []:
         return None
-    memory, _, name = answer.stdout.strip().partition(",")
+    first = "0" if visible is None else visible[0]
+    answer = nvidia_smi(*query, f"--id={first}")
+    if answer is None and visible is not None and nvidia_smi(*query) is not None:
+        raise BackendError(
+            f"nvidia-smi knows no GPU {first}, the first that CUDA_VISIBLE_DEVICES names; correct it, or name the "
+            "hardware yourself: hardware=gpu_24gb, or another of conf/hardware"
+        )
+    if answer is None:
+        return None
+    memory, _, name = answer.strip().partition(",")
     try:
         return float(memory) / 1024, name.strip()
     except ValueError:

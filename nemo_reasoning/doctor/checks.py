@@ -75,13 +75,14 @@ def _check_gpus(machine: Machine, needs: Needs) -> Iterator[Check]:
         )
         return
     wanted = f"{needs.devices}" if needs.devices > 1 else "one"
+    hidden = "" if machine.visible is None else f"CUDA_VISIBLE_DEVICES={machine.visible} hides others: unset it; or "
     yield judged(
         "GPU",
         found,
         wanted,
         holds=len(gpus) >= needs.devices,
-        remedy="run it on a machine with enough NVIDIA GPUs (in a container: --gpus all), lower trainer.devices, or "
-        "choose a small model with hardware=cpu",
+        remedy=f"{hidden}run it on a machine with enough NVIDIA GPUs (in a container: --gpus all), lower "
+        "trainer.devices, or choose a small model with hardware=cpu",
     )
     if gpus:
         yield from _check_memory(machine, needs)
@@ -241,8 +242,13 @@ def _check_disks(machine: Machine, needs: Needs) -> Iterator[Check]:
         (machine.cache, 0.0 if machine.imported else needs.cache_gb, "the base model in NeMo's format"),
         (machine.downloads, 0.0 if downloaded else needs.download_gb, "the download"),
     ]
-    for device in dict.fromkeys(disk.device for disk, _, _ in wanted):
-        here = [(disk, size, use) for disk, size, use in wanted if disk.device == device and size]
+    for disk, size, use in wanted:
+        if disk.problem and size:
+            remedy = "set output_dir=, cache_dir= (NEMO_REASONING_CACHE) or HF_HOME to a folder of your own"
+            yield Check("folder", f"{disk.path}: {disk.problem}", f"room for {use}", Verdict.fail, remedy)
+    usable = [one for one in wanted if not one[0].problem]
+    for device in dict.fromkeys(disk.device for disk, _, _ in usable):
+        here = [(disk, size, use) for disk, size, use in usable if disk.device == device and size]
         if here:
             free, needed = here[0][0].free_gb, sum(size for _, size, _ in here)
             yield judged(

@@ -46,11 +46,13 @@ class Disk:
         path: The folder.
         free_gb: In GiB.
         device: Identifies the file system.
+        problem: Why nothing can be written there; empty where something can.
     """
 
     path: str
     free_gb: float
     device: int
+    problem: str = ""
 
 
 class Access(Enum):
@@ -89,6 +91,7 @@ class Machine:
         driver: Version of NVIDIA's driver.
         driver_cuda: Newest release of CUDA that it serves.
         nvlink: Whether GPUs are connected by it; None where nobody can tell.
+        visible: CUDA_VISIBLE_DEVICES, None where it is not set.
         torch: None where there is no GPU to ask about, or no torch.
         ram_gb: Main memory, in GiB.
         ram_free_gb: What of it is free.
@@ -109,6 +112,7 @@ class Machine:
     driver: str | None
     driver_cuda: str | None
     nvlink: bool | None
+    visible: str | None
     torch: Torch | None
     ram_gb: float
     ram_free_gb: float

@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import shutil
-import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from nemo_reasoning.artifacts import installed_version
@@ -12,7 +12,7 @@ from nemo_reasoning.backend.versions import DISTRIBUTIONS, find_problems, found_
 from nemo_reasoning.config.doctor import DoctorSettings
 from nemo_reasoning.doctor.facts import OWN_CONTAINER, Disk, Gpu, Machine, Torch
 from nemo_reasoning.doctor.sources import find_sources, has_token
-from nemo_reasoning.hardware import main_memory
+from nemo_reasoning.hardware import main_memory, nvidia_smi, visible_gpus
 from nemo_reasoning.models.importer import FORMAT
 
 GIB = 2**30
@@ -32,6 +32,7 @@ def look_around(settings: DoctorSettings) -> Machine:
         driver=driver,
         driver_cuda=driver_cuda,
         nvlink=_nvlink() if len(gpus) > 1 else None,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         torch=_torch() if gpus else None,
         ram_gb=memory.total / GIB,
         ram_free_gb=memory.free / GIB,
@@ -50,10 +51,20 @@ def look_around(settings: DoctorSettings) -> Machine:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that nvidia-smi reports; none without it."""
-    answer = _smi("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits") or ""
+    """Return the GPUs that nvidia-smi reports and CUDA_VISIBLE_DEVICES leaves; none without it."""
+    visible, query = visible_gpus(), ("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
+    if visible is None:
+        return _gpus(nvidia_smi(*query))
+    known = nvidia_smi(*query, f"--id={','.join(visible)}") if visible else ""
+    if known is not None:
+        return _gpus(known)
+    whole = _gpus(nvidia_smi(*query))[: len(visible)]  # parts of GPUs (MIG), which nvidia-smi does not tell about
+    return tuple(replace(gpu, memory_gb=None) for gpu in whole)
+
+
+def _gpus(answer: str | None) -> tuple[Gpu, ...]:
     gpus = []
-    for line in answer.splitlines():
+    for line in (answer or "").splitlines():
         fields = [field.strip() for field in line.split(",")]
         if len(fields) == 3:
             gpus.append(Gpu(name=fields[0], memory_gb=_gib(fields[1]), capability=_capability(fields[2])))
@@ -70,23 +81,15 @@ def _capability(text: str) -> tuple[int, int] | None:
 
 
 def _driver() -> tuple[str | None, str | None]:
-    answer = _smi() or ""
+    answer = nvidia_smi() or ""
     driver = re.search(r"Driver Version: *([\d.]+)", answer)
     cuda = re.search(r"CUDA Version: *([\d.]+)", answer)
     return driver and driver[1], cuda and cuda[1]
 
 
 def _nvlink() -> bool | None:
-    answer = _smi("nvlink", "--status")
+    answer = nvidia_smi("nvlink", "--status")
     return None if answer is None else "GB/s" in answer
-
-
-def _smi(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout
 
 
 def _torch() -> Torch | None:
@@ -124,8 +127,10 @@ def _imported(settings: DoctorSettings) -> bool:
 
 
 def _hub_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:  # reported with the packages
+        return Path("~/.cache/huggingface/hub").expanduser()
     return Path(HF_HUB_CACHE)
 
 
@@ -133,4 +138,7 @@ def _disk(folder: Path) -> Disk:
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    return Disk(path=str(folder), free_gb=shutil.disk_usage(place).free / GIB, device=place.stat().st_dev)
+    usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    problem = "" if usable else f"{place} cannot be written to" if place.is_dir() else f"{place} is no folder"
+    size = shutil.disk_usage(place)
+    return Disk(path=str(folder), free_gb=size.free / GIB, device=place.stat().st_dev, problem=problem)

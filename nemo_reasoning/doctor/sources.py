@@ -76,10 +76,10 @@ def ask_hub(path: str, *, timeout: float) -> tuple[Access, str]:
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return Access.offline, "HF_HUB_OFFLINE is set"
-    from huggingface_hub import get_token
-
+    if find_spec("huggingface_hub") is None:
+        return Access.offline, "huggingface_hub is not installed"
     address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{path}"
-    token = get_token()
+    token = _token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(address, method="HEAD", headers=headers)
     try:
@@ -103,12 +103,21 @@ def _verdict(status: int, code: str) -> tuple[Access, str]:
 
 def has_token() -> bool:
     """Return whether there is a token for the hub, in HF_TOKEN or saved by `hf auth login`."""
-    from huggingface_hub import get_token
+    return _token() is not None
 
-    return get_token() is not None
+
+def _token() -> str | None:
+    try:
+        from huggingface_hub import get_token
+
+        return get_token()
+    except (ImportError, OSError):  # reported with the packages, and with the folder of downloads
+        return None
 
 
 def _cached(name: str, revision: str | None) -> bool:
+    if find_spec("huggingface_hub") is None:
+        return False
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -44,12 +44,17 @@ def import_base(base: BaseModel, *, dtype: str, cache_dir: Path) -> Path:
 
 def _import_apart(hf_path: Path, out: Path, dtype: str) -> None:
     command = [sys.executable, "-m", "nemo_reasoning.models.importer", str(hf_path), str(out), dtype]
-    alone = {key: value for key, value in os.environ.items() if key not in PROCESS_GROUP_VARIABLES}
+    alone = {key: value for key, value in os.environ.items() if not _joins_a_group(key)}
     alone["CUDA_VISIBLE_DEVICES"] = ""  # the import takes main memory only
     done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         print(done.stdout, file=sys.stderr)  # for the command's log
         raise ModelSourceError(f"importing {hf_path} into NeMo {_reason(done, out)}")
+
+
+def _joins_a_group(variable: str) -> bool:
+    """Whether Lightning or torch takes a variable for a place among several processes."""
+    return variable in PROCESS_GROUP_VARIABLES or variable.startswith("SLURM_")
 
 
 def _reason(done: "subprocess.CompletedProcess[str]", out: Path) -> str:

@@ -17,7 +17,7 @@ from nemo_reasoning.backend.versions import require_supported_versions
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.train import SftSettings, needs_gpu
 from nemo_reasoning.config.trainer import Fp8, TrainerSettings, needs_transformer_engine
-from nemo_reasoning.errors import BackendError
+from nemo_reasoning.errors import BackendError, ConfigError
 from nemo_reasoning.packages import require
 
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch reads the first one that is there
@@ -42,10 +42,12 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
 
     Raises:
         BackendError: A setting needs a GPU or a package that is not there, or comes too late.
+        ConfigError: The environment places this process among others than the settings do.
         VersionError: NeMo or Megatron-Core is absent or lacks something.
     """
     require_supported_versions()
     trainer = settings.trainer
+    _check_place(trainer)
     if settings.optim.kind.is_8bit:
         require("bitsandbytes", needed_by=f"optim.kind={settings.optim.kind.value}")
     if settings.peft.scheme is PeftScheme.qlora:
@@ -63,6 +65,24 @@ def prepare_process(settings: SftSettings, *, cuda: bool | None = None, transfor
         _use_expandable_segments()
     if trainer.fp8 is not Fp8.none:
         _require_fp8(trainer.fp8)
+
+
+def _check_place(trainer: TrainerSettings) -> None:
+    """Refuse a place among processes, as launchers and Slurm state it, that the settings do not have."""
+    processes = trainer.devices * trainer.num_nodes
+    places = {"LOCAL_RANK": trainer.devices, "GROUP_RANK": trainer.num_nodes, "NODE_RANK": trainer.num_nodes}
+    places |= {"RANK": processes, "SLURM_PROCID": processes}
+    found = {name: os.environ[name] for name in places if name in os.environ}
+    wrong = [f"{name}={rank}" for name, rank in found.items() if not rank.isdigit() or int(rank) >= places[name]]
+    tasks = os.environ.get("SLURM_NTASKS", f"{processes}")
+    if os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive") and tasks != f"{processes}":
+        wrong.append(f"SLURM_NTASKS={tasks}")
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)} in the environment, but trainer.devices={trainer.devices} and trainer.num_nodes="
+            f"{trainer.num_nodes} make {processes} process{'es' * (processes > 1)}; set these two to what was started, "
+            f"or unset what another job left: unset {' '.join(one.partition('=')[0] for one in wrong)}"
+        )
 
 
 def _make_libraries_deterministic() -> None:

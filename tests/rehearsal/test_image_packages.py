@@ -29,6 +29,16 @@ def test_a_plan_needs_nothing_more() -> None:
     assert "chosen" in recipe("sft", "model=llama3_8b", "hardware=gpu_80gb", "dry_run=true")
 
 
+def test_the_doctor_says_what_is_missing_in_any_locale(tmp_path: Path) -> None:
+    asked = ("hardware=cpu", "model=llama3_8b", f"output_dir={tmp_path}", "data.root=né")
+    missing = {"REHEARSE_WITHOUT": "nemo,nemo_toolkit,huggingface_hub", "PYTHONIOENCODING": "ascii"}
+    printed = run(REPOSITORY / "recipes" / "doctor.py", *asked, check=False, **missing)
+
+    assert "nemo_toolkit is not installed" in printed
+    assert "huggingface_hub missing" in printed
+    assert "Training would fail" in printed.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "command"),
     [

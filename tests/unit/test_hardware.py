@@ -109,6 +109,30 @@ def test_the_machine_is_asked_once(nvidia_smi: NvidiaSmi, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("visible", "memory"), [(None, 24.0), ("", None), ("-1", None), ("1,0", 80.0), ("x", None), ("GPU-1b", 80.0)]
+)
+def test_the_gpu_is_the_first_that_cuda_may_see(
+    nvidia_smi: NvidiaSmi, monkeypatch: pytest.MonkeyPatch, visible: str | None, memory: float | None
+) -> None:
+    nvidia_smi('case "$*" in *id=0) echo 24576, L4;; *id=1|*id=GPU-1b) echo 81920, H100;; *) exit 6;; esac')
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    found = first_gpu()
+
+    assert (found and found[0]) == memory
+
+
+def test_a_part_of_a_gpu_is_to_be_named(nvidia_smi: NvidiaSmi, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi('case "$*" in *id=*) exit 6;; *) echo 81920;; esac')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-12")
+
+    with pytest.raises(BackendError, match="knows no GPU MIG-12"):
+        first_gpu()
+
+
+@pytest.mark.parametrize(
     ("group", "files", "expected"),
     [
         ("0::/", {"memory.max": "max"}, None),

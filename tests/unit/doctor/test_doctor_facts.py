@@ -134,6 +134,33 @@ def test_what_the_driver_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find_gpus() == ()
 
 
+@pytest.mark.parametrize(
+    ("visible", "memory"),
+    [("", []), ("-1,0", []), ("1", [None]), ("MIG-0a/1/0", [None]), ("0,1", [pytest.approx(79.65, abs=0.01), None])],
+)
+def test_gpus_are_those_that_cuda_may_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, memory: list[float | None]
+) -> None:
+    lines = {"0": "H100, 81559, 9.0", "1": "GB10, [N/A], 12.1"}
+    script = tmp_path / "nvidia-smi"
+    cases = [f"  *id={ids}*) {'; '.join(f'echo {lines[one]!r}' for one in ids.split(','))};;" for ids in ("0,1", "1")]
+    everything = f"  *) echo {lines['0']!r};;"
+    script.write_text("\n".join(["#!/bin/sh", 'case "$*" in', "  *MIG*) exit 6;;", *cases, everything, "esac"]))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    assert [gpu.memory_gb for gpu in find_gpus()] == memory
+
+
+def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    machine = look_around(settings("hardware=cpu", f"output_dir={tmp_path}/file/run", f"cache_dir={tmp_path}/new"))
+
+    assert machine.outputs.problem == f"{tmp_path}/file is no folder"
+    assert machine.cache.problem == ""
+
+
 def test_it_starts_without_torch_and_nemo() -> None:
     code = "import sys, nemo_reasoning.doctor.run; sys.exit(bool({'torch', 'nemo', 'megatron'} & set(sys.modules)))"
 

@@ -24,6 +24,7 @@ MACHINE = Machine(
     driver="580.65.06",
     driver_cuda="13.0",
     nvlink=None,
+    visible=None,
     torch=TORCH,
     ram_gb=200.0,
     ram_free_gb=190.0,
@@ -92,6 +93,8 @@ FACTS: list[tuple[dict[str, Any], dict[str, Verdict]]] = [
     ({"ram_gb": 19.0, "ram_free_gb": 18.0, "imported": True}, {"RAM to export": WARN}),
     ({"outputs": replace(MACHINE.outputs, free_gb=21.0)}, {"disk": FAIL}),  # 7 and 15 on the same one
     ({"downloads": replace(MACHINE.downloads, free_gb=14.0)}, {"disk": FAIL}),
+    ({"outputs": replace(MACHINE.outputs, problem="it is no folder")}, {"folder": FAIL}),
+    ({"cache": replace(MACHINE.cache, problem="read-only"), "imported": True}, {}),  # nothing is written there
     ({"python": "3.10.14"}, {"Python": FAIL}),
     ({"container": None}, {"container": WARN}),
     ({"container": OWN_CONTAINER}, {"container": WARN}),
@@ -144,6 +147,8 @@ def test_remedies_name_what_to_do() -> None:
 
     assert "https://huggingface.co/meta-llama/Meta-Llama-3-8B-Instruct" in remedies["base model"]
     assert "hardware=cpu" in remedies["GPU"]
+    (hidden,) = (c for c in judge(replace(MACHINE, gpus=(), visible="-1"), NEEDS) if c.name == "GPU")
+    assert hidden.remedy.startswith("CUDA_VISIBLE_DEVICES=-1 hides others: unset it")
 
 
 def test_needs_follow_the_settings() -> None:

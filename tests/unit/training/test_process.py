@@ -1,6 +1,7 @@
 """Settings of the whole process reach torch and Python, and leave it as it was."""
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from composing import sft_settings
 
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.train import SftSettings
-from nemo_reasoning.errors import BackendError
+from nemo_reasoning.errors import BackendError, ConfigError
 from nemo_reasoning.training.process import prepare_process, switched, with_expandable_segments
 
 
@@ -47,6 +48,30 @@ def test_a_machine_without_gpu_refuses_before_anything_is_loaded(chosen: str) ->
 )
 def test_expandable_segments_join_what_is_set(environment: dict[str, str], expected: str) -> None:
     assert with_expandable_segments(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, ""),
+        ({"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "interactive"}, ""),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, "LOCAL_RANK=1, RANK=3"),
+        ({"LOCAL_RANK": "two"}, "LOCAL_RANK=two"),
+        ({"GROUP_RANK": "1"}, "GROUP_RANK=1"),
+        ({"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "weekend"}, "SLURM_NTASKS=8"),
+        ({"SLURM_PROCID": "5", "SLURM_JOB_NAME": "bash"}, "SLURM_PROCID=5"),
+    ],
+)
+def test_a_place_that_another_job_left_is_refused(
+    monkeypatch: pytest.MonkeyPatch, place: dict[str, str], wrong: str
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    refusal = pytest.raises(ConfigError, match=f"^{wrong} in the environment, .* make 1 process; .*unset ")
+    with refusal if wrong else nullcontext():
+        prepare_process(settings(), cuda=False)
 
 
 def test_switches_hold_for_the_block_alone() -> None:
