@@ -30,7 +30,7 @@ def test_a_plan_needs_nothing_more() -> None:
 
 
 def test_the_doctor_says_what_is_missing_in_any_locale(tmp_path: Path) -> None:
-    asked = ("hardware=cpu", "model=llama3_8b", f"output_dir={tmp_path}", "data.root=né")
+    asked = ("hardware=cpu", "model=llama3_8b", f"output_dir='{tmp_path}/né'")
     missing = {"REHEARSE_WITHOUT": "nemo,nemo_toolkit,huggingface_hub", "PYTHONIOENCODING": "ascii"}
     printed = run(REPOSITORY / "recipes" / "doctor.py", *asked, check=False, **missing)
 
