@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -99,6 +100,15 @@ def _start(function: bytes) -> None:
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _function = pickle.loads(function)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that wants the results was killed; a pool's workers would wait for more without end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(value: Any) -> Any:

@@ -12,6 +12,7 @@ from nemo_reasoning.training.checkpoints import History
 
 UNKNOWN_LENGTH = 10_000  # steps until the first estimate: the learning rate is then still in its warm-up
 _FIRST, _SHARE = 5, 0.1  # a first estimate after so many steps; the last one after this share of the time
+_NEGLIGIBLE = 0.01  # a correction of so small a share of the steps is left out
 _AHEAD = 500  # batches to come whose sizes are looked at; those after them are of the mean size
 LENGTH = "length"
 
@@ -20,8 +21,9 @@ class TimeBudget(Callback):
     """Fixes the number of steps from the measured speed, so that all of the work ends on time.
 
     A first estimate after a few steps gives the learning rate schedule its length; the number is fixed after a tenth
-    of the time, when a validation with its save was measured too, and recorded: a run that goes on keeps it. The
-    last validation and save, and what the command does after training, lie within the time.
+    of the time, when a validation with its save was measured too, and recorded: a run that goes on keeps it. Where the
+    machine becomes slower or faster, it is corrected at every further tenth. The last validation and save, and what the
+    command does after training, lie within the time.
     """
 
     position = 65  # behind the saving, which it measures
@@ -53,7 +55,8 @@ class TimeBudget(Callback):
         self._seconds, self._started, self._afterwards = seconds, started, afterwards
         self._eval_interval, self._sample_interval = intervals
         self._tokens, self._history, self._show, self._clock = tokens, history, show, clock
-        self._fixed = self._asked = False
+        self._fixed = self._asked = self._kept = False
+        self._due = _SHARE  # of the time: when the number is next fixed or corrected
         self._steps: list[tuple[float, int]] = []  # seconds and positions of each
         self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._sampling = 0.0
 
@@ -78,7 +81,7 @@ class TimeBudget(Callback):
         self._began = self._clock()
         known = [length for length in self._history.lengths if length[0] <= loop.step]
         if known:
-            _, loop.max_steps, self._fixed = known[-1]
+            _, loop.max_steps, self._kept = known[-1]
 
     def on_step_start(self, loop: Loop) -> None:
         """Take the time; what lies between two steps and is no validation is sampling."""
@@ -88,20 +91,27 @@ class TimeBudget(Callback):
         self._step_began = now
 
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:
-        """Estimate, and ask for a validation when it is time to fix the number."""
+        """Estimate, ask for a validation when it is time to fix the number, and correct it later."""
         self._step_ended = self._clock()
-        if self._fixed:
+        if self._kept:
             return
         self._steps.append((self._step_ended - self._step_began, self._tokens(record.step - 1)))
+        if len(self._steps) < _FIRST:
+            return
         if len(self._steps) == _FIRST:
             self._set(loop, fixed=False)
         available = self._seconds - self._afterwards - (self._began - self._started)
         cycle = (
             self._measured[0] * self._eval_interval <= 2.5 * _SHARE * available and record.step < self._eval_interval
         )
-        if self._step_ended - self._began >= _SHARE * available and len(self._steps) >= _FIRST and not cycle:
-            self._asked = True
-            loop.request_validation()
+        used = (self._step_ended - self._began) / available if available > 0 else 1.0
+        if loop.any_rank(used >= self._due and (self._fixed or not cycle)):
+            self._due = used + _SHARE
+            if self._fixed:
+                self._set(loop, fixed=True)
+            else:
+                self._asked = True
+                loop.request_validation()
 
     def on_validation_start(self, loop: Loop) -> None:
         """Take the time of the pause."""
@@ -115,8 +125,8 @@ class TimeBudget(Callback):
 
     @property
     def _measured(self) -> tuple[float, float]:
-        """Mean seconds and mean positions of a step; the first one compiles and does not count."""
-        counted = self._steps[1:] or self._steps
+        """Mean seconds and mean positions of a step: of the later half, as the first compiles and machines change."""
+        counted = self._steps[min(len(self._steps) // 2, len(self._steps) - _FIRST + 1) :]
         return fmean(seconds for seconds, _ in counted), fmean(tokens for _, tokens in counted)
 
     def _fitting(self, step: int, *, left: float, between: float) -> int:
@@ -134,8 +144,10 @@ class TimeBudget(Callback):
         if self._sample_interval:
             between += self._sampling / self._sample_interval
         left = self._seconds - (self._clock() - self._started) - self._afterwards - self._pause - self._sampling
-        loop.max_steps = loop.agree(loop.step + self._fitting(loop.step, left=left, between=between))
-        self._fixed = fixed
+        steps = loop.agree(loop.step + self._fitting(loop.step, left=left, between=between))
+        if self._fixed and abs(steps - loop.max_steps) <= _NEGLIGIBLE * loop.max_steps:
+            return
+        loop.max_steps, self._fixed = steps, fixed
         if loop.first_rank:
             self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed)
             if fixed:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def _wait_for_shards(out: Path, process: subprocess.Popen[bytes], *, count: int)
         time.sleep(0.05)
 
 
+def _wait_until_gone(group: int) -> None:
+    """Wait until nothing is left of a process and what it started."""
+    ends = time.monotonic() + 20
+    with suppress(ProcessLookupError):
+        while time.monotonic() < ends:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
+        raise AssertionError("workers of a killed preparation run on")
+
+
 @pytest.mark.slow
 def test_a_run_killed_many_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
     rows = corpus(tmp_path / "rows.jsonl", 4_000)
@@ -46,8 +58,9 @@ def test_a_run_killed_many_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
         process = subprocess.Popen(_command(out, *chosen), env=_environment(), start_new_session=True)
         _wait_for_shards(out, process, count=int(moments.uniform(time_killed, time_killed + 1) * shards / KILLS))
         time.sleep(moments.uniform(0, 0.3))
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # it alone: what works for it has to notice
         process.wait()
+        _wait_until_gone(process.pid)
         reached.add(_shards(out))
     subprocess.run(_command(out, *chosen), env=_environment(), check=True)
     assert digests(out) == digests(tmp_path / "whole" / "out")

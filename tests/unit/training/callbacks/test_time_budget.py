@@ -14,19 +14,21 @@ from nemo_reasoning.training.checkpoints import History
 class Work(Callback):
     """Turns the clock: each step takes about a second, the first one ten, and a validation four.
 
-    Rows become longer, if the test wants that: batches at the beginning are shorter than the mean.
+    If the test wants that, rows become longer, so that batches at the beginning are shorter than the mean, or the
+    machine becomes slower in the middle.
     """
 
     position = 99
 
-    def __init__(self, *, growth: float = 0.0) -> None:
-        self.now, self.growth = 1000.0, growth
+    def __init__(self, *, growth: float = 0.0, slower: float = 1.0) -> None:
+        self.now, self.growth, self.slower = 1000.0, growth, slower
 
     def tokens(self, step: int) -> int:
         return int(1000 * (1 + self.growth * step))
 
     def on_step_start(self, loop: Loop) -> None:
-        self.now += 10 if loop.step == 0 else (0.9 + 0.2 * (loop.step % 2)) * self.tokens(loop.step) / 1000
+        speed = self.slower if self.now > 1150 else 1.0
+        self.now += 10 if loop.step == 0 else (0.9 + 0.2 * (loop.step % 2)) * speed * self.tokens(loop.step) / 1000
 
     def on_validation_start(self, loop: Loop) -> None:
         self.now += 4
@@ -52,16 +54,25 @@ def fixed_steps(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "afterwards", "growth"),
-    [(300.0, 0.0, 0.0), (300.0, 60.0, 0.0), (90.0, 0.0, 0.0), (300.0, 0.0, 0.01)],
+    ("seconds", "afterwards", "growth", "slower"),
+    [(300, 0, 0, 1), (300, 60, 0, 1), (90, 0, 0, 1), (300, 0, 0.01, 1), (300, 0, 0, 1.4), (300, 0, 0, 0.7)],
 )
-def test_training_ends_on_time(tmp_path: Path, seconds: float, afterwards: float, growth: float) -> None:
-    work = Work(growth=growth)
+def test_training_ends_on_time(tmp_path: Path, seconds: float, afterwards: float, growth: float, slower: float) -> None:
+    work = Work(growth=growth, slower=slower)
     callback = budget(tmp_path, work, seconds, afterwards=afterwards, interval=2)
     model = fit(tmp_path, [work, callback], max_steps=UNKNOWN_LENGTH)
     assert work.now - 1000 == pytest.approx(seconds - afterwards, abs=0.03 * seconds)
-    assert fixed_steps(tmp_path) == [len(model.losses)]
+    fixed = fixed_steps(tmp_path)
+    assert fixed[-1] == len(model.losses)
+    assert (len(fixed) == 1) == (slower == 1)  # it is corrected only where the machine changes
     assert len(model.losses) in History(tmp_path).losses()  # the last step is validated
+
+
+def test_processes_whose_clocks_differ_fix_it_at_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TinyLoop, "any_rank", lambda loop, told: told or loop.step >= 7)  # another one's clock
+    work = Work()
+    fit(tmp_path, [work, budget(tmp_path, work, 3000)], max_steps=9)
+    assert History(tmp_path).lengths[1][0] == 7
 
 
 def test_a_time_that_is_too_short_ends_at_once(tmp_path: Path) -> None:
