@@ -12,7 +12,7 @@ from nemo_reasoning.training.checkpoints import History
 
 UNKNOWN_LENGTH = 10_000  # steps until the first estimate: the learning rate is then still in its warm-up
 _FIRST, _SHARE = 5, 0.1  # a first estimate after so many steps; the last one after this share of the time
-_NEGLIGIBLE = 0.01  # a correction of so small a share of the steps is left out
+_NEGLIGIBLE = 0.01  # a correction of so small a share of the steps, or of a single one, is left out
 _AHEAD = 500  # batches to come whose sizes are looked at; those after them are of the mean size
 LENGTH = "length"
 
@@ -145,7 +145,7 @@ class TimeBudget(Callback):
             between += self._sampling / self._sample_interval
         left = self._seconds - (self._clock() - self._started) - self._afterwards - self._pause - self._sampling
         steps = loop.agree(loop.step + self._fitting(loop.step, left=left, between=between))
-        if self._fixed and abs(steps - loop.max_steps) <= _NEGLIGIBLE * loop.max_steps:
+        if self._fixed and abs(steps - loop.max_steps) <= max(1, _NEGLIGIBLE * loop.max_steps):
             return
         loop.max_steps, self._fixed = steps, fixed
         if loop.first_rank:

@@ -177,6 +177,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         Run.open(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["nowhere/at/all", "outputs"])
+def test_a_link_to_no_folder_is_called_so(run: Run, tmp_path: Path, target: str) -> None:
+    place = tmp_path / "outputs"  # the second one leads to itself
+    place.symlink_to(tmp_path / target)
+    change(run.settings, "output_dir", str(place))
+    with pytest.raises(CheckpointError, match="outputs cannot be written to .it is a link to no folder"):
+        Run.start(run.settings)
+
+
 def starting_from(place: str, weights: str) -> Identity:
     return Identity(base="b", start=[{"adapter": place, "weights": weights, "start": "adapter"}])
 
