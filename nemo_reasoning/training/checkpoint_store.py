@@ -47,6 +47,7 @@ class CheckpointStore:
     def __init__(self, folder: Path, *, made_from: Mapping[str, Any] | None = None) -> None:
         """Take the run's folder, and what its checkpoints are made from, as `Run.made_from` tells it."""
         self.folder, self.history, self._made_from = folder, History(folder), made_from or {}
+        self._identity = _identity(folder)
 
     def save(self, loop: Saver) -> None:
         """Write a checkpoint of the step that was done; all ranks take part.
@@ -55,8 +56,14 @@ class CheckpointStore:
         it says that it is not, as NeMo does it.
 
         Raises:
-            CheckpointError: There is no room for it.
+            CheckpointError: There is no room for it, or the run's folder was moved or removed meanwhile.
         """
+        if loop.any_rank(loop.first_rank and self._identity not in (None, _identity(self.folder))):
+            raise CheckpointError(
+                f"{self.folder} was moved or removed while the run was writing to it, so step {loop.step} cannot be "
+                "saved; put it back as it was, or give its new place as output_dir, and run the same command: it goes "
+                "on after the last save there"
+            )
         path = self.folder / CHECKPOINTS / f"step={loop.step}{_LAST}"
         if loop.any_rank(loop.first_rank and self._too_full()):
             raise self._no_room(loop.step, "the disk would be full")
@@ -209,6 +216,15 @@ class CheckpointStore:
             f"no room to save step {step}, {why}: {wanted} {free} are free in {self.folder}. "
             f"Make room and run the same command: it {again}"
         )
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another of its name; None where there is none."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _megabytes(size: int) -> str:

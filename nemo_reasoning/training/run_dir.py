@@ -78,8 +78,7 @@ class Run:
                 elif first_process():
                     run._record_settings()
         except OSError as error:
-            leads_nowhere = isinstance(error, FileExistsError) and run.path.is_symlink()
-            why = "it is a link to no folder" if leads_nowhere else error.strerror
+            why = "it is a link to no folder" if run.path.is_symlink() and not run.path.is_dir() else error.strerror
             raise CheckpointError(
                 f"output_dir={settings.output_dir} cannot be written to ({why}); choose another"
             ) from error

@@ -212,6 +212,22 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_when_there_is_room(
     assert fit(tmp_path, [], max_steps=6).losses == fit(tmp_path / "whole", [], max_steps=6).losses[2:]
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["another in its place", "none in its place"])
+def test_a_folder_that_is_moved_meanwhile_is_not_begun_anew(tmp_path: Path, again: bool) -> None:
+    folder, place = tmp_path / "run", tmp_path / "moved"
+    folder.mkdir()
+
+    def move() -> None:
+        folder.rename(place)
+        if again:
+            folder.mkdir()
+
+    with pytest.raises(CheckpointError, match="run was moved or removed while .* step 4 cannot be saved"):
+        fit(folder, [At(3, move)], max_steps=6)
+    assert not folder.exists() or not any(folder.rglob("weights"))
+    assert fit(place, [], max_steps=6).losses == fit(tmp_path / "whole", [], max_steps=6).losses[2:]
+
+
 def test_a_disk_without_room_for_another_is_noticed_before_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
