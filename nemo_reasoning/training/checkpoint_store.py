@@ -58,12 +58,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: There is no room for it, or the run's folder was moved or removed meanwhile.
         """
-        if loop.any_rank(loop.first_rank and self._identity not in (None, _identity(self.folder))):
-            raise CheckpointError(
-                f"{self.folder} was moved or removed while the run was writing to it, so step {loop.step} cannot be "
-                "saved; put it back as it was, or give its new place as output_dir, and run the same command: it goes "
-                "on after the last save there"
-            )
+        self.require_folder(loop)
         path = self.folder / CHECKPOINTS / f"step={loop.step}{_LAST}"
         if loop.any_rank(loop.first_rank and self._too_full()):
             raise self._no_room(loop.step, "the disk would be full")
@@ -85,6 +80,19 @@ class CheckpointStore:
         if loop.first_rank:
             self.history.append("save", step=loop.step)
             _marker(path).unlink()
+
+    def require_folder(self, loop: Saver) -> None:
+        """Refuse to begin a folder anew that was moved or removed meanwhile; all ranks take part.
+
+        Raises:
+            CheckpointError: It is not there any more, or another one is in its place.
+        """
+        if loop.any_rank(loop.first_rank and self._identity not in (None, _identity(self.folder))):
+            raise CheckpointError(
+                f"{self.folder} was moved or removed while the run was writing to it, so step {loop.step} cannot be "
+                "saved; put it back as it was, or give its new place as output_dir, and run the same command: it goes "
+                "on after the last save there"
+            )
 
     def retain(self, keep: int) -> None:
         """Remove every checkpoint but the last and the `keep` best; only the last is called so."""

@@ -142,7 +142,7 @@ def recorded(run: Run, *, started: float) -> Iterator[None]:
         yield
     finally:
         anew = run.settings.restart
-        if anew or _done(run) != before:
+        if run.path.is_dir() and (anew or _done(run) != before):  # it may have been moved meanwhile
             record_run(run.path, wall_seconds=time.monotonic() - started, peak_rss_bytes=rss_peak(), anew=anew)
 
 

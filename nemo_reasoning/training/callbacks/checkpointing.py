@@ -72,6 +72,7 @@ class Checkpointing(Callback):
 
     def on_validation_end(self, loop: Loop, validation: Validation) -> None:
         """Record the loss, save what it was measured of, and leave if the signal arrived meanwhile."""
+        self._store.require_folder(loop)
         if loop.first_rank:
             self._store.history.append("validation", step=validation.step, loss=validation.loss)
         self._save(loop)
