@@ -71,7 +71,7 @@ def test_training_ends_on_time(tmp_path: Path, seconds: float, afterwards: float
 def test_processes_whose_clocks_differ_fix_it_at_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TinyLoop, "any_rank", lambda loop, told: told or loop.step >= 7)  # another one's clock
     work = Work()
-    fit(tmp_path, [work, budget(tmp_path, work, 3000)], max_steps=9)
+    TinyLoop([work, budget(tmp_path, work, 3000)], max_steps=9).run()
     assert History(tmp_path).lengths[1][0] == 7
 
 
