@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,16 +96,20 @@ class CheckpointStore:
             )
 
     def retain(self, keep: int) -> None:
-        """Remove every checkpoint but the last and the `keep` best; only the last is called so."""
+        """Remove every checkpoint but the last and, of the others, the `keep` best; only the last is called so.
+
+        So there is one to go back to where the last, which in most runs is the best too, is damaged.
+        """
         found = list_checkpoints(self.folder)
-        measured = sorted((one.loss, -one.step) for one in found if one.loss is not None)
-        kept = {-step for _, step in measured[:keep]} | {one.step for one in found[-1:]}
-        for checkpoint in found:
-            if checkpoint.step not in kept:
-                _remove(checkpoint.path)
-            elif checkpoint is not found[-1] and checkpoint.path.name.endswith(_LAST):
-                _rename(checkpoint.path, f"step={checkpoint.step}-val_loss={checkpoint.loss:.4f}")
-            elif checkpoint is found[-1] and not checkpoint.path.name.endswith(_LAST):
+        others = sorted(found[:-1], key=lambda one: (inf if one.loss is None else one.loss, -one.step))
+        for checkpoint in others[keep:]:
+            _remove(checkpoint.path)
+        for checkpoint in others[:keep]:
+            if checkpoint.path.name.endswith(_LAST):
+                measured = "" if checkpoint.loss is None else f"-val_loss={checkpoint.loss:.4f}"
+                _rename(checkpoint.path, f"step={checkpoint.step}{measured}")
+        for checkpoint in found[-1:]:
+            if not checkpoint.path.name.endswith(_LAST):
                 _rename(checkpoint.path, f"step={checkpoint.step}{_LAST}")
 
     def recover(self) -> tuple[Checkpoint | None, list[str]]:
