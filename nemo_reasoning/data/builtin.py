@@ -92,9 +92,18 @@ def _total(first: int, *others: int) -> Problem:
 
 
 def _sums(start: int, terms: Sequence[int]) -> list[str]:
-    """Return the steps that add terms to a number one at a time."""
-    totals = list(accumulate(terms, initial=start))
-    return [f"{before} + {term} = {after}" for before, term, after in zip(totals, terms, totals[1:], strict=False)]
+    """Return the steps that add terms to a number one at a time.
+
+    A digit is added to the ones first: a model that writes tens before ones would have to know of a carry beforehand.
+    """
+    steps = []
+    for before, term in zip(accumulate(terms, initial=start), terms, strict=False):
+        tens, ones = before // 10 * 10, before % 10
+        if tens and ones and term < 10:
+            steps += [f"{ones} + {term} = {ones + term}", f"{tens} + {ones + term} = {before + term}"]
+        else:
+            steps.append(f"{before} + {term} = {before + term}")
+    return steps
 
 
 _DIGITS = range(3, 10)

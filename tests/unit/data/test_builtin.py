@@ -73,11 +73,13 @@ def test_held_out_problems_are_right() -> None:
 
 
 def test_every_step_is_small() -> None:
-    """Steps are what a small model gets right: a product by one digit, or one of tens; a sum."""
+    """Steps are what a small model gets right: a product by one digit, or one of tens; a sum of ones, or with tens."""
     for problem in ASKED:
         for left, right in re.findall(r"(\d+) \* (\d+)", problem.trace):
             assert int(right) < 10
             assert int(left) < 20 or int(left) % 10 == 0
+        for left in re.findall(r"(\d+) \+ ", problem.trace):
+            assert int(left) < 10 or int(left) % 10 == 0
 
 
 @pytest.mark.smoke
@@ -124,7 +126,7 @@ def test_the_rows_of_a_seed_never_change() -> None:
     assert [(prompt(row), split_trace(row["output"])[0]) for row in training_rows(count=3, seed=0, off_share=0)] == [
         ("What is 23 times 5?", "20 * 5 = 100\n3 * 5 = 15\n100 + 10 = 110\n110 + 5 = 115"),
         ("Start with 5, add 3, multiply by 5, add 4. What do you get?", "5 + 3 = 8\n8 * 5 = 40\n40 + 4 = 44"),
-        ("Add 11, 9, 9 and 4.", "11 + 9 = 20\n20 + 9 = 29\n29 + 4 = 33"),
+        ("Add 11, 9, 9 and 4.", "1 + 9 = 10\n10 + 10 = 20\n20 + 9 = 29\n9 + 4 = 13\n20 + 13 = 33"),
     ]
     assert [problem.prompt for problem in held_out(count=3, seed=0)] == [
         "What is 65 times 4?",
