@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,15 +34,6 @@ def stopped(folder: Path, step: int, hook: str, *, by: signal.Signals, max_steps
     return int(left.value.code or 0), shown
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """Hear SIGHUP, also where the tests were started with nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(
     ("by", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=lambda value: str(value)
 )
