@@ -2,11 +2,12 @@
 
     python benchmarks/large_on_cpu.py --folder /tmp/8b     # 48 GB of disk, which are freed again
     python benchmarks/large_on_cpu.py --quick              # the same with two small layers
+    python benchmarks/large_on_cpu.py --folder /tmp/8b --stages train    # one stage, which leaves its result
 
 A base is written, imported, trained with QLoRA for a step of 128 tokens, resumed for another one, and exported as
 adapter and merged. Each stage is a process of its own, whose peak resident memory is what counts. Logits are not
-compared, which takes 21 GB; instead one linear of the first and the last layer is merged here again.
-The last line is a JSON object.
+compared, which takes 21 GB; instead one linear of the first and the last layer is merged here again, in the last stage,
+"compare", whose last line is a JSON object. The folder stays until then; a stage that failed can be run again.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,45 +56,58 @@ class Stage:
     peak: int
 
 
+STAGES = ("base", "import", "train", "resume", "hf_peft", "merged", "compare")
+
+
 def main() -> None:
-    """Run every stage, print a table, and last of all one JSON object."""
+    """Run the stages; the last one prints a table and a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two layers of 256 instead of 32 of 4,096")
-    parser.add_argument("--folder", type=Path, help="where to work; emptied afterwards")
+    parser.add_argument("--folder", type=Path, help="where to work; removed by the last stage")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, of the same folder")
     arguments = parser.parse_args()
+    if arguments.folder is None and arguments.stages != STAGES:
+        parser.error("--stages needs --folder, which holds what earlier stages left")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="large-"))
     try:
-        measure(folder, quick=arguments.quick)
+        for name in arguments.stages:
+            take(folder, name, quick=arguments.quick)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if arguments.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(folder: Path, *, quick: bool) -> None:
-    """Take a base of a shape through every stage."""
-    shape = _shape(quick=quick)
-    base = write_base(folder / "base", shape, tokenizer=fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path)
+def take(folder: Path, name: str, *, quick: bool) -> None:
+    """Run a stage, and record what it took in the folder."""
+    shape, base, record = _shape(quick=quick), folder / "base", folder / "stages.json"
+    if name == "base":
+        write_base(base, shape, tokenizer=fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path)
+        return
     overrides = [
         *("model=hf_local", f"model.source={base}", "model.template=chatml", "model.dtype=bfloat16", "peft=qlora"),
         *("hardware=cpu", "data=builtin", "data.rows=40", "trainer.seq_length=128", "trainer.micro_batch_size=1"),
         *("trainer.global_batch_size=1", "trainer.eval_interval=1", "callbacks.samples_interval=0", "logger=none"),
         *("data.validation_share=0.05", f"cache_dir={folder / 'cache'}", f"output_dir={folder / 'run'}"),
     ]
+    stages = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    if name == "compare":
+        losses = [line["loss"] for line in read_metrics(folder / "run" / "metrics.jsonl") if "loss" in line]
+        taken = {known: Stage(**stage) for known, stage in stages.items()}
+        _report(taken, _planned(overrides, shape), losses, _merged_difference(folder, shape))
+        shutil.rmtree(folder)
+        return
     train = [str(ROOT / "recipes" / "sft_lora.py"), *overrides]
     export = [str(ROOT / "recipes" / "export.py"), f"checkpoint={folder / 'run'}", "verify=false"]
     commands = {
         "import": ["-c", _IMPORT, str(base), str(folder / "cache")],
         "train": [*train, "trainer.max_steps=1"],
         "resume": [*train, "trainer.max_steps=2"],
-        "export hf_peft": [*export, "formats=[hf_peft]", f"output_dir={folder / 'hf_peft'}"],
-        "export merged": [*export, "formats=[merged]", f"output_dir={folder / 'merged'}"],
+        "hf_peft": [*export, "formats=[hf_peft]", f"output_dir={folder / 'hf_peft'}"],
+        "merged": [*export, "formats=[merged]", f"output_dir={folder / 'merged'}"],
     }
-    stages = {}
-    for name, command in commands.items():
-        stages[name] = _run(command)
-        print(name, stages[name], file=sys.stderr, flush=True)
-    losses = [record["loss"] for record in read_metrics(folder / "run" / "metrics.jsonl") if "loss" in record]
-    difference = _merged_difference(folder, shape)
-    _report(stages, _planned(overrides, shape), losses, difference)
+    stage = _run(commands[name])
+    print(name, stage, file=sys.stderr, flush=True)
+    record.write_text(json.dumps({**stages, name: asdict(stage)}), encoding="utf-8")
 
 
 def _shape(*, quick: bool) -> Architecture:

@@ -78,6 +78,15 @@ def test_a_value_is_not_blamed_for_what_another_one_causes() -> None:
     assert [problem.partition("=")[0] for problem in problems] == ["trainer.global_batch_size"]
 
 
+@pytest.mark.parametrize("given", ["trainer.", "+trainer."])
+@pytest.mark.parametrize("name", ["sequence_parallel", "use_distributed_optimizer", "use_transformer_engine_op_fuser"])
+def test_what_nemo_has_and_this_package_not_is_refused_with_the_reason(given: str, name: str) -> None:
+    (problem,) = problems_of(RECIPES["sft"], [f"{given}{name}=true"])
+
+    assert problem.startswith(f"trainer.{name}: there is no such setting")
+    assert "; it is not offered: " in problem
+
+
 def test_problems_are_found_before_torch_is_imported() -> None:
     script = (
         "import sys\n"
