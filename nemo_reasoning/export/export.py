@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.artifacts import MANIFEST, file_sha256, portable, write_manifest, write_text
-from nemo_reasoning.config.export import refused_formats
+from nemo_reasoning.config.export import GGUF_TYPES, refused_formats
 from nemo_reasoning.config.model import Architecture, PeftSettings
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import ExportError, NemoReasoningError
@@ -56,6 +56,7 @@ def export(
     name: str,
     base_dtype: str,
     dtype: str,
+    gguf: Sequence[str] = ("f16",),
     reference_logits: verify.ReferenceLogits | None = None,
     tokenizer_python: Path | None = None,
     require_verified: bool = False,
@@ -73,11 +74,12 @@ def export(
         base: The model it was trained on.
         template: Chat template of the training, with generation tags.
         peft: Configuration of the training.
-        formats: From "hf_peft", "nemo" and "merged"; None for every one that can hold what was trained.
+        formats: From "hf_peft", "nemo", "merged" and "gguf"; None for all but GGUF that can hold what was trained.
         out: Where the formats' folders go.
         name: Under which servers offer the model.
         base_dtype: In which NeMo holds the base: "float32", "bfloat16" or "float16".
         dtype: Of the merged weights, one of the same.
+        gguf: Types of GGUF files: "f16", "q8_0" and "q4_k_m".
         reference_logits: The trained model, usually `verify.nemo_reference_logits(checkpoint)`;
             None to leave the logits unverified.
         tokenizer_python: Interpreter of an environment with transformers 5; None to leave the
@@ -94,15 +96,18 @@ def export(
     """
     shape = architecture_from_hf(base.path)
     chosen, refused = _choose(formats, peft, shape)
-    _check_request(name, base_dtype=base_dtype, dtype=dtype)
+    _check_request(name, gguf, base_dtype=base_dtype, dtype=dtype)
     if require_verified:
         _require_checks(chosen, reference_logits is not None, tokenizer_python)
     formatter = ChatFormatter.load(base.path, template=template)
+    chosen = _writable(chosen, refused, formatter, gguf)
     read = partial(read_trained, checkpoint.path) if combined is None else combined.weights
     trained = read(shape=shape, peft=peft)
     batches = verify.probe_ids(formatter)
     reference = reference_logits(batches) if reference_logits else None
-    job = ExportJob(trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference, qlora)
+    job = ExportJob(
+        trained, base, formatter, name, base_dtype, dtype, tokenizer_python, batches, reference, qlora, gguf
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
     write_text(out / TEMPLATE_FILE, strip_generation(template))
@@ -128,7 +133,8 @@ def _choose(
     unknown = sorted(set(formats or ()) - set(FORMATS))
     if unknown or (formats is not None and not formats):
         raise ExportError(f"formats={unknown or '[]'}: choose from {', '.join(FORMATS)}")
-    asked = {name: FORMATS[name] for name in (FORMATS if formats is None else formats)}
+    default = [name for name, kind in FORMATS.items() if kind.by_default]
+    asked = {name: FORMATS[name] for name in (default if formats is None else formats)}
     impossible = refused_formats(peft, shape)
     refused = {name: impossible[name] for name in asked if name in impossible}
     chosen = [kind for name, kind in asked.items() if name not in refused]
@@ -139,7 +145,25 @@ def _choose(
     return chosen, refused
 
 
-def _check_request(name: str, **dtypes: str) -> None:
+def _writable(
+    chosen: Sequence[ExportFormat], refused: dict[str, str], formatter: ChatFormatter, gguf: Sequence[str]
+) -> list[ExportFormat]:
+    """Return the formats that can be written here, and add the others to `refused`.
+
+    Raises:
+        ExportError: None of them can.
+    """
+    reasons = {kind.name: kind.refusal(formatter, gguf) for kind in chosen}
+    refused.update({name: reason for name, reason in reasons.items() if reason})
+    writable = [kind for kind in chosen if kind.name not in refused]
+    if not writable:
+        raise ExportError("; ".join(f"formats=[{name}]: {reason}" for name, reason in refused.items()))
+    return writable
+
+
+def _check_request(name: str, gguf: Sequence[str], **dtypes: str) -> None:
+    if not gguf or set(gguf) - set(GGUF_TYPES):
+        raise ExportError(f"gguf={list(gguf)}: choose from {', '.join(GGUF_TYPES)}")
     for key, value in dtypes.items():
         if value not in DTYPES:
             raise ExportError(f"{key}={value}: choose one of {', '.join(DTYPES)}")
@@ -167,7 +191,7 @@ def _export_one(kind: ExportFormat, job: ExportJob, out: Path, result: ExportRes
         result.refused[kind.name] = str(error)
         return
     if kind.has_tokenizer:
-        write_text(partial / "README.md", _card(kind, job))
+        write_text(partial / "README.md", _card(kind, job, [path.name for path in partial.iterdir()]))
     for path in partial.iterdir():
         path.chmod(0o644)  # safetensors leaves 0600, which the user inside a NIM container cannot read
     shutil.rmtree(folder, ignore_errors=True)
@@ -179,16 +203,18 @@ def _export_one(kind: ExportFormat, job: ExportJob, out: Path, result: ExportRes
         peft=job.trained.peft,
         folder=shlex.quote(str(folder.resolve())),
         template=shlex.quote(str((out / TEMPLATE_FILE).resolve())),
+        files=[path.name for path in folder.iterdir()],
     )
 
 
-def _card(kind: ExportFormat, job: ExportJob) -> str:
+def _card(kind: ExportFormat, job: ExportJob, files: Sequence[str]) -> str:
     commands = kind.serve_commands(
         name=job.name,
         base=job.base.name if is_hub_id(job.base.name) else BASE_PLACEHOLDER,
         peft=job.trained.peft,
         folder='"$PWD"',
         template=f'"$PWD"/{TEMPLATE_FILE}',
+        files=files,
     )
     merge_onto = job.qlora.merge_onto if job.qlora else None
     return model_card(

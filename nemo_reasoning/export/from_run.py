@@ -54,6 +54,7 @@ def export_run(
     average: int = 1,
     adapters: Mapping[str, float] = MappingProxyType({}),
     dtype: str = "bfloat16",
+    gguf: Sequence[str] = ("f16",),
     verified: bool = True,
     tokenizer_python: Path | None = None,
     merge_onto: str | None = None,
@@ -63,11 +64,12 @@ def export_run(
 
     Args:
         run: What recipes/sft_lora.py trained.
-        formats: From "hf_peft", "nemo" and "merged"; None for every one that holds what was trained.
+        formats: From "hf_peft", "nemo", "merged" and "gguf"; None for all but GGUF that hold what was trained.
         out: Where the formats' folders go; None for `export` in the run's folder, or `combined` for several weights.
         average: How many of the latest checkpoints to average; 1 exports the best one.
         adapters: Further adapters to add, with their weights; see `combination`.
         dtype: Of merged weights.
+        gguf: Types of GGUF files: "f16", "q8_0" and "q4_k_m".
         verified: Whether to compare logits with the trained model, and to fail where a check cannot run.
         tokenizer_python: Interpreter of an environment with transformers 5.
         merge_onto: Under a merged QLoRA adapter, "dequantised" for the weights it was trained on, or
@@ -109,6 +111,7 @@ def export_run(
             name=settings.name,
             base_dtype=held,
             dtype=dtype,
+            gguf=gguf,
             reference_logits=reference(nf4=nf4) if verified else None,
             tokenizer_python=tokenizer_python,
             require_verified=verified and tokenizer_python is not None,

@@ -64,14 +64,14 @@ def model_card(
     """Return the README.md of an export, which names nothing of the machine it was made on.
 
     Args:
-        format_name: "hf_peft" or "merged".
+        format_name: "hf_peft", "merged" or "gguf".
         base: The base model; a hub refuses a card whose `base_model` is no hub id, so it is left out then.
         peft: What was trained.
         template: Text of the chat template, which may have a switch of its own.
         commands: How to serve it from within its folder.
         merge_onto: Of a QLoRA run; None of a LoRA run.
     """
-    library = "peft" if format_name == "hf_peft" else "transformers"
+    library = {"hf_peft": "peft", "gguf": "gguf"}.get(format_name, "transformers")
     served = "\n\n".join(f"{server}:\n\n```sh\n{command}\n```" for server, command in commands.items())
     known = is_hub_id(base.name)
     reference = base_reference(base)
@@ -134,7 +134,7 @@ def _qlora_note(format_name: str, merge_onto: str | None) -> str:
         return ""
     under = (
         f"These weights are the adapter merged onto the {merge_onto} base weights."
-        if format_name == "merged"
+        if format_name in ("merged", "gguf")
         else "On the original base weights its logits differ a little from those of the training."
     )
     return f"\n\nTraining held the base in NF4 with double quantization (QLoRA). {under}"

@@ -169,6 +169,21 @@ def _load(folder: Path, dtype: torch.dtype | str) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, **in_dtype(dtype)).eval()
 
 
+def exact_merge(
+    *,
+    trained: Adapter | FullWeights,
+    base: Path,
+    base_dtype: str,
+    nf4: Nf4Base | None,
+    batches: Sequence[torch.Tensor],
+    reference: Sequence[torch.Tensor],
+) -> tuple[Callable[[str], torch.Tensor], dict[str, float]]:
+    """Return the merged weights in float32, each computed when its name is asked for, and what `verify_logits` found."""
+    model = load_base(base, dtype=base_dtype, nf4=nf4)
+    merged = compute_in_float32(model, trained.changes())
+    return merged, verify_logits(model, batches=batches, reference=reference, dtype="float32")
+
+
 def verify_rounding(
     folder: Path,
     *,
@@ -188,9 +203,9 @@ def verify_rounding(
     Returns:
         What `verify_logits` found for the merge in float32, and the number of "tensors" compared.
     """
-    model = load_base(base, dtype=base_dtype, nf4=nf4)
-    merged = compute_in_float32(model, trained.changes())
-    found = verify_logits(model, batches=batches, reference=reference, dtype="float32")
+    merged, found = exact_merge(
+        trained=trained, base=base, base_dtype=base_dtype, nf4=nf4, batches=batches, reference=reference
+    )
     limits, count = torch.finfo(DTYPES[dtype]), 0
     rtol, atol = 0.51 * limits.eps, 0.51 * limits.smallest_normal * limits.eps
     for shard in sorted(folder.glob("*.safetensors")):

@@ -2,6 +2,7 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ class ExportJob:
         batches: Token ids, [1, n] each, on which logits are compared.
         reference: The trained model's logits of them; None to leave logits unverified.
         qlora: How a QLoRA run held its base.
+        gguf: Types of GGUF files to write.
     """
 
     trained: Adapter | FullWeights
@@ -46,6 +48,7 @@ class ExportJob:
     batches: list[torch.Tensor]
     reference: list[torch.Tensor] | None
     qlora: Qlora | None
+    gguf: Sequence[str]
 
     @property
     def adapter(self) -> Adapter:
@@ -71,10 +74,16 @@ class ExportFormat(ABC):
     Attributes:
         name: Of the format, and of its folder.
         has_tokenizer: Whether a folder of it holds a tokenizer, and logits can be compared.
+        by_default: Whether it is written where no formats are asked for.
     """
 
     name: ClassVar[str]
     has_tokenizer: ClassVar[bool]
+    by_default: ClassVar[bool] = True
+
+    def refusal(self, formatter: ChatFormatter, gguf: Sequence[str]) -> str | None:
+        """Return why an export with a tokenizer cannot be written here, before anything is computed; None if it can."""
+        return None
 
     @abstractmethod
     def write(self, job: ExportJob, folder: Path) -> None:
@@ -92,7 +101,9 @@ class ExportFormat(ABC):
         """
 
     @abstractmethod
-    def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
+    def serve_commands(
+        self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str, files: Sequence[str]
+    ) -> dict[str, str]:
         """Return the shell command of each server that can serve it.
 
         The NIM image, which depends on the base model, is taken from $NIM_IMAGE. NIM 2.x serves merged weights in its
@@ -105,6 +116,7 @@ class ExportFormat(ABC):
             peft: What was trained.
             folder: What was exported, quoted for a shell.
             template: The chat template's file, quoted for a shell.
+            files: Names of the files in the folder.
         """
 
     def unverifiable(self, job_reference: bool, tokenizer_python: Path | None) -> str | None:

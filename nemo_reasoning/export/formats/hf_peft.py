@@ -1,5 +1,6 @@
 """Adapters as Hugging Face PEFT writes them, for transformers, vLLM and NIM."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class HfPeft(ExportFormat):
             logits = verify.verify_logits(model, batches=job.batches, reference=job.reference, dtype="float32")
         return {"logits": logits, "tokenizer": job.verify_tokenizer(folder)}
 
-    def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
+    def serve_commands(
+        self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str, files: Sequence[str]
+    ) -> dict[str, str]:
         """Return commands for vLLM and both generations of NIM; DoRA is served by this package alone."""
         if peft.scheme is PeftScheme.dora:
             return {

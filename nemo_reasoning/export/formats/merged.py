@@ -1,8 +1,11 @@
 """A trained model as one Hugging Face directory: base and adapter merged, or every weight as trained."""
 
 import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -49,24 +52,19 @@ class Merged(ExportFormat):
         return {**self._verify_weights(job, folder), "tokenizer": job.verify_tokenizer(folder)}
 
     def _verify_weights(self, job: ExportJob, folder: Path) -> dict[str, Any]:
-        if job.reference is None:
-            return {"logits": f"{NOT_VERIFIED}: no trained model was given to compare with"}
-        nf4, reference = job.nf4(self.name), job.reference
-        moved: dict[str, float] = {}
-        if job.qlora is not None and nf4 is None:
-            if job.qlora.original_logits is None:
-                return {"logits": f"{NOT_VERIFIED}: no model with the original base was given to compare with"}
-            reference = job.qlora.original_logits(job.batches)
-            off = verify.logits_difference(reference, job.reference)
-            moved = {"relative_rms_from_training": off["relative_rms"]}
-        compared: dict[str, Any] = {"batches": job.batches, "reference": reference, "dtype": job.dtype}
-        checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared) | moved}
+        merge = merge_reference(job)
+        if isinstance(merge, str):
+            return {"logits": merge}
+        compared: dict[str, Any] = {"batches": job.batches, "reference": merge.logits, "dtype": job.dtype}
+        checks = {"logits": verify.verify_logits(verify.load_merged(folder), **compared) | merge.moved}
         if job.dtype != "float32":
-            base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype, "nf4": nf4}
+            base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype, "nf4": merge.nf4}
             checks["rounding"] = verify.verify_rounding(folder, trained=job.trained, **base, **compared)
         return checks
 
-    def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
+    def serve_commands(
+        self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str, files: Sequence[str]
+    ) -> dict[str, str]:
         """Return commands for vLLM and both generations of NIM."""
         model = f"-v {folder}:/opt/model:ro -e NIM_SERVED_MODEL_NAME={name}"
         return {
@@ -74,6 +72,34 @@ class Merged(ExportFormat):
             "nim 1.x": f"{DOCKER} {model} -e NIM_FT_MODEL=/opt/model {_TRTLLM_ENGINE} $NIM_IMAGE",
             "nim 2.x": f"{DOCKER} {model} -e NIM_MODEL_PATH=/opt/model $NIM_MODEL_FREE_IMAGE",
         }
+
+
+class MergeReference(NamedTuple):
+    """What a merge has to compute.
+
+    Attributes:
+        nf4: How the base under it is quantized; None for the original weights.
+        logits: Of the job's batches.
+        moved: How far they are from the training's, where a QLoRA adapter is merged onto the original base.
+    """
+
+    nf4: Nf4Base | None
+    logits: Sequence[torch.Tensor]
+    moved: dict[str, float]
+
+
+def merge_reference(job: ExportJob) -> MergeReference | str:
+    """Return what merged weights are compared with, or why they are not."""
+    if job.reference is None:
+        return f"{NOT_VERIFIED}: no trained model was given to compare with"
+    nf4, moved = job.nf4(Merged.name), dict[str, float]()
+    if job.qlora is None or nf4 is not None:
+        return MergeReference(nf4, job.reference, moved)
+    if job.qlora.original_logits is None:
+        return f"{NOT_VERIFIED}: no model with the original base was given to compare with"
+    reference = job.qlora.original_logits(job.batches)
+    off = verify.logits_difference(reference, job.reference)
+    return MergeReference(nf4, reference, {"relative_rms_from_training": off["relative_rms"]})
 
 
 def write_merged(
@@ -105,54 +131,53 @@ def write_merged(
     Raises:
         ExportError: The base is quantized or has no weights, or the adapter does not fit it.
     """
+    placed, total = dict[str, str](), 0
+    merged = merged_weights(trained, base=base, base_dtype=base_dtype, nf4=nf4)
+    for shard, entries in groupby(merged, key=itemgetter(0)):
+        tensors = {name: _saved_as(tensor, DTYPES[dtype]) for _, name, tensor in entries}
+        save_file(tensors, out / shard, metadata={"format": "pt"})
+        placed.update(dict.fromkeys(tensors, shard))
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    if len(set(placed.values())) > 1:
+        write_json(out / _INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))})
+    _write_configs(read_hf_config(base), base=base, dtype=dtype, end_of_turn=end_of_turn, out=out)
+
+
+def _saved_as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor
+
+
+def merged_weights(
+    trained: Adapter | FullWeights, *, base: Path, base_dtype: str, nf4: Nf4Base | None
+) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """Yield a model's weights as trained, one at a time: file, name under Hugging Face, and the weight in float32.
+
+    Arguments and errors are those of `write_merged`.
+    """
     config = read_hf_config(base)
     if "quantization_config" in config:
         raise ExportError(f"{base} is quantised; merge onto the unquantised base model")
     changes, dropped = trained.changes(), {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
     held = None if nf4 is None else TrainedBase(read_weights(base, base_dtype), base=nf4, shape=trained.shape)
-    placed, total, files = {}, 0, base_files(base)
-    for file, shard in files.items():
-        tensors = _merge_shard(
-            file,
-            changes,
-            dropped=dropped,
-            base_dtype=DTYPES[base_dtype],
-            dtype=DTYPES[dtype],
-            held=held,
-        )
-        save_file(tensors, out / shard, metadata={"format": "pt"})
-        placed.update(dict.fromkeys(tensors, shard))
-        total += sum(tensor.nbytes for tensor in tensors.values())
+    for file, shard in base_files(base).items():
+        for name, tensor in read_file(file):
+            if name not in dropped:
+                yield shard, name, _as_trained(name, tensor, changes, base_dtype=DTYPES[base_dtype], held=held)
     if changes:
         raise ExportError(f"{base} has no {sorted(changes)[0]}, which training changed; is it the base it trained on?")
-    if len(files) > 1:
-        write_json(out / _INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))})
-    _write_configs(config, base=base, dtype=dtype, end_of_turn=end_of_turn, out=out)
 
 
-def _merge_shard(
-    shard: Path,
-    changes: Changes,
-    *,
-    dropped: set[str],
-    base_dtype: torch.dtype,
-    dtype: torch.dtype,
-    held: TrainedBase | None,
-) -> dict[str, torch.Tensor]:
-    """Return a file's tensors as trained, without the `dropped`, removing from `changes` what was used."""
-    tensors = {}
-    for name, tensor in read_file(shard):
-        if name in dropped:
-            continue
-        if not tensor.is_floating_point():
-            tensors[name] = tensor
-            continue
-        tensor = tensor.to(base_dtype)
-        if name in changes:
-            dequantised = None if held is None else held.weight(name)
-            tensor = changes.pop(name)((tensor if dequantised is None else dequantised).float())
-        tensors[name] = tensor.to(dtype).contiguous()
-    return tensors
+def _as_trained(
+    name: str, tensor: torch.Tensor, changes: Changes, *, base_dtype: torch.dtype, held: TrainedBase | None
+) -> torch.Tensor:
+    """Return a base's weight as trained, removing from `changes` what was used."""
+    if not tensor.is_floating_point():
+        return tensor
+    tensor = tensor.to(base_dtype)
+    if name not in changes:
+        return tensor.float()
+    dequantised = None if held is None else held.weight(name)
+    return changes.pop(name)((tensor if dequantised is None else dequantised).float())
 
 
 def _write_configs(config: dict[str, Any], *, base: Path, dtype: str, end_of_turn: int, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ class NemoArchive(ExportFormat):
             return {"weights": f"{NOT_VERIFIED}: {reason}"}
         return {"weights": verify.verify_archive(folder / f"{job.name}.nemo", adapter=job.adapter)}
 
-    def serve_commands(self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str) -> dict[str, str]:
+    def serve_commands(
+        self, *, name: str, base: str, peft: PeftSettings, folder: str, template: str, files: Sequence[str]
+    ) -> dict[str, str]:
         """Return NIM 1.x's command."""
         return {"nim 1.x": nim1_adapter(name=name, folder=folder, template=template, rank=max_lora_rank(peft.dim))}
 

@@ -65,7 +65,9 @@ def test_a_lost_module_does_not_hide_behind_rounding(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"formats": ["gguf"]}, "formats="),
+        ({"formats": ["onnx"]}, "formats="),
+        ({"formats": ["gguf"]}, "no name in GGUF: its model is BPE with 0 merges"),
+        ({"formats": ["gguf"], "gguf": ["q4_0"]}, "gguf=.*q4_0.*choose from f16"),
         ({"formats": []}, "formats="),
         ({"dtype": "int8"}, "dtype=int8"),
         ({"base_dtype": "int8"}, "base_dtype=int8"),
