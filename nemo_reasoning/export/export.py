@@ -139,7 +139,7 @@ def _choose(
     refused = {name: impossible[name] for name in asked if name in impossible}
     chosen = [kind for name, kind in asked.items() if name not in refused]
     if not chosen:
-        possible = ",".join(name for name in FORMATS if name not in impossible)
+        possible = ",".join(name for name, kind in FORMATS.items() if kind.by_default and name not in impossible)
         reasons = "; ".join(f"formats=[{name}]: {reason}" for name, reason in refused.items())
         raise ExportError(f"{reasons}; export formats=[{possible}]")
     return chosen, refused

@@ -14,6 +14,7 @@ from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export.gguf_writing import ROPE_FACTORS, Stored, TensorNames, rope_factors, vocabulary
 from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.export.verify import DIALOGUES, TEXTS, logits_difference
+from nemo_reasoning.models.gguf_tokenizer import gguf_tokenizer
 
 # Largest root mean square difference as a share of the weights' own, or of the logits' standard deviation.
 WEIGHT_TOLERANCE = 0.15  # of a tensor in blocks of four bits and more
@@ -63,7 +64,7 @@ def _rows_by_halves(name: str, shape: Architecture) -> torch.Tensor:
     )
 
 
-def _is_rounding(found: torch.Tensor, wanted: torch.Tensor, stored: Stored) -> bool:
+def _is_rounding(found: torch.Tensor, wanted: torch.Tensor, stored: Any) -> bool:
     """Whether a tensor is another to within half a unit of its type, and a little for the order of float32 sums."""
     if stored is Stored.F32:
         return torch.allclose(found, wanted, rtol=1e-6, atol=1e-9)
@@ -84,9 +85,13 @@ def read_tokenizer_back(file: Path, *, formatter: ChatFormatter, shape: Architec
     def read(name: str) -> Any:
         return fields[f"tokenizer.{name}"].contents() if f"tokenizer.{name}" in fields else None
 
-    tokens, _ = vocabulary(formatter.tokenizer, size=shape.vocab_size)
+    tokens, types = vocabulary(formatter.tokenizer, size=shape.vocab_size)
+    known = gguf_tokenizer(formatter.tokenizer)
     expected = {
+        "ggml.pre": known.pre,
         "ggml.tokens": tokens,
+        "ggml.token_type": types,
+        "ggml.merges": known.joined if known.model == "gpt2" else None,
         "ggml.bos_token_id": formatter.tokenizer.bos_token_id,
         "ggml.eos_token_id": formatter.end_of_turn,
         "chat_template": strip_generation(formatter.template),
@@ -131,10 +136,10 @@ def run_llama_cpp(
         logits.append(torch.from_numpy(model.scores[: ids.shape[1]].copy())[None])
     model.close()
     width = logits[0].shape[-1]
-    found = logits_difference(logits, [known[..., :width] for known in reference])
-    if not found["relative_rms"] <= LOGIT_TOLERANCES[kind]:
-        raise VerificationError(f"{file}: llama.cpp's logits differ from the trained model's: {found}; do not use it")
-    return {"version": llama_cpp.__version__, "texts": len(texts), **found, "tolerance": LOGIT_TOLERANCES[kind]}
+    off = logits_difference(logits, [known[..., :width] for known in reference])
+    if not off["relative_rms"] <= LOGIT_TOLERANCES[kind]:
+        raise VerificationError(f"{file}: llama.cpp's logits differ from the trained model's: {off}; do not use it")
+    return {"version": llama_cpp.__version__, "texts": len(texts), **off, "tolerance": LOGIT_TOLERANCES[kind]}
 
 
 def _tokens(model: Any, text: str) -> list[int]:

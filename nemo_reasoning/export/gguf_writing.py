@@ -7,6 +7,7 @@ Tensors' names and blocks are those of the `gguf` package, by llama.cpp's author
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -104,41 +105,41 @@ def write_gguf(
         ExportError: The model has a weight that llama.cpp does not know, or that float16 cannot hold.
         ModelSourceError: The tokenizer has no name in GGUF.
     """
-    names, tokenizer = TensorNames(shape), gguf_tokenizer(formatter.tokenizer)
-    writers = {}
-    for kind, path in files.items():
-        writer = gguf.GGUFWriter(path, names.architecture)
-        _add_model(writer, shape, name=name, file_type=_TYPES[kind][1])
-        _add_tokenizer(writer, tokenizer, formatter, size=shape.vocab_size)
-        for weight, size in sizes.items():
-            stored = _stored_as(kind, size)
-            held = gguf.quant_shape_to_byte_shape(size, stored) if stored is Stored.Q8_0 else size
-            dtype = np.dtype({Stored.F32: np.float32, Stored.F16: np.float16}.get(stored, np.uint8))
-            writer.add_tensor_info(names(weight), held, dtype, math.prod(held) * dtype.itemsize, stored)
-        if (factors := rope_factors(shape)) is not None:
-            writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes, Stored.F32)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        writers[kind] = writer
-    for weight, tensor in weights:
-        paired = heads_in_pairs(weight, tensor, shape).contiguous()
-        for kind, writer in writers.items():
-            writer.write_tensor_data(_packed(weight, paired, _stored_as(kind, sizes[weight])))
-    for writer in writers.values():
+    names, factors = TensorNames(shape), rope_factors(shape)
+    with ExitStack() as opened:
+        writers = {}
+        for kind, path in files.items():
+            writer = writers[kind] = gguf.GGUFWriter(path, names.architecture)
+            opened.callback(writer.close)
+            _add_model(writer, shape, name=name, file_type=_TYPES[kind][1])
+            _add_tokenizer(writer, formatter, size=shape.vocab_size)
+            for weight, size in sizes.items():
+                stored = _stored_as(kind, size)
+                held = gguf.quant_shape_to_byte_shape(size, stored) if stored is Stored.Q8_0 else size
+                dtype = np.dtype({Stored.F32: np.float32, Stored.F16: np.float16}.get(stored, np.uint8))
+                writer.add_tensor_info(names(weight), held, dtype, math.prod(held) * dtype.itemsize, stored)
+            if factors is not None:
+                writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes, Stored.F32)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+        for weight, tensor in weights:
+            paired = heads_in_pairs(weight, tensor, shape).contiguous()
+            for kind, writer in writers.items():
+                writer.write_tensor_data(_packed(weight, paired, _stored_as(kind, sizes[weight])))
         if factors is not None:
-            writer.write_tensor_data(factors)
-        writer.close()
+            for writer in writers.values():
+                writer.write_tensor_data(factors)
 
 
-def _stored_as(kind: str, size: Sequence[int]) -> Stored:
-    """Return how a tensor is stored: norms and biases in float32, what has no whole blocks in float16."""
+def _stored_as(kind: str, size: Sequence[int]) -> Any:
+    """Return the type a tensor is stored in: norms and biases in float32, what has no whole blocks in float16."""
     if len(size) == 1:
         return Stored.F32
     return Stored.F16 if size[-1] % _BLOCK else _TYPES[kind][0]
 
 
-def _packed(name: str, weight: torch.Tensor, stored: Stored) -> NDArray[Any]:
+def _packed(name: str, weight: torch.Tensor, stored: Any) -> NDArray[Any]:
     if stored is Stored.F32:
         return weight.numpy()
     if stored is Stored.F16:
@@ -169,19 +170,19 @@ def _add_model(writer: gguf.GGUFWriter, shape: Architecture, *, name: str, file_
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, known: GgufTokenizer, formatter: ChatFormatter, *, size: int) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, formatter: ChatFormatter, *, size: int) -> None:
     """Add vocabulary, merges, special tokens and template.
 
     The template writes the beginning-of-text token, here as in training, so nobody else is to add one.
     """
-    source = formatter.tokenizer
+    source, known = formatter.tokenizer, gguf_tokenizer(formatter.tokenizer)
     tokens, types = vocabulary(source, size=size)
     writer.add_tokenizer_model(known.model)
     writer.add_tokenizer_pre(known.pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     if known.model == "gpt2":
-        writer.add_token_merges([f"{left} {right}" for left, right in known.merges])
+        writer.add_token_merges(known.joined)
     else:
         writer.add_token_scores(_scores(tokens, known))
         writer.add_add_space_prefix(known.space_prefix)

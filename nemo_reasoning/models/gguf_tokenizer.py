@@ -66,6 +66,11 @@ class GgufTokenizer:
     merges: Sequence[tuple[str, str]]
     space_prefix: bool = False
 
+    @property
+    def joined(self) -> list[str]:
+        """The merges as GGUF writes them."""
+        return [f"{left} {right}" for left, right in self.merges]
+
 
 def gguf_tokenizer(tokenizer: Any) -> GgufTokenizer:
     """Return a fast tokenizer of transformers in the words of llama.cpp.

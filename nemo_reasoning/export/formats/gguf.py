@@ -79,8 +79,8 @@ class Gguf(ExportFormat):
             checks[f"{kind} tokenizer"] = gguf_reading.read_tokenizer_back(file, formatter=job.formatter, shape=shape)
         if isinstance(merge, str):
             return {"logits": merge, **checks}
-        known = {"batches": job.batches, "reference": merge.logits}
-        base = {"base": job.base.path, "base_dtype": job.base_dtype, "nf4": merge.nf4}
+        known: dict[str, Any] = {"batches": job.batches, "reference": merge.logits}
+        base: dict[str, Any] = {"base": job.base.path, "base_dtype": job.base_dtype, "nf4": merge.nf4}
         exact, found = verify.exact_merge(trained=job.trained, **base, **known)
         checks = {"logits": found | merge.moved, **checks}
         for kind, file in files.items():

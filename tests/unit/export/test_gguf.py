@@ -17,9 +17,12 @@ from nemo_reasoning.export import gguf_writing
 from nemo_reasoning.export.gguf_reading import read_tokenizer_back, read_weights_back, run_llama_cpp
 from nemo_reasoning.export.gguf_writing import write_gguf
 from nemo_reasoning.export.ollama import modelfile, text_around_turns
+from nemo_reasoning.inference.hf.engine import HFEngine
+from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.models.gguf_tokenizer import _SPLITS, gguf_tokenizer
 from nemo_reasoning.models.hub import BaseModel
 from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.reasoning.messages import Message
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -223,3 +226,31 @@ def test_prompts_that_no_modelfile_makes(model: BaseModel, merging: PreTrainedTo
     assert result.checks["gguf"]["Modelfile"].startswith("not written: the chat template writes prompts")
     assert "ollama" not in result.commands["gguf"]
     assert not (result.folders["gguf"] / "Modelfile").exists()
+
+
+@pytest.mark.skipif(not HAS_LLAMA_CPP, reason="llama-cpp-python is not installed")
+def test_greedy_answers_of_llama_cpp_are_ours(merging: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    import llama_cpp
+
+    formatter = ChatFormatter(merging, load_template("chatml"))
+    model = AutoModelForCausalLM.from_pretrained(save_tiny_llama(tmp_path / "model", tokenizer=merging))
+    rows = [(Message("user", f"What is {n} * 6?"), Message("assistant", f"The answer is {6 * n}.")) for n in range(20)]
+    ids = [torch.from_numpy(formatter.encode(row).ids).long() for row in rows]
+    batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=merging.pad_token_id)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(tmp_path / "model")
+    written(tmp_path / "model", merging, tmp_path / "tiny.gguf")
+    prompts = [formatter.prompt_ids(row[:1]) for row in rows]
+    engine = HFEngine(tmp_path / "model", dtype="float32", device="cpu", chat_template=formatter.template)
+    asked = [GenerationRequest(prompt=tuple(prompt), mode="off", max_new_tokens=24) for prompt in prompts]
+    other = llama_cpp.Llama(str(tmp_path / "tiny.gguf"), n_ctx=256, verbose=False)
+    found = []
+    for prompt in prompts:
+        answer = other.create_completion(prompt, max_tokens=24, temperature=0.0, repeat_penalty=1.0)
+        found.append(answer["choices"][0]["text"])
+    assert [answer.text for answer in engine.generate(asked)] == found
+    assert len(set(found)) > 1
