@@ -1,6 +1,6 @@
 """Proof that a GGUF file holds the merged weights and the tokenizer of the training, and that llama.cpp agrees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,28 @@ LOGIT_TOLERANCES = {"f16": 1e-2, "q8_0": 0.1, "q4_k_m": 0.6}
 _HALF = torch.finfo(torch.float16)
 
 
-def read_weights_back(file: Path, exact: Mapping[str, torch.Tensor], *, shape: Architecture) -> dict[str, float]:
+def read_weights_back(
+    file: Path, exact: Callable[[str], torch.Tensor], *, names: Iterable[str], shape: Architecture
+) -> dict[str, float]:
     """Compare every tensor of a file with the merged weight, within the rounding of its type.
 
     Args:
         file: The GGUF file.
-        exact: The merged weights in float32, by Hugging Face's names; a tied head may be among them.
+        exact: Returns a merged weight in float32 by Hugging Face's name.
+        names: Of all of them.
         shape: The model.
 
     Returns:
         The number of "tensors", and the "relative_rms" difference over all of them.
     """
-    names, factors = TensorNames(shape), rope_factors(shape)
-    expected = {names(name): name for name in exact if not (shape.tie_embeddings and name == "lm_head.weight")}
+    named, factors = TensorNames(shape), rope_factors(shape)
+    expected = {named(name): name for name in names}
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     if odd := set(stored) ^ ({*expected, ROPE_FACTORS} if factors is not None else set(expected)):
         raise VerificationError(f"{file}: it should hold exactly the model's tensors, but for {sorted(odd)}")
     off = whole = 0.0
     for place, name in expected.items():
-        tensor, wanted = stored[place], exact[name]
+        tensor, wanted = stored[place], exact(name)
         found = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).view(wanted.shape)
         found = found[_rows_by_halves(name, shape)] if _is_paired(name, shape) else found
         if not _is_rounding(found, wanted, tensor.tensor_type):

@@ -54,11 +54,6 @@ class TensorNames:
         return str(found)
 
 
-def is_weight(name: str) -> bool:
-    """Whether a tensor of a base is a weight, and not a buffer that old checkpoints carry along."""
-    return not name.endswith(".rotary_emb.inv_freq")
-
-
 def heads_in_pairs(name: str, weight: torch.Tensor, shape: Architecture) -> torch.Tensor:
     """Return a weight with rows as llama.cpp has them: of its Llama, the two rows that turn together are neighbors."""
     heads = {"q_proj": shape.num_attention_heads, "k_proj": shape.num_query_groups}.get(name.split(".")[-2])

@@ -178,7 +178,7 @@ def exact_merge(
     batches: Sequence[torch.Tensor],
     reference: Sequence[torch.Tensor],
 ) -> tuple[Callable[[str], torch.Tensor], dict[str, float]]:
-    """Return the merged weights in float32, each computed when its name is asked for, and what `verify_logits` found."""
+    """Return each merged weight in float32 by its name, computed when asked for, and what `verify_logits` found."""
     model = load_base(base, dtype=base_dtype, nf4=nf4)
     merged = compute_in_float32(model, trained.changes())
     return merged, verify_logits(model, batches=batches, reference=reference, dtype="float32")

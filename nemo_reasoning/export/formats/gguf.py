@@ -41,18 +41,15 @@ class Gguf(ExportFormat):
 
     def write(self, job: ExportJob, folder: Path) -> None:
         """Write the files, the template and a Modelfile."""
-        from nemo_reasoning.export.gguf_writing import is_weight, write_gguf
+        from nemo_reasoning.export.gguf_writing import write_gguf
 
         shape, base = job.trained.shape, job.base.path
         files = {kind: _file(folder, job, kind) for kind in job.gguf if kind != _BY_LLAMA_CPP}
         whole = files.setdefault("f16", folder / ".f16.gguf") if _BY_LLAMA_CPP in job.gguf else None
         merged = merged_weights(job.trained, base=base, base_dtype=job.base_dtype, nf4=job.nf4(Merged.name))
-        tied = {"lm_head.weight"} if shape.tie_embeddings else set()
         write_gguf(
-            ((weight, tensor) for _, weight, tensor in merged if is_weight(weight)),
-            sizes={
-                weight: size for weight, size in weight_shapes(base).items() if is_weight(weight) and weight not in tied
-            },
+            ((weight, tensor) for _, weight, tensor in merged if _is_weight(weight)),
+            sizes=_sizes(job),
             files=files,
             shape=shape,
             formatter=job.formatter,
@@ -84,7 +81,7 @@ class Gguf(ExportFormat):
         exact, found = verify.exact_merge(trained=job.trained, **base, **known)
         checks = {"logits": found | merge.moved, **checks}
         for kind, file in files.items():
-            checks[f"{kind} weights"] = gguf_reading.read_weights_back(file, exact, shape=shape)
+            checks[f"{kind} weights"] = gguf_reading.read_weights_back(file, exact, names=_sizes(job), shape=shape)
         del exact
         for kind, file in files.items():
             if importlib.util.find_spec("llama_cpp") is None:
@@ -121,6 +118,17 @@ def _compared_prompts(job: ExportJob) -> dict[str, int] | str:
 def _rank(file: str) -> int:
     """Return the place of a file among the types, the smallest first."""
     return next(-place for place, kind in enumerate(GGUF_TYPES) if file.endswith(f"-{kind}.gguf"))
+
+
+def _is_weight(name: str) -> bool:
+    """Whether a tensor of a base is a weight, and not a buffer that old checkpoints carry along."""
+    return not name.endswith(".rotary_emb.inv_freq")
+
+
+def _sizes(job: ExportJob) -> dict[str, tuple[int, ...]]:
+    """Return the size of each weight to write, by Hugging Face's name, in the order of the base's files."""
+    tied = {"lm_head.weight"} if job.trained.shape.tie_embeddings else set()
+    return {name: size for name, size in weight_shapes(job.base.path).items() if _is_weight(name) and name not in tied}
 
 
 def _file(folder: Path, job: ExportJob, kind: str) -> Path:

@@ -74,7 +74,9 @@ def test_every_family_is_read_back(
 ) -> None:
     path = save_tiny(tmp_path / "model", family, tokenizer=merging, **changes)
     weights, shape = written(path, merging, tmp_path / "tiny.gguf"), architecture_from_hf(path)
-    assert read_weights_back(tmp_path / "tiny.gguf", weights, shape=shape)["tensors"] >= len(weights)
+    assert read_weights_back(tmp_path / "tiny.gguf", weights.__getitem__, names=weights, shape=shape)["tensors"] >= len(
+        weights
+    )
     if family in ("llama", "qwen2"):  # of the others transformers does not read the size of heads
         other = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.float32)
         for name, weight in other.state_dict().items():
@@ -115,7 +117,7 @@ def test_other_weights_are_noticed(
     for kind in ("f16", "q8_0"):
         weights = written(model.path, merging, tmp_path / "odd.gguf", kind)
         with pytest.raises(VerificationError, match=r"blk.0.attn_q.weight is not the merged .*q_proj"):
-            read_weights_back(tmp_path / "odd.gguf", weights, shape=shape)
+            read_weights_back(tmp_path / "odd.gguf", weights.__getitem__, names=weights, shape=shape)
     formatter = ChatFormatter(merging, load_template("qwen3"))
     with pytest.raises(VerificationError, match="chat_template is not that of the training"):
         read_tokenizer_back(tmp_path / "odd.gguf", formatter=formatter, shape=shape)
