@@ -23,9 +23,7 @@ COMMANDS: dict[str, Mode] = {"/think": "on", "/no_think": "off", "/nothink": "of
 TEMPLATE_ARGUMENTS = ("enable_thinking", "thinking")  # of Qwen3's and DeepSeek's chat templates
 
 _GENERATION = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")  # tags that only transformers knows
-_COMMAND = "|".join(map(re.escape, COMMANDS))
-_FIRST = re.compile(rf"\s*({_COMMAND})(?!\S)", re.IGNORECASE)
-_LAST = re.compile(rf"(?<!\S)({_COMMAND})\s*\Z", re.IGNORECASE)
+_LONGEST = max(map(len, COMMANDS))
 
 
 class Switch(NamedTuple):
@@ -54,20 +52,48 @@ class Found(NamedTuple):
 
 def find_switch(text: str, role: Role) -> Found:
     """Find the switches in what a turn says; an assistant's turn has none."""
-    if role == "assistant" or not _may_switch(text):
+    if role == "assistant" or not _may_switch(text, role):
         return Found(text, ())
-    rest, switches = text, list[Switch]()
-    if role == "system":
-        rest, switches = _without_lines(rest)
-    while match := _FIRST.match(rest) or _LAST.search(rest):
-        switches.append(Switch(match[1], COMMANDS[match[1].lower()]))
-        rest = rest[: match.start()] + rest[match.end() :]
-    return Found(rest.strip() if switches else text, tuple(switches))
+    rest, switches, known = text, list[Switch](), -1
+    while known < len(switches):  # a command may have hidden a line
+        known = len(switches)
+        if role == "system":
+            rest, lines = _without_lines(rest)
+            switches += lines
+        rest, commands = _without_commands(rest)
+        switches += commands
+    return Found(rest if switches else text, tuple(switches))
 
 
-def _may_switch(text: str) -> bool:
+def _may_switch(text: str, role: Role) -> bool:
     """Rule out most texts quickly."""
-    return "think" in text or "think" in text.casefold()
+    return (role == "system" or "/" in text) and ("think" in text or "think" in text.casefold())
+
+
+def _without_commands(text: str) -> tuple[str, list[Switch]]:
+    """Return a text without white space around it and the commands at its ends, and these."""
+    rest, switches = text.strip(), list[Switch]()
+    start, end = 0, len(rest)
+    while start < end:
+        if first := _command(rest[start : min(end, start + _LONGEST + 1)].split(None, 1)):
+            switches.append(first)
+            start += len(first.text)
+        elif last := _command(rest[max(start, end - _LONGEST - 1) : end].rsplit(None, 1)[::-1]):
+            switches.append(last)
+            end -= len(last.text)
+        else:
+            break
+        while start < end and rest[start].isspace():
+            start += 1
+        while start < end and rest[end - 1].isspace():
+            end -= 1
+    return rest[start:end], switches
+
+
+def _command(words: Sequence[str]) -> Switch | None:
+    """Return the command that the first of some words is."""
+    mode = COMMANDS.get(words[0].lower()) if words else None
+    return None if mode is None else Switch(words[0], mode)
 
 
 def _without_lines(text: str) -> tuple[str, list[Switch]]:

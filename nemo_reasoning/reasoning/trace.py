@@ -5,6 +5,7 @@ the first one, are text: answers and traces may speak about tags. Prompts are ne
 """
 
 import re
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
@@ -70,7 +71,13 @@ MARKERS = (
     _literal("Kimi", "\u25c1think\u25b7", "\u25c1/think\u25b7"),
     _literal("Command A", "<|START_THINKING|>", "<|END_THINKING|>", ("<|START_RESPONSE|>", "<|END_RESPONSE|>")),
 )
-_FIRST_OPEN = re.compile(r"[<\[\u25c1]")
+_FIRST_SIGNS = "<[\u25c1"
+# What every marker, opening or closing, begins with.
+_HINT = re.compile(
+    rf"[{re.escape(_FIRST_SIGNS)}]\s*(?:/\s*)?(?:\|(?:begin_of|end_of|start|end)_)?"
+    r"(?:ant|seed:|mm:|longcat_)?(?:think|thought|reasoning)",
+    re.I,
+)
 # Answers that begin with a trace in markers of their own are refused: they would be learned as answers.
 _WORD = r"think|thinking|thoughts?|reason|reasoning|reflection|scratch_?pad|rationale|analysis|cot|monologue|思考"
 _BRACKET, _BRACKET_END = r"(?:<\|?|\[|\{|＜|&lt;|\u25c1)", r"(?:\|?>|\]|\}|＞|&gt;|\u25b7)"
@@ -133,10 +140,17 @@ def split_trace(text: str, *, thinks: bool = False) -> tuple[str | None, str]:
     Raises:
         TraceError: A marker is unclosed, repeated, or does not come first; the message names it.
     """
+    opened = _split_opened(text)
+    return _without_opening(_from_first_visible(text), thinks=thinks) if opened is None else opened
+
+
+@lru_cache(maxsize=8)  # filters, switch and rendering ask for the same turn
+def _split_opened(text: str) -> tuple[str, str] | None:
+    """Split a turn that begins with an opening marker; None for any other."""
     body = _from_first_visible(text)
     marker, start = _opening(body)
     if marker is None:
-        return _without_opening(body, thinks=thinks)
+        return None
     closing = _outside_code(marker.close, body, start, unmatched=True)
     if closing is None:
         raise TraceError(f"{body[:start].strip()} is never closed", unclosed=True)
@@ -149,8 +163,9 @@ def split_trace(text: str, *, thinks: bool = False) -> tuple[str | None, str]:
 def _from_first_visible(text: str) -> str:
     """Return a text without white space around it and without invisible characters before it."""
     body = text.strip()
-    while body and body[0] in _INVISIBLE:
-        body = body.lstrip(_INVISIBLE).lstrip()
+    if body[:1] in _INVISIBLE:  # an empty text is, too
+        found = _VISIBLE.search(body)
+        return body[found.start() :] if found else ""
     return body
 
 
@@ -173,7 +188,7 @@ def bare_trace(text: str) -> tuple[str, str]:
 
 def _opening(body: str) -> tuple[Marker | None, int]:
     """Return the marker that a text begins with, and where its trace begins; some open it twice."""
-    if _FIRST_OPEN.match(body):
+    if body[:1] in _FIRST_SIGNS:
         for marker in MARKERS:
             end = 0
             while found := marker.open.match(body, end):
@@ -184,9 +199,14 @@ def _opening(body: str) -> tuple[Marker | None, int]:
 
 
 def _mentions(text: str) -> bool:
-    """Rule out most texts quickly: all markers have one of these words."""
-    plain = text.lower()
-    return "think" in plain or "thought" in plain or "reasoning" in plain
+    """Rule out most texts quickly: those without the beginning of any marker."""
+    for sign in _FIRST_SIGNS:
+        place = text.find(sign)
+        while place >= 0:
+            if _HINT.match(text, place):
+                return True
+            place = text.find(sign, place + 1)
+    return False
 
 
 def _without_opening(body: str, *, thinks: bool) -> tuple[str | None, str]:
@@ -257,26 +277,52 @@ def _outside_code(pattern: re.Pattern[str], text: str, start: int, *, unmatched:
         unmatched: If all matches seem to be inside code, return the last one that begins a line: a trace may
             open a fence that it never closes.
     """
-    last = None
+    last, code = None, _Code(text, start)
     for found in pattern.finditer(text, start):
-        if not _in_code(text, start, found):
+        if not code.holds(found):
             return found
-        if unmatched and text[: found.start()].endswith("\n"):
+        if unmatched and found.start() and text[found.start() - 1] == "\n":
             last = found
     return last
 
 
-def _in_code(text: str, start: int, found: re.Match[str]) -> bool:
-    """Tell whether a match stands between fences, or between backticks on its line."""
-    before = text[start : found.start()]
-    if "`" not in before:
-        return False
-    if before.count("```") % 2 and "```" in text[found.end() :]:
-        return True
-    line_end = text.find("\n", found.end())
-    after = text[found.end() : line_end if line_end >= 0 else len(text)]
-    inline = before.rpartition("\n")[2].replace("```", "")
-    return inline.count("`") % 2 == 1 and "`" in after
+class _Code:
+    """Tells whether matches stand between fences, or between backticks on their line; asked for them in order."""
+
+    def __init__(self, text: str, start: int) -> None:
+        """Take a text, and the character from which on it counts."""
+        self._text, self._counted = text, start
+        self._fenced = self._inline = False  # whether a fence, or a backtick on the line, is open there
+        self._tick = -1  # the first backtick behind the last match that asked for it
+
+    @cached_property
+    def _last_fence(self) -> int:
+        return self._text.rfind("```")
+
+    def holds(self, found: re.Match[str]) -> bool:
+        """Tell whether a match is inside code."""
+        text, end = self._text, found.end()
+        self._count_to(found.start())
+        if self._fenced and self._last_fence >= end:
+            return True
+        if not self._inline:
+            return False
+        if self._tick < end:
+            self._tick = (text.find("`", end) + 1 or len(text) + 1) - 1
+        return self._tick < len(text) and text.find("\n", end, self._tick) < 0
+
+    def _count_to(self, place: int) -> None:
+        text, start = self._text, self._counted
+        self._counted = place
+        ticks = text.count("`", start, place)
+        if not ticks and not self._inline:
+            return
+        fences = text.count("```", start, place)
+        self._fenced ^= fences % 2 == 1
+        if (line := text.rfind("\n", start, place)) >= 0:
+            self._inline = False
+            ticks, fences = text.count("`", line, place), text.count("```", line, place)
+        self._inline ^= (ticks - 3 * fences) % 2 == 1
 
 
 def keeps_trace(content: str, rendered: str) -> bool:

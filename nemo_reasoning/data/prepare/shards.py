@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from nemo_reasoning.data.store import Encoded, disk_errors, save_array
 from nemo_reasoning.reasoning.messages import Message, Mode
@@ -129,12 +130,12 @@ class ShardBuilder:
         self, encoded: Encoded, messages: Sequence[Message] | None, *, license: str, mode: Mode, **facts: Any
     ) -> None:
         """Add a kept row; `facts` are fields of ROW, `messages` its line, if lines are wanted."""
-        facts |= {"place": self.places, "completion": int(encoded.loss_mask.sum())}
+        facts |= {"place": self.places, "completion": int(np.count_nonzero(encoded.loss_mask))}
         facts["license"] = self._licenses.setdefault(license, len(self._licenses))
         self._rows.append(tuple(facts[name] for name in ROW.names or ()))
         self._encoded.append(encoded)
         if messages is not None:
-            self._messages.append(_to_json(_line(messages)).encode() + b"\n")
+            self._messages.append(_line(messages))
         self._count(0, mode)
 
     def leave_out(self, name: str, *, mode: Mode | None) -> None:
@@ -172,12 +173,18 @@ class ShardBuilder:
         )
 
 
-def _line(messages: Sequence[Message]) -> dict[str, Any]:
-    """Return a dialogue as a line of messages JSONL; turns that their author excludes keep their mark."""
-    line: dict[str, Any] = {
-        "messages": [turn.to_dict() | ({"weight": 0} if turn.excluded else {}) for turn in messages]
-    }
-    return line | {"tools": list(messages[0].tools)} if messages[0].tools else line
+def _line(messages: Sequence[Message]) -> bytes:
+    """Return a dialogue as a line of messages JSONL."""
+    tools = b', "tools": ' + _to_json(list(messages[0].tools)).encode() if messages[0].tools else b""
+    return b'{"messages": [' + b", ".join(map(_turn, messages)) + b"]" + tools + b"}\n"
+
+
+def _turn(turn: Message) -> bytes:
+    """Return a turn as JSON; one that its author excludes keeps its mark."""
+    said = turn.to_dict()
+    if turn.excluded or len(said) > 2:
+        return _to_json(said | ({"weight": 0} if turn.excluded else {})).encode()
+    return b'{"role": "%s", "content": %s}' % (turn.role.encode(), to_json(turn.content))  # the same, in less time
 
 
 def _ends(lengths: Sequence[int]) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from nemo_reasoning.data.store import Encoded
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message, Role
 
-_DOUBTFUL = ("\t'", "\v'", "\f'")
+_DOUBTFUL = "\t\v\f"  # before an apostrophe
 _LONGEST_RUN, _WINDOW = 4096, 2048  # a run of that length covers a whole window
 _RUNS = ("a", "ab", "\n", "\t", "-", "1", "中", "é", "x1y", "=\n", "😀")
 _AUDITED_SHARE = 1 / 256
@@ -203,13 +203,17 @@ class TokiePanicError(Exception):
 
 
 def _is_doubtful(text: str) -> bool:
-    return any(pair in text for pair in _DOUBTFUL) or _has_long_run(text)
+    return any(sign in text and f"{sign}'" in text for sign in _DOUBTFUL) or _has_long_run(text)
 
 
 def _has_long_run(text: str) -> bool:
     """Tell whether a text has a long stretch without a blank, or of blanks: judged by whole windows, quickly."""
-    windows = (text[start : start + _WINDOW] for start in range(0, len(text) - _WINDOW + 1, _WINDOW))
-    return any(window.isspace() or len(window.split(None, 1)[0]) == _WINDOW for window in windows)
+    for start in range(0, len(text) - _WINDOW + 1, _WINDOW):
+        if text[start].isspace() or text.find(" ", start, start + _WINDOW) < 0:
+            window = text[start : start + _WINDOW]
+            if window.isspace() or len(window.split(None, 1)[0]) == _WINDOW:
+                return True
+    return False
 
 
 def prove(encoder: FastEncoder, dialogues: Sequence[Sequence[Message]]) -> str | None:

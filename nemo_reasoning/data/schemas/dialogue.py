@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from nemo_reasoning.errors import RowError
 from nemo_reasoning.reasoning.messages import Message, Mode
-from nemo_reasoning.reasoning.switch import find_switch, system_prompt, take_switches
+from nemo_reasoning.reasoning.switch import THINK_SYSTEM, system_prompt, take_switches
 from nemo_reasoning.reasoning.tags import with_thinking
 from nemo_reasoning.reasoning.trace import TraceError, is_blank, split_trace
 
@@ -47,7 +47,7 @@ class Row:
     @property
     def instructions(self) -> str:
         """What the system turn says besides the switch."""
-        return find_switch(self.messages[0].content, "system").rest
+        return self.messages[0].content.removeprefix(THINK_SYSTEM[self.mode]).removeprefix("\n\n")
 
     @property
     def last(self) -> tuple[str | None, str]:
@@ -83,19 +83,22 @@ def settle(
     _check_order(spoken)
     last = len(spoken) - 1
     parts = {
-        place: _split(turn, stated, last=place == last) for place, turn in enumerate(spoken) if turn.role == "assistant"
+        place: _settled(turn, stated, last=place == last)
+        for place, turn in enumerate(spoken)
+        if turn.role == "assistant"
     }
-    mode: Mode = "off" if parts[last][0] is None else "on"
+    mode: Mode = "on" if parts[last][1] else "off"
     if stated | {mode} != {mode}:
         raise RowError(f"contradicts its switch: the answer is thinking {mode}: {spoken[-1].content[:_EXCERPT]!r}")
-    if mode == "off" and any(trace is not None for trace, _ in parts.values()):
+    if mode == "off" and any(thinks for _, thinks in parts.values()):
         raise RowError(f"thinks in an earlier turn only: {spoken[-1].content[:_EXCERPT]!r}")
     messages = [Message("system", system_prompt(mode, instructions), tools=tuple(tools))]
     for place, turn in enumerate(spoken):
         if place in parts:
-            trace, answer = parts[place]
-            content = answer if trace is None else with_thinking(trace, answer)
-            turn = replace(turn, content=content, target=turn.target and (mode == "off" or trace is not None))
+            content, thinks = parts[place]
+            target = turn.target and (mode == "off" or thinks)
+            if content != turn.content or target != turn.target:
+                turn = replace(turn, content=content, target=target)
         messages.append(turn)
     return tuple(messages), mode
 
@@ -112,8 +115,8 @@ def _check_order(spoken: Sequence[Message]) -> None:
         raise RowError("ends with a tool call: nobody answers it")
 
 
-def _split(turn: Message, stated: frozenset[Mode], *, last: bool) -> tuple[str | None, str]:
-    """Return trace and answer of a turn; an earlier one with an empty trace does not think."""
+def _settled(turn: Message, stated: frozenset[Mode], *, last: bool) -> tuple[str, bool]:
+    """Return a turn's content in the one format, and whether it thinks; an earlier one with an empty trace does not."""
     try:
         trace, answer = split_trace(turn.content, thinks=stated == {"on"})
     except TraceError as error:
@@ -124,15 +127,20 @@ def _split(turn: Message, stated: frozenset[Mode], *, last: bool) -> tuple[str |
         raise RowError(f"empty thinking: {turn.content[:_EXCERPT]!r}")
     if is_blank(answer) and not turn.tool_calls:
         raise RowError(f"empty answer: {turn.content[:_EXCERPT]!r}")
-    if trace is not None and ("`" in trace or "</" in trace) and not _survives(trace, answer):
+    if trace is None:
+        return answer, False
+    content = with_thinking(trace, answer)
+    if content == turn.content:
+        return turn.content, True  # the same object, whose parts are known
+    if ("`" in trace or "</" in trace) and not _survives(content, trace, answer):
         raise RowError(f"malformed thinking: tags within the trace {trace[:_EXCERPT]!r}")
-    return trace, answer
+    return content, True
 
 
-def _survives(trace: str, answer: str) -> bool:
-    """Tell whether a trace with tags or code in it is found again when it is written in the one format."""
+def _survives(content: str, trace: str, answer: str) -> bool:
+    """Tell whether a trace with tags or code in it is found again in the one format."""
     try:
-        return split_trace(with_thinking(trace, answer)) == (trace, answer)
+        return split_trace(content) == (trace, answer)
     except TraceError:
         return False
 

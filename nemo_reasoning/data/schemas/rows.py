@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from nemo_reasoning.data.schemas.columns import EMPTY
 from nemo_reasoning.data.schemas.content import attach_trace, text_message
 from nemo_reasoning.data.schemas.dialogue import Row, settle
@@ -49,14 +51,22 @@ def decode_row(line: bytes) -> dict[str, Any]:
         RowError: "reason: detail" of why there is none.
     """
     try:
-        value = json.loads(line.decode("utf-8-sig"), parse_constant=_constant)
+        value = from_json(line, allow_inf_nan=False, cache_strings="keys")  # in half the time
+    except ValueError:
+        value = _decoded_leniently(line)
+    if not isinstance(value, dict):
+        raise RowError(f"not an object: {type(value).__name__}")
+    return value
+
+
+def _decoded_leniently(line: bytes) -> Any:
+    """Return the JSON value of a line as Python reads it: with NaN, a byte order mark or half a surrogate pair."""
+    try:
+        return json.loads(line.decode("utf-8-sig"), parse_constant=_constant)
     except UnicodeDecodeError as error:
         raise RowError(f"not UTF-8: {error}") from error
     except (ValueError, RecursionError) as error:  # besides bad JSON: endless digits, endless nesting
         raise RowError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise RowError(f"not an object: {type(value).__name__}")
-    return value
 
 
 def _constant(name: str) -> float | None:
