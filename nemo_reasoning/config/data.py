@@ -179,12 +179,14 @@ class DataSettings:
             return [f"data.mix={self.mix} names subsets; choose data=mix, or data=nemotron"]
         if self.rows is None:
             return ["data.mix without data.rows: say how many rows there are to be in all"]
-        weights = self.mix.values()
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-            return [f"data.mix={self.mix}: weights are numbers, none below and one above 0; their sum need not be 1"]
+        told = "a weight is a share of the rows, a number of 0 or above; their sum need not be 1"
+        wrong = {name: weight for name, weight in self.mix.items() if not 0 <= weight < math.inf}
+        found = [f"data.mix.{name}={weight}: {told}" for name, weight in wrong.items()]
+        if not found and not any(self.mix.values()):
+            found.append(f"data.mix={self.mix}: no weight is above 0; {told}")
         if unknown := sorted(set(self.mix) - set(self.layout)):
-            return [f"data.mix names {', '.join(unknown)}; data.layout has {', '.join(sorted(self.layout))}"]
-        return []
+            found.append(f"data.mix names {', '.join(unknown)}; data.layout has {', '.join(sorted(self.layout))}")
+        return found
 
 
 @dataclass

@@ -149,6 +149,11 @@ def _misfit(value: Any, hint: Any, name: str) -> Iterator[tuple[str, str]]:
     elif get_origin(hint) is list and isinstance(value, list):
         for item in value:
             yield from _misfit(item, get_args(hint)[0], name)
+    elif get_origin(hint) is dict and isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                yield f"{name}.{key}", f"{name}: the name {key} must be text; put it into quotes"
+            yield from _misfit(entry, get_args(hint)[1], f"{name}.{key}")
     elif not _fits(value, hint):
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
         yield name, f"{name}={shown}: must be {_expected(hint)}{nearest(str(value), _choices(hint))}"

@@ -1,6 +1,7 @@
 """Find rows that were there before, exactly or nearly, whatever their spacing."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from nemo_reasoning.reasoning.trace import visible
 _SIGNS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_AS_BLANK = bytes(ord(" ") if code < 0x80 and chr(code).isspace() else code for code in range(0x100))
+_WIDE_BLANKS = "".join(sign for sign in map(chr, range(0x80, 0x3001)) if sign.isspace())
 _SIGN, _SIGN_OR_WORD = re.compile(f"[{_SIGNS}]"), re.compile(f"[{_SIGNS}]|[^{_SIGNS}]+")
 _PERMUTATIONS, _BANDS, _SHINGLE, _SEED = 128, 16, 5, 1
 
@@ -76,9 +79,26 @@ def signature(text: str) -> Any:
     return hashed
 
 
-def normalised(text: str) -> str:
-    """Return a text without zero-width characters and with single blanks: what is equal then says the same."""
-    return " ".join(visible(text).split())
+def normalised(text: str) -> bytes:
+    """Return the UTF-8 of a text without zero-width characters and with single blanks: what is equal then says the same.
+
+    Case is kept: in mathematics and code x and X are two things.
+    """
+    if not text.isascii():
+        text = visible(text)
+        if any(sign in text for sign in _WIDE_BLANKS):
+            text = text.translate(dict.fromkeys(map(ord, _WIDE_BLANKS), " "))
+    said = np.frombuffer(text.strip().encode().translate(_AS_BLANK) + b" ", np.uint8)
+    blank = said == ord(" ")
+    return said[:-1][~(blank[:-1] & blank[1:])].tobytes()  # in a third of the time of split and join
+
+
+def question_key(text: str) -> bytes:
+    """Return what decides the split of a question: without blanks, and without differences of case and of form.
+
+    Some questions that are not the same share a key, which costs nothing: they stand in one split.
+    """
+    return normalised(unicodedata.normalize("NFKC", text).casefold()).replace(b" ", b"")
 
 
 def words(text: str) -> list[str]:

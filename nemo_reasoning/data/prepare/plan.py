@@ -25,7 +25,7 @@ from nemo_reasoning.data.schemas.rows import decode_row, layout_of
 from nemo_reasoning.errors import DataError, RowError
 from nemo_reasoning.reasoning.messages import Message
 
-_FORMAT = 1  # of the folder; raised when the same settings would give another result
+_FORMAT = 2  # of the folder; raised when the same settings would give another result
 _PROVEN_ROWS, _PROVEN_PLACES, _PROVEN_BYTES = 256, 4, 512 * 2**10
 Input = TypeVar("Input")
 Output = TypeVar("Output")

@@ -21,7 +21,7 @@ ROW = np.dtype(
     [
         ("place", "u4"),  # among the rows the shard read
         ("content", "u8"),  # hash of what is said, before the switch is touched, whatever its spacing
-        ("question", "u8"),  # hash of the first question, whatever its spacing
+        ("question", "u8"),  # hash of the first question, whatever its spacing and case
         ("order", "u8"),  # random, from content and seed
         ("completion", "u4"),  # supervised tokens
         ("thinking", "?"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare.dedup import normalised, signature
+from nemo_reasoning.data.prepare.dedup import normalised, question_key, signature
 from nemo_reasoning.data.prepare.files import Line, Span
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.prepare.row_groups import lines_of
@@ -118,16 +118,16 @@ class MakeShard:
 
     def _keep(self, builder: ShardBuilder, row: Row, written: Row, encoded: Encoded, signatures: list[Any]) -> None:
         said = "\n".join(message.content for message in row.messages if message.role != "system")
-        question, seed = normalised(row.question), self.data.seed
+        question, seed = question_key(row.question), self.data.seed
         builder.unknown.update(row.unknown)
         builder.unused_answers += row.unused
         builder.keep(
             encoded,
             written.messages if self.data.messages else None,
             license=row.license,
-            content=_hash(normalised(f"{row.instructions}\n\n{said}" if row.instructions else said).encode()),
+            content=_hash(normalised(f"{row.instructions}\n\n{said}" if row.instructions else said)),
             order=_hash(f"{seed}:{_hash(said.encode())}".encode()),
-            question=_hash(question.encode()),
+            question=_hash(question),
             thinking=written.mode == "on",
             turned_off=written is not row,
             validation=fraction(question, purpose="split", seed=seed) < self.data.validation_share,

@@ -167,10 +167,11 @@ def turned_off(row: Row, *, probability: float, seed: int) -> Row:
     return without_thinking(row) if fraction(text, purpose="switch", seed=seed) < probability else row
 
 
-def fraction(text: str, *, purpose: str, seed: int) -> float:
+def fraction(text: str | bytes, *, purpose: str, seed: int) -> float:
     """Return a number in [0, 1) that depends on nothing but the arguments.
 
     What is decided by it does not change with the order of the rows, nor with who works on them.
     """
-    digest = hashlib.sha256(f"{seed}:{purpose}:{text}".encode()).digest()
+    said = text.encode() if isinstance(text, str) else text
+    digest = hashlib.sha256(f"{seed}:{purpose}:".encode() + said).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

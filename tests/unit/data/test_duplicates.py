@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import lines_of, nemotron_row, prepared, write_lines
 
-from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen, signature
+from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen, normalised, question_key, signature
+from nemo_reasoning.reasoning.trace import visible
 
 CHOSEN = ("data=jsonl", "data.fast_tokenizer=false", "data.thinking_off_share=0", "data.validation_share=0.5")
 WORDS = [f"word{number}" for number in range(300)]
+SIGNS = "aBé中ß1 \t\n\x1f\x85\u00a0\u2028\u3000\u200b\ufeff"
 
 
 @settings(deadline=None)
@@ -50,3 +52,36 @@ def test_duplicates_are_dropped_over_units_and_subsets_and_the_first_stays(tmp_p
     assert outcomes["math"] == {"exact_duplicates": 11, "kept": 30, "near_duplicates": 1}
     lines = [line for name in ("training", "validation") for line in lines_of(tmp_path / f"out/{name}.jsonl")]
     assert sum("word299 first" in line["messages"][-1]["content"] for line in lines) == 1
+
+
+@given(st.text(SIGNS))
+def test_normalised_text_has_single_blanks_and_nothing_invisible(text: str) -> None:
+    assert normalised(text) == " ".join(visible(text).split()).encode()
+
+
+@given(st.text(SIGNS), st.lists(st.sampled_from("  \t\n\u00a0\u200b"), max_size=20))
+def test_a_question_has_one_key_whatever_its_spacing_case_and_form(text: str, blanks: list[str]) -> None:
+    spaced = "".join(blank + sign for blank, sign in zip([*blanks, *[""] * len(text)], text, strict=False))
+    assert question_key(spaced.upper()) == question_key(text) == question_key(text.lower())
+    assert question_key("x²＝１") == question_key("X2 = 1") != question_key("x3=1")
+
+
+def test_a_question_stands_in_one_split_whatever_its_spacing_and_case_and_case_alone_is_no_duplicate(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        nemotron_row(number, input=[{"role": "user", "content": written}], output=f"It is {number}.", reasoning="off")
+        | {"system_prompt": "detailed thinking off"}
+        for number in range(30)
+        for asked in [f"What is {number} + x?"]
+        for written in (asked, f" {asked.upper()}\n", asked.replace(" + ", "+"), f"{asked}\u200b ")
+    ]
+    write_lines(tmp_path / "rows.jsonl", rows)
+    paths = f"data.paths=[{tmp_path / 'rows.jsonl'}]"
+    manifest = prepared(tmp_path / "out", *CHOSEN, paths, "data.filters.languages=[]")
+    assert manifest["counts"]["outcomes"]["rows"] == {"exact_duplicates": 30, "kept": 90}
+    asked = [
+        {line["messages"][1]["content"].upper().replace(" ", "").strip() for line in lines_of(tmp_path / f"out/{name}")}
+        for name in ("training.jsonl", "validation.jsonl")
+    ]
+    assert all(asked) and asked[0].isdisjoint(asked[1])

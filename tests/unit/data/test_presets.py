@@ -193,7 +193,15 @@ def test_a_forecast_is_made_of_the_average_row() -> None:
     [
         (("data=mix", "data.rows=null"), "data.rows"),
         (("data=mix", "data.mix={nothing: 1}"), "nothing"),
-        *((("data=mix", f"data.mix={{math: {bad}, code: 1}}"), "above 0") for bad in ("-1", "nan", "inf", "-0.5")),
+        *(
+            (("data=mix", f"data.mix={{math: {bad}, code: 1}}"), r"data\.mix\.math=.*a number of 0 or above")
+            for bad in ("-1", "nan", "inf", "-0.5")
+        ),
+        *(
+            (("data=mix", f"data.mix={{math: {bad}, code: 1}}"), r"data\.mix\.math=.*must be a number")
+            for bad in (".nan", "null", "abc", "true", "[1]", "{a: 1}")
+        ),
+        (("data=mix", "data.mix={1: 1}"), "name 1 must be text"),
         (("data=mix", "data.mix={math: 0, code: 0}"), "above 0"),
         (("data=jsonl", "data.paths=[a]", "data.mix={math: 1}"), "choose data=mix"),
     ],
