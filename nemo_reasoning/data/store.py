@@ -29,6 +29,9 @@ class Encoded:
     loss_mask: NDArray[np.bool_]
 
 
+_ARRAYS: dict[str, type[np.generic]] = {"tokens": np.int32, "loss_mask": np.bool_, "offsets": np.int64}
+
+
 class _ArrayWriter:
     """Appends to a one-dimensional `.npy` file whose length is known only at the end."""
 
@@ -62,9 +65,7 @@ class TokenWriter:
     def __enter__(self) -> "TokenWriter":
         """Open the arrays."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._tokens = self._open("tokens", np.int32)
-        self._loss_mask = self._open("loss_mask", np.bool_)
-        self._offsets = self._open("offsets", np.int64)
+        self._tokens, self._loss_mask, self._offsets = (self._open(name, dtype) for name, dtype in _ARRAYS.items())
         self._offsets.append([0])
         return self
 
@@ -109,13 +110,7 @@ class TokenStore:
         Raises:
             DataError: The folder holds no complete store, or one without a row.
         """
-        try:
-            tokens, loss_mask, offsets = (
-                np.lib.format.open_memmap(folder / f"{name}.npy", mode="r")  # type: ignore[no-untyped-call]
-                for name in ("tokens", "loss_mask", "offsets")
-            )
-        except (FileNotFoundError, ValueError) as error:
-            raise DataError(f"{folder} holds no tokenised rows ({error}); prepare the data again") from error
+        tokens, loss_mask, offsets = (_mapped(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items())
         lengths = np.diff(offsets)
         if not (
             len(lengths) and lengths.min() > 0 and offsets[0] == 0 and len(tokens) == len(loss_mask) == offsets[-1]
@@ -170,6 +165,26 @@ class TokenStore:
         firsts = self._loss_mask[self._offsets[:-1]]
         supervised: NDArray[np.int64] = np.diff(ends[self._offsets]) - firsts
         return supervised
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> Any:
+    """Map an array of a store.
+
+    Raises:
+        DataError: It is not there, cut, or no array of this kind.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; prepare the data again") from None
+    except (ValueError, OSError) as error:
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path} cannot be read ({told}); prepare the data again") from error
+    if array.dtype != dtype or array.ndim != 1:
+        raise DataError(
+            f"{path} holds {array.dtype} {list(array.shape)} and not a row of {np.dtype(dtype)}; prepare the data again"
+        )
+    return array
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from nemo_reasoning.data.prepare.output import SPLITS
+from nemo_reasoning.data.prepare.folder import SPLITS
 from nemo_reasoning.data.prepare.overlap import Overlap
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.benchmarks.question import Question

@@ -80,9 +80,9 @@ def signature(text: str) -> Any:
 
 
 def normalised(text: str) -> bytes:
-    """Return the UTF-8 of a text without zero-width characters and with single blanks: what is equal then says the same.
+    """Return the UTF-8 of a text without zero-width characters and with single blanks.
 
-    Case is kept: in mathematics and code x and X are two things.
+    What is equal then says the same. Case is kept: in mathematics and code x and X are two things.
     """
     if not text.isascii():
         text = visible(text)

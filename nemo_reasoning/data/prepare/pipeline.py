@@ -10,9 +10,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from nemo_reasoning.artifacts import MANIFEST, fingerprint, read_manifest
+from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.config.data import DataSettings, Executor, RowSampling
 from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.prepare.folder import QUARANTINE, prepared_before
 from nemo_reasoning.data.prepare.inputs import check_unchanged, find_subsets, snapshot
 from nemo_reasoning.data.prepare.output import write_output
 from nemo_reasoning.data.prepare.plan import Plan, Preparation, first_objects, layouts_in, make_plan
@@ -24,8 +25,6 @@ from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.schemas.layouts import declared
 from nemo_reasoning.data.store import disk_errors
 from nemo_reasoning.errors import DataError
-
-QUARANTINE = "quarantine.jsonl"
 
 
 def prepare_data(
@@ -54,10 +53,12 @@ def prepare_data(
         The manifest. The outcomes of each subset add up to its rows read.
 
     Raises:
-        DataError: Rows cannot be read, too many are unusable, a split is empty, or the disk is full.
+        DataError: Rows cannot be read, too many are unusable, a split is empty, the disk is full, or something else
+            stands where the folder is to be.
         TemplateError: The template does not suit the tokenizer.
     """
     formatter.check()
+    out = out.resolve() if out.is_symlink() else out  # whoever links it elsewhere wants the rows there
     preparation = Preparation(data, formatter, seq_length, out, tell)
     subsets = find_subsets(data)
     before = snapshot(subsets)
@@ -65,7 +66,7 @@ def prepare_data(
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
         work = out.parent / f".{out.name}.work-{fingerprint([inputs, preparation.settings])}"
-        manifest = _prepared(out, inputs=inputs, settings=preparation.settings)
+        manifest = prepared_before(out, inputs=inputs, settings=preparation.settings, tell=tell)
         if manifest is None:
             _remove_work(out, but=work)
             work.mkdir(exist_ok=True)
@@ -106,14 +107,6 @@ def _samples(plan: Plan, units: Iterator[Unit], formatter: ChatFormatter, shards
     for unit in units:
         shards.append(plan.make_shard.build(unit)[0])
         yield from samples_of(shards[-1], unit.subset, formatter)
-
-
-def _prepared(out: Path, *, inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest of a folder that holds what is asked for."""
-    if not (out / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(out)
-    return manifest if (manifest["inputs"], manifest["settings"]) == (inputs, settings) else None
 
 
 def _remove_work(out: Path, *, but: Path | None = None) -> None:

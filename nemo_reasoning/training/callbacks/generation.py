@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import torch
 
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare.output import SPLITS
+from nemo_reasoning.data.prepare.folder import SPLITS
 from nemo_reasoning.reasoning.messages import Message, Mode
 from nemo_reasoning.reasoning.switch import system_prompt
 from nemo_reasoning.training.batching import ROW_MULTIPLE

@@ -84,4 +84,5 @@ def test_a_question_stands_in_one_split_whatever_its_spacing_and_case_and_case_a
         {line["messages"][1]["content"].upper().replace(" ", "").strip() for line in lines_of(tmp_path / f"out/{name}")}
         for name in ("training.jsonl", "validation.jsonl")
     ]
-    assert all(asked) and asked[0].isdisjoint(asked[1])
+    assert all(asked)
+    assert asked[0].isdisjoint(asked[1])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from prepared_rows import corpus, data_settings, formatter, lines_of, nemotron_row, prepared, write_lines
+from prepared_rows import corpus, data_settings, digests, formatter, lines_of, nemotron_row, prepared, write_lines
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.data.chat import ChatFormatter
@@ -39,8 +39,10 @@ def test_a_folder_is_replaced_whole_or_left_alone(tmp_path: Path) -> None:
     path = corpus(tmp_path / "rows.jsonl", 60)
     prepared(tmp_path / "out", *CHOSEN, f"data.paths=[{path}]")
     (tmp_path / "out" / "leftover").touch()
+    with pytest.raises(DataError, match="holds leftover, which no preparation wrote"):
+        prepared(tmp_path / "out", *CHOSEN, f"data.paths=[{path}]", "data.rows=50")
+    (tmp_path / "out" / "leftover").unlink()
     manifest = prepared(tmp_path / "out", *CHOSEN, f"data.paths=[{path}]", "data.rows=50")
-    assert not (tmp_path / "out" / "leftover").exists()
     write_lines(path, [nemotron_row(1)])
     with pytest.raises(DataError, match="split is empty"):
         prepared(tmp_path / "out", *CHOSEN, f"data.paths=[{path}]")
@@ -48,6 +50,42 @@ def test_a_folder_is_replaced_whole_or_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         prepared(tmp_path / "out", *CHOSEN, f"data.paths=[{path}]")
     assert read_manifest(tmp_path / "out") == manifest
+
+
+@pytest.mark.parametrize("damaged", ["train/tokens.npy", "validation/offsets.npy", "training.jsonl", "report.html"])
+@pytest.mark.parametrize("kind", ["removed", "cut", "unknown manifest"])
+def test_a_damaged_folder_is_prepared_again_and_says_so(tmp_path: Path, damaged: str, kind: str) -> None:
+    settings = data_settings(*CHOSEN, f"data.paths=[{corpus(tmp_path / 'rows.jsonl', 30)}]")
+    out, told = tmp_path / "out", list[str]()
+    once = {"formatter": formatter(), "seq_length": 2048, "out": out, "tell": told.append}
+    prepare_data(settings, **once)
+    whole = digests(out)
+    if kind == "removed":
+        (out / damaged).unlink()
+    elif kind == "cut":
+        (out / damaged).write_bytes((out / damaged).read_bytes()[:-1])
+    else:
+        (out / "manifest.json").write_text("[]")
+    prepare_data(settings, **once)
+    assert digests(out) == whole
+    assert kind == "unknown manifest" or any(damaged in line and "prepared again" in line for line in told)
+
+
+def test_what_no_preparation_wrote_is_not_replaced(tmp_path: Path) -> None:
+    chosen = (*CHOSEN, f"data.paths=[{corpus(tmp_path / 'rows.jsonl', 30)}]")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder/train").mkdir(parents=True)
+    (tmp_path / "folder/train/notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="file is a file"):
+        prepared(tmp_path / "file", *chosen)
+    with pytest.raises(DataError, match="folder is to be replaced, but holds train/notes.txt"):
+        prepared(tmp_path / "folder", *chosen)
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder/train/notes.txt").read_text() == "mine"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    prepared(tmp_path / "link", *chosen)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere/manifest.json").is_file()
 
 
 def test_an_unsuitable_template_is_refused_before_anything_is_read(tmp_path: Path) -> None:

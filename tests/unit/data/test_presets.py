@@ -10,6 +10,8 @@ from prepared_rows import data_settings, lines_of, prepared
 from pyarrow import parquet
 
 from nemo_reasoning.config import CONF_DIR
+from nemo_reasoning.config.checks import refuse
+from nemo_reasoning.errors import ConfigError
 
 TRACE, ANSWER = "Four plus {n} is more than four, as counting shows.", "It is {n} and four."
 
@@ -207,4 +209,5 @@ def test_a_forecast_is_made_of_the_average_row() -> None:
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused(overrides: tuple[str, ...], words: str) -> None:
-    assert any(words in problem for problem in data_settings(*overrides).problems())
+    with pytest.raises(ConfigError, match=words):
+        refuse(data_settings(*overrides).problems())

@@ -106,7 +106,7 @@ def test_damaged_files_are_refused(folder: Path, name: str, damage: Callable[[by
 @pytest.mark.parametrize("name", ARRAYS)
 def test_missing_files_are_refused(folder: Path, name: str) -> None:
     (folder / f"{name}.npy").unlink()
-    with pytest.raises(DataError, match=f"holds no tokenised rows.*{name}.npy"):
+    with pytest.raises(DataError, match=rf"{name}\.npy is not there; prepare the data again"):
         TokenStore.open(folder)
 
 
