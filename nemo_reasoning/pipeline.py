@@ -17,8 +17,8 @@ from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings, backend_in_use, problems
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
-from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.data.prepare.folder import SPLITS
+from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.data.prepare.pipeline import prepare_data
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.errors import ConfigError, ModelSourceError, NemoReasoningError
