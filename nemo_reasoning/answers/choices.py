@@ -9,9 +9,10 @@ from nemo_reasoning.answers.languages import ARTICLE, LABELS, MARKS, OPTION, RIG
 from nemo_reasoning.answers.text import digits, normalize
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NEAR = 60  # characters before a letter that may name another subject
 
 _BEFORE, _AFTER = r"[\s(\[{<（【「『“”„«‘*_\"'`$#]{0,12}", r"[)\]}>）】」』“”»’*_\"'`$]{0,12}"
-_NOUN = rf"(?:(?:most likely|probably|clearly|definitely|indeed|{ARTICLE})\s+|l['’])*(?:{OPTION}\s*:?\s*)?"
+_NOUN = rf"(?:(?:most likely|probably|clearly|definitely|indeed|{ARTICLE})\s+|l['’])*(?:{OPTION}\s*(?::\s*)?)?"
 _LABEL = f"[A-Za-z{''.join(LABELS)}](?!{MARKS})"
 _END = r"(?=$|[\s.,:;\-–—。，、：；।۔\\]|[^\x00-\x7f\w]|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])"
 _LETTER = re.compile(rf"{_BEFORE}{_NOUN}({_BEFORE})({_LABEL})({_AFTER}){_END}(.*)", re.DOTALL | re.IGNORECASE)
@@ -29,7 +30,7 @@ _CONCLUDED = re.compile(
 _BARE_LETTER = r"(?-i:(?<![\w'’])[(\[*_\"]{0,6}[A-Z][)\]*_\"]{0,6})"
 _CALLED = re.compile(
     rf"({OPTION}\s*{_MARKED_LETTER}|{_BARE_LETTER})"
-    rf"\s*(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)?\s*{RIGHT}(?!\w*\s*(?:only|if|when)\b)",
+    rf"\s*+(?:(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)\s*+)?{RIGHT}(?!\w*\s*(?:only|if|when)\b)",
     re.IGNORECASE,
 )
 _OTHER_SUBJECT = re.compile(
@@ -41,7 +42,7 @@ _SEVERAL = re.compile(
 )
 _REASON = re.compile(r"\s+(?:because|since|as|for|which|is|due|porque|car|weil|ya que|denn)\b", re.IGNORECASE)
 _TEXT_IS_RIGHT = re.compile(
-    rf"^[^\S\n]*([^\n.!?]{{1,200}}?)\s+(?:is|would be|must be)\s+{RIGHT}\s+(?:answer|option|choice)",
+    rf"^[^\S\n]*+(?=\S)([^\n.!?]{{1,200}}?)\s+(?:is|would be|must be)\s+{RIGHT}\s+(?:answer|option|choice)",
     re.IGNORECASE | re.MULTILINE,
 )
 _FIRST_FINAL = re.compile(r"The final answer is ([A-D])")
@@ -73,10 +74,11 @@ def extract_choice(text: str, *, choices: Sequence[str]) -> str | None:
         if letter := _named(phrase, choices):
             return letter
     lines = [line for line in text.split("\n") if line.strip()]
-    alone = [letter for line in lines if (letter := _alone(line, choices))]
-    if len(set(alone)) != 1:  # none, or the choices recited
+    found = (_alone(lines[-1], choices) or _alone(lines[0], choices)) if lines else None
+    if found is None:
         return None
-    return _alone(lines[-1], choices) or _alone(lines[0], choices)
+    recited = any(_alone(line, choices) not in (None, found) for line in dict.fromkeys(lines))
+    return None if recited else found
 
 
 def _stated(text: str) -> Iterator[tuple[int, str]]:
@@ -85,7 +87,7 @@ def _stated(text: str) -> Iterator[tuple[int, str]]:
         for match in pattern.finditer(text):
             yield match.start(), match[1]
     for match in _CALLED.finditer(text):
-        if not _OTHER_SUBJECT.search(text[: match.start()]):
+        if not _OTHER_SUBJECT.search(text, max(0, match.start() - _NEAR), match.start()):
             yield match.start(), match[1]
     for match in _TEXT_IS_RIGHT.finditer(text):
         yield match.start(), match[1]

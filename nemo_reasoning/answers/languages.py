@@ -21,9 +21,9 @@ class _Language(NamedTuple):
 _LANGUAGES = (
     _Language(  # English
         r"\b(?:answers?|ans\.?|(?:correct|right|best) (?:option|choice|letter|one|statement|response|alternative))",
-        r"[*_\"']|\bchoice\b|\boption\b|\bto\b[^.\n:]*?(?=\bis\b)|\btherefore\b|\bthus\b|\bhere\b",
+        r"[*_\"']|\bchoice\b|\boption\b|\bto\b[^.\n:]{0,300}?(?=\bis\b)|\btherefore\b|\bthus\b|\bhere\b",
         r"(?:is|are|was)\b(?:\s+(?:therefore|thus|then|clearly|simply|just|indeed|definitely))?"
-        r"|(?:would|should|must|will|has to|can only)\s+be\b|[ \t]*\n",
+        r"|(?:would|should|must|will|has to|can only)\s+be\b|\n",
     ),
     _Language(  # Spanish
         r"\b(?:respuestas?|soluci[óo]n|(?:opci[óo]n|alternativa|letra) (?:correcta|adecuada))",
@@ -120,18 +120,19 @@ STATED = re.compile(
     re.IGNORECASE,
 )
 SENTENCE_END = re.compile(r"[.!?](?=\s|[*$\"')\]}]*\s*$)|[。！？؟۔।]|\n|$")
-TRAILING = re.compile(
-    r"[\s'’*_)]*(?<=[^\w]|[A-Z0-9])\s*(?:है|हैं|होगा|आहे|হয়|হবে|ہے|ہوگا|هو|هي|です|である|だ|となります|になります|입니다|"
-    r"이다|이에요|예요|dir|dır|dur|tir|است|选项|選項|项|項|選択肢)\s*$"
+_TRAILING = re.compile(
+    r"(?:है|हैं|होगा|आहे|হয়|হবে|ہے|ہوگا|هو|هي|です|である|だ|となります|になります|입니다|"
+    r"이다|이에요|예요|dir|dır|dur|tir|است|选项|選項|项|項|選択肢)\s*\Z"
 )
+_CLOSING = "'’*_) \t\r\n\u00a0\u3000"
 NEGATED = re.compile(
     r"^(?:not|n't|nicht|kein|no|ne|pas|não|non|не|bukan|tidak|không|不|ليس\w*|لیس|değil)(?!\w)"
     r"|नहीं|নয়|নহে|نہیں|では(?:ありません|ない)|아닙|아니|नाही|\b(?:değil|nicht)\b",
     re.IGNORECASE,
 )
 SUPPOSED = re.compile(
-    r"\b(?:if|whether|suppose|assum\w+|unless|si|wenn|falls|se|если|如果|若)\b[^.\n]*$"
-    r"|\b(?:might|may|could|would)\s+(?:say|think|argue|claim|believe|guess|conclude|assume|be\s+tempted)\b[^.\n]*$",
+    r"\b(?:if|whether|suppose|assum\w+|unless|si|wenn|falls|se|если|如果|若)\b"
+    r"|\b(?:might|may|could|would)\s+(?:say|think|argue|claim|believe|guess|conclude|assume|be\s+tempted)\b",
     re.IGNORECASE,
 )
 TALK = re.compile(
@@ -163,3 +164,12 @@ LABELS = {
     **{"А": "A", "Б": "B", "Г": "D", "甲": "A", "乙": "B", "丙": "C", "丁": "D"},
     **dict(zip("ⒶⒷⒸⒹⒺ", "ABCDE", strict=True)),
 }
+
+
+def without_verb(answer: str) -> str:
+    """Return an answer without the verb that closes the sentence in languages that put it last."""
+    found = _TRAILING.search(answer)
+    before = answer[: found.start()] if found else ""
+    last = before[-1:]
+    glued = (last.isalnum() or last == "_") and not (last.isascii() and (last.isupper() or last.isdigit()))
+    return before.rstrip(_CLOSING) if last and not glued else answer

@@ -24,9 +24,13 @@ _SYMBOLS = {
     **{"⟨": r"\langle ", "⟩": r"\rangle "},
 }
 _PRIME_GROUPS = re.compile(r"(?<=\d)['’](?=\d{3}(?!\d))")
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$(?!\s)([^$]*?[^$\s])\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_MATH = re.compile(
+    r"\$\$(.+?)\$\$|\$(?!\s)([^$]*?[^$\s])\$(?!\d)"
+    r"|\\\(((?:[^\\]|\\(?![()]))++)\\\)|\\\[((?:[^\\]|\\(?![\[\]]))++)\\\]",
+    re.DOTALL,
+)
 _WHOLE = re.compile(r"\\(?:f?boxed|text(?:bf|it|rm)?|mathrm|mathbf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_MARK_UP = " \t\r\n*`"
+_MARK_UP, _LAYERS = " \t\r\n*`", 20
 _SPACING = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|strut|mathstrut)(?![A-Za-z])"
 )
@@ -75,7 +79,7 @@ def digits(text: str) -> str:
     if text.isascii():
         return text
     text = _VULGAR.sub(_fraction, text)
-    text = re.sub(rf"(\d+)\s*{_FRACTION_SLASH}\s*(\d+)", r"\1/\2", text)
+    text = re.sub(rf"(?<!\d)(\d++)\s*{_FRACTION_SLASH}\s*(\d+)", r"\1/\2", text)
     text = _RAISED.sub(lambda match: "^{" + "".join(map(_SUPERSCRIPTS.get, match[0])) + "}", text)  # type: ignore[arg-type]
     text = _LOWERED.sub(lambda match: "_{" + "".join(map(_SUBSCRIPTS.get, match[0])) + "}", text)  # type: ignore[arg-type]
     return "".join(map(_plain_character, text))
@@ -83,7 +87,10 @@ def digits(text: str) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     spelled = unicodedata.normalize("NFKC", match[0]).replace(_FRACTION_SLASH, "/")
-    mixed = match.string[: match.start()].rstrip()[-1:].isdigit()
+    text, before = match.string, match.start()
+    while before and text[before - 1].isspace():
+        before -= 1
+    mixed = before > 0 and text[before - 1].isdigit()
     return f" {spelled}" if mixed else f"({spelled})"
 
 
@@ -98,7 +105,7 @@ def _plain_character(character: str) -> str:
 
 def unwrap(text: str) -> str:
     """Take Markdown, quotes and the signs of mathematics off a text; an unpaired dollar sign is money and stays."""
-    while True:
+    for _ in range(_LAYERS):
         bare = text.strip(_MARK_UP)
         if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
             bare = bare[1:-1]
@@ -106,5 +113,6 @@ def unwrap(text: str) -> str:
             bare = whole[1]
         bare = _MATH.sub(lambda match: next(filter(None, match.groups()), ""), bare)
         if bare == text:
-            return bare
+            break
         text = bare
+    return text
