@@ -7,7 +7,7 @@ user turn. Anything else that mentions thinking is text: "detailed thinking on h
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, TemplateSyntaxError, meta
@@ -24,6 +24,7 @@ TEMPLATE_ARGUMENTS = ("enable_thinking", "thinking")  # of Qwen3's and DeepSeek'
 
 _GENERATION = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")  # tags that only transformers knows
 _LONGEST = max(map(len, COMMANDS))
+_SHORT = 2000  # characters
 
 
 class Switch(NamedTuple):
@@ -54,6 +55,10 @@ def find_switch(text: str, role: Role) -> Found:
     """Find the switches in what a turn says; an assistant's turn has none."""
     if role == "assistant" or not _may_switch(text, role):
         return Found(text, ())
+    return (_found if len(text) > _SHORT else _found_before)(text, role)
+
+
+def _found(text: str, role: Role) -> Found:
     rest, switches, known = text, list[Switch](), -1
     while known < len(switches):  # a command may have hidden a line
         known = len(switches)
@@ -63,6 +68,9 @@ def find_switch(text: str, role: Role) -> Found:
         rest, commands = _without_commands(rest)
         switches += commands
     return Found(rest if switches else text, tuple(switches))
+
+
+_found_before = lru_cache(maxsize=256)(_found)  # most dialogues of a data set have the same system turn
 
 
 def _may_switch(text: str, role: Role) -> bool:

@@ -314,15 +314,12 @@ class _Code:
     def _count_to(self, place: int) -> None:
         text, start = self._text, self._counted
         self._counted = place
-        ticks = text.count("`", start, place)
-        if not ticks and not self._inline:
+        if not self._inline and text.find("`", start, place) < 0:
             return
-        fences = text.count("```", start, place)
-        self._fenced ^= fences % 2 == 1
+        self._fenced ^= text.count("```", start, place) % 2 == 1
         if (line := text.rfind("\n", start, place)) >= 0:
-            self._inline = False
-            ticks, fences = text.count("`", line, place), text.count("```", line, place)
-        self._inline ^= (ticks - 3 * fences) % 2 == 1
+            self._inline, start = False, line
+        self._inline ^= (text.count("`", start, place) - 3 * text.count("```", start, place)) % 2 == 1
 
 
 def keeps_trace(content: str, rendered: str) -> bool:

@@ -1,5 +1,6 @@
 """Run one function on many inputs: in processes on this machine, or on a Ray cluster. Results keep their order."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -100,6 +101,7 @@ def _start(function: bytes) -> None:
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _function = pickle.loads(function)
+    gc.freeze()  # what is imported stays: collecting garbage need not look at it again and again
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

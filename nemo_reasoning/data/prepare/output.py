@@ -50,14 +50,14 @@ def write_output(
         splits={name: split.sizes for name, split in splits.items()},
     )
     with ThreadPoolExecutor() as pool:  # writing lets other threads run
+        report = pool.submit(write_report, folder, statistics, seq_length=preparation.seq_length)
         written = [pool.submit(rows.write_tokens, split.numbers, folder / name) for name, split in splits.items()]
         if preparation.data.messages:
             written += [
                 pool.submit(rows.write_lines, split.numbers, folder / SPLITS[name]) for name, split in splits.items()
             ]
-    for job in written:
+    for job in (*written, report):
         job.result()
-    write_report(folder, statistics, seq_length=preparation.seq_length)
     return write_manifest(
         folder,
         stage="prepare",

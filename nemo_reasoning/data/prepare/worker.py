@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nemo_reasoning.config.data import DataSettings
 from nemo_reasoning.data.chat import ChatFormatter
@@ -30,8 +30,7 @@ SIGNATURES = "signatures.pickle"
 _ROWS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
-class _Read:
+class _Read(NamedTuple):
     """A line on its way: a row that passed its filters, or what became of it instead, and its mode as far as known."""
 
     span: Span
