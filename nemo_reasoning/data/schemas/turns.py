@@ -252,6 +252,7 @@ def _is_target(turn: Mapping[str, Any], keys: Sequence[str], role: Role) -> bool
 
 
 def _flag(value: Any, key: str) -> bool:
-    if value in (0, 1):  # False and True, 0.0 and 1.0 are among them
-        return bool(value)
+    said = str(value).strip().lower()  # tables write numbers and truth as text
+    if said in ("0", "0.0", "false", "1", "1.0", "true"):
+        return said in ("1", "1.0", "true")
     raise RowError(f"unknown weight: {key}={value!r}; a turn is trained on or not, 1 or 0")

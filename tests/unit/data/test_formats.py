@@ -201,7 +201,8 @@ def test_arrays_of_rows_are_prepared_like_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "cut"),
-    [(b'{"a": 1}\n{"a"', 4), (b'{"a": 1}\n{"a": 2}', None), (b'{"a": 1}\n', None), (b'{"a": 1}\nnonsense', None)],
+    [(b'{"a": 1}\n{"a"', 4), (b'{"a": 1}\n{"a": 2}', None), (b'{"a": 1}\n', None), (b'{"a": 1}\nnonsense', None)]
+    + [(b'{"a": 1}{"a": 2}', None), (b'{"a": 1},', None)],
 )
 def test_a_row_that_breaks_off_at_the_end_is_seen(tmp_path: Path, content: bytes, cut: int | None) -> None:
     (tmp_path / "rows.jsonl").write_bytes(content)

@@ -106,7 +106,17 @@ def test_unused_generations_are_counted() -> None:
     assert parse(READ["generations"]).unused == 2
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"loss_mask": 0}, {"weight": 0.0, "train": False}])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"weight": 0},
+        {"train": False},
+        {"loss_mask": 0},
+        {"weight": 0.0, "train": False},
+        {"train": "False "},
+        {"weight": "0"},
+    ],
+)
 def test_turns_marked_as_context_stay_context_and_keep_their_mark(mark: dict[str, Any]) -> None:
     other = {key: 1 for key in mark}
     row = parse(chat(("user", "a"), ("assistant", "9", mark), ("user", "b"), ("assistant", "8", other)))

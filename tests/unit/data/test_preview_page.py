@@ -68,6 +68,12 @@ def test_the_report_shows_every_outcome_and_licence(tmp_path: Path) -> None:
     ("row", "proposal"),
     [
         ({"Frage": "was?", "Antwort": "so und so"}, "data.columns.answer=Antwort data.columns.question=Frage"),
+        ({"Frage": "Was ist das?", "Antwort": "so"}, "data.columns.answer=Antwort data.columns.question=Frage"),
+        (
+            {"inst": "say it", "resp": "a", "cot_text": "c d"},
+            "answer=resp data.columns.question=inst data.columns.trace=cot_text",
+        ),
+        ({"问题": "四加四等于几", "答案": "八"}, "data.columns.answer=答案 data.columns.question=问题"),
         (
             {"q": "a", "a": "bb", "my_thoughts": "c d"},
             "answer=a data.columns.question=q data.columns.trace=my_thoughts",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import data_settings, formatter
 
-from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
+from nemo_reasoning.data.prepare.filters import FilteredOut, Filters, Languages
 from nemo_reasoning.data.schemas.dialogue import turned_off
 from nemo_reasoning.errors import DataError, RowError
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
@@ -112,6 +112,11 @@ def test_language_of_question_and_answer(question: str, answer: str, kept: bool)
     else:
         with pytest.raises(FilteredOut, match="languages"):
             filters("languages=[en]").read(value, origin="a:1")
+
+
+def test_an_unknown_language_is_named() -> None:
+    with pytest.raises(DataError, match="names english, xx, which is no known code"):
+        Languages(["en", "english", "xx"], confidence=0.5)
 
 
 def test_overlap_with_evaluation_problems(tmp_path: Path) -> None:
