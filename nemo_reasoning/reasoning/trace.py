@@ -5,9 +5,10 @@ the first one, are text: answers and traces may speak about tags. Prompts are ne
 """
 
 import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
+from nemo_reasoning.reasoning.code import outside_code
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
@@ -151,11 +152,11 @@ def _split_opened(text: str) -> tuple[str, str] | None:
     marker, start = _opening(body)
     if marker is None:
         return None
-    closing = _outside_code(marker.close, body, start, unmatched=True)
+    closing = outside_code(marker.close, body, start, unmatched=True)
     if closing is None:
         raise TraceError(f"{body[:start].strip()} is never closed", unclosed=True)
     trace, rest = body[start : closing.start()].strip(), body[closing.end() :]
-    if _outside_code(marker.close, rest, 0) and _outside_code(marker.open, trace, 0):
+    if outside_code(marker.close, rest, 0) and outside_code(marker.open, trace, 0):
         raise TraceError(f"{body[:start].strip()} within a trace", unclosed=False)
     return trace, _answer(rest, marker)
 
@@ -179,7 +180,7 @@ def bare_trace(text: str) -> tuple[str, str]:
     marker, start = _opening(body)
     body = body[start:]
     for known in MARKERS if marker is None else (marker,):
-        if closing := _outside_code(known.close, body, 0, unmatched=True):
+        if closing := outside_code(known.close, body, 0, unmatched=True):
             if marker is None and body[closing.end() :].strip():
                 continue  # a trace may speak about tags
             return body[: closing.start()].strip(), body[closing.end() :].strip()
@@ -212,8 +213,8 @@ def _mentions(text: str) -> bool:
 def _without_opening(body: str, *, thinks: bool) -> tuple[str | None, str]:
     """Split a turn that does not begin with an opening marker."""
     mentioned = _mentions(body)
-    closing = _outside_code(_ANY_CLOSE, body, 0) if mentioned else None
-    opening = _outside_code(_ANY_OPEN, body, 0) if mentioned else None
+    closing = outside_code(_ANY_CLOSE, body, 0) if mentioned else None
+    opening = outside_code(_ANY_OPEN, body, 0) if mentioned else None
     if closing is None and opening is None:
         _check_unknown(body)
     if opening is not None:
@@ -257,7 +258,7 @@ def _on_its_own(found: re.Match[str], text: str) -> bool:
 
 def _answer(text: str, marker: Marker) -> str:
     """Return an answer without the markers around it."""
-    if _mentions(text) and (second := _outside_code(_ANY_OPEN, text, 0)) is not None:
+    if _mentions(text) and (second := outside_code(_ANY_OPEN, text, 0)) is not None:
         raise TraceError(f"a second {second[0]} after the first trace", unclosed=False)
     around = marker.answer
     while around and (begin := around[0].search(text)) and (end := around[1].search(text, begin.end())):
@@ -265,61 +266,6 @@ def _answer(text: str, marker: Marker) -> str:
     if around and (begin := around[0].search(text)) and begin[0].lstrip().startswith("<|"):
         raise TraceError(f"{begin[0].strip()} is never closed", unclosed=True)
     return text.strip()
-
-
-def _outside_code(pattern: re.Pattern[str], text: str, start: int, *, unmatched: bool = False) -> re.Match[str] | None:
-    """Return the first match that is not inside code.
-
-    Args:
-        pattern: What to look for.
-        text: Where.
-        start: From which character on.
-        unmatched: If all matches seem to be inside code, return the last one that begins a line: a trace may
-            open a fence that it never closes.
-    """
-    last, code = None, _Code(text, start)
-    for found in pattern.finditer(text, start):
-        if not code.holds(found):
-            return found
-        if unmatched and found.start() and text[found.start() - 1] == "\n":
-            last = found
-    return last
-
-
-class _Code:
-    """Tells whether matches stand between fences, or between backticks on their line; asked for them in order."""
-
-    def __init__(self, text: str, start: int) -> None:
-        """Take a text, and the character from which on it counts."""
-        self._text, self._counted = text, start
-        self._fenced = self._inline = False  # whether a fence, or a backtick on the line, is open there
-        self._tick = -1  # the first backtick behind the last match that asked for it
-
-    @cached_property
-    def _last_fence(self) -> int:
-        return self._text.rfind("```")
-
-    def holds(self, found: re.Match[str]) -> bool:
-        """Tell whether a match is inside code."""
-        text, end = self._text, found.end()
-        self._count_to(found.start())
-        if self._fenced and self._last_fence >= end:
-            return True
-        if not self._inline:
-            return False
-        if self._tick < end:
-            self._tick = (text.find("`", end) + 1 or len(text) + 1) - 1
-        return self._tick < len(text) and text.find("\n", end, self._tick) < 0
-
-    def _count_to(self, place: int) -> None:
-        text, start = self._text, self._counted
-        self._counted = place
-        if not self._inline and text.find("`", start, place) < 0:
-            return
-        self._fenced ^= text.count("```", start, place) % 2 == 1
-        if (line := text.rfind("\n", start, place)) >= 0:
-            self._inline, start = False, line
-        self._inline ^= (text.count("`", start, place) - 3 * text.count("```", start, place)) % 2 == 1
 
 
 def keeps_trace(content: str, rendered: str) -> bool:

@@ -8,28 +8,26 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, fields, is_dataclass
-from functools import cache, cached_property
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from nemo_reasoning.artifacts import write_json, write_text
-from nemo_reasoning.config import CONF_DIR, load_settings, settings_to_dict
+from nemo_reasoning.config import settings_to_dict
 from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings
-from nemo_reasoning.errors import CheckpointError, ConfigError
-from nemo_reasoning.hardware import register_resolvers
+from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints, origin_differs
 from nemo_reasoning.training.identity import Identity, changed_settings, fixed_settings, rows_fingerprint
 from nemo_reasoning.training.process import first_process
+from nemo_reasoning.training.recorded_settings import check_own, read_settings
 
 CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT, MERGED = "config.yaml", "run.json", "data", "export", "base"
 _LOCK, _HOLDER = ".lock", ".lock.json"
@@ -59,7 +57,7 @@ class Run:
         config = path / CONFIG_FILE
         if not config.is_file():
             raise CheckpointError(f"{path} has no {CONFIG_FILE}: point at the folder that recipes/sft_lora.py wrote")
-        return cls(path, _read_settings(config))
+        return cls(path, read_settings(config))
 
     @classmethod
     def start(cls, settings: SftSettings) -> "Run":
@@ -76,6 +74,7 @@ class Run:
                 if run.path.joinpath(CONFIG_FILE).is_file() and run.checkpoints and not settings.restart:
                     run._refuse(changed_settings(cls.open(run.path).settings, settings))
                 elif first_process():
+                    check_own(run.path / CONFIG_FILE)
                     run._record_settings()
         except OSError as error:
             why = "it is a link to no folder" if run.path.is_symlink() and not run.path.is_dir() else error.strerror
@@ -259,42 +258,3 @@ class Run:
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
         except (OSError, ValueError, KeyError):
             return "another process"
-
-
-def _read_settings(path: Path) -> SftSettings:
-    """Return recorded settings; those that an earlier version did not have get the defaults of conf/."""
-    broken = f"{path} is broken; restore it from a copy, or remove it and start the training's command again"
-    try:
-        recorded = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(recorded, dict) or not recorded:
-            raise CheckpointError(broken)
-        return load_settings(OmegaConf.create(_filled(recorded, _defaults(), SftSettings)), SftSettings)
-    except (YAMLError, OmegaConfBaseException, ConfigError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{broken} ({str(error).splitlines()[0]})") from error
-
-
-@cache
-def _defaults() -> Any:
-    """Compose the settings of conf/sft_lora.yaml, also within a recipe, where Hydra is at work already."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    register_resolvers()
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-            return OmegaConf.to_container(compose("sft_lora", overrides=["hardware=cpu"]), resolve=True)
-    finally:
-        GlobalHydra.instance().hydra = outer
-
-
-def _filled(recorded: Mapping[Any, Any], defaults: Any, schema: Any) -> dict[str, Any]:
-    """Return the values of a settings class: as recorded, else the default; keys it no longer has are left out."""
-    hints, filled = get_type_hints(schema), {}
-    for field in fields(schema):
-        default = defaults.get(field.name) if isinstance(defaults, Mapping) else None
-        value = recorded.get(field.name, default)
-        inner = next((kind for kind in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(kind)), None)
-        filled[field.name] = _filled(value, default, inner) if inner and isinstance(value, Mapping) else value
-    return filled

@@ -262,6 +262,14 @@ def test_a_broken_record_of_settings_is_named(run: Run, content: str) -> None:
     Run.start(run.settings).claim(Identity())
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "- mine", "model: mine", "\x00"])
+def test_settings_that_no_run_wrote_are_not_replaced(run: Run, content: str) -> None:
+    (run.path / "config.yaml").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config.yaml was not written by a run, and would be replaced"):
+        Run.start(run.settings)
+    assert (run.path / "config.yaml").read_text() == content
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", "\xff"])
 def test_a_broken_run_json_is_written_anew(run: Run, content: str) -> None:
     save(run.path, "a", 3)
