@@ -90,7 +90,8 @@ def normalised(text: str) -> bytes:
             text = text.translate(dict.fromkeys(map(ord, _WIDE_BLANKS), " "))
     said = np.frombuffer(text.strip().encode().translate(_AS_BLANK) + b" ", np.uint8)
     blank = said == ord(" ")
-    return said[:-1][~(blank[:-1] & blank[1:])].tobytes()  # in a third of the time of split and join
+    kept: bytes = said[:-1][~(blank[:-1] & blank[1:])].tobytes()  # in a third of the time of split and join
+    return kept
 
 
 def question_key(text: str) -> bytes:
