@@ -41,12 +41,10 @@ def prepared_before(
         if not harm:
             return manifest
         tell(f"warning: {harm[0]} since it was prepared; all of {out} is prepared again")
-    files = (path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_symlink() or not path.is_dir())
-    if foreign := [str(name) for name in files if str(name) not in _WRITTEN | listed.keys()]:
-        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+    files = (str(path.relative_to(out)) for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
+    if foreign := next((name for name in files if name not in _WRITTEN | listed.keys()), None):
         raise DataError(
-            f"{out} is to be replaced, but holds {foreign[0]}{more}, which no preparation wrote; move that away, or "
-            "write elsewhere"
+            f"{out} is to be replaced, but holds {foreign}, which no preparation wrote; move it away or write elsewhere"
         )
     return None
 
