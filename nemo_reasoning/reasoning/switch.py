@@ -59,9 +59,8 @@ def find_switch(text: str, role: Role) -> Found:
 
 
 def _found(text: str, role: Role) -> Found:
-    rest, switches, known = text, list[Switch](), -1
-    while known < len(switches):  # a command may have hidden a line
-        known = len(switches)
+    rest, switches = text, list[Switch]()
+    for _ in range(2):  # a command may have hidden a line
         if role == "system":
             rest, lines = _without_lines(rest)
             switches += lines
