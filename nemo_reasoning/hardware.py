@@ -9,7 +9,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import psutil
 from omegaconf import OmegaConf
 
 from nemo_reasoning.config import group_names, read_group
@@ -118,6 +117,8 @@ def main_memory(cgroups: Path = _CGROUPS, own_group: Path = _OWN_GROUP) -> MainM
         cgroups: Where the kernel shows control groups, of either version.
         own_group: The file that names the groups of this process.
     """
+    import psutil  # what answers without the amount, such as --help, needs no such package
+
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available
     for folder, limit_file, usage_file in _groups(cgroups, own_group):

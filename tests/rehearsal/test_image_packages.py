@@ -57,6 +57,7 @@ def test_a_failed_import_is_explained_where_the_package_is_one_of_ours() -> None
     known = explained(ModuleNotFoundError("No module named 'fasttext.x'", name="fasttext.x"), command="prepare")
 
     assert str(known) == f"prepare needs fasttext, which is not installed: {pip_command('fasttext')}"
+    assert "install --no-deps psutil" in str(explained(ModuleNotFoundError(name="psutil"), command="doctor"))
     assert explained(ModuleNotFoundError("No module named 'other'", name="other"), command="prepare") is None
     with pytest.raises(MissingPackageError, match="peft=qlora needs no_such_thing"):
         require("no_such_thing", needed_by="peft=qlora")
