@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Size:
 
 
 FULL = Size(clients=8, prompts=48, rounds=6, requests=500, max_new_tokens=64)
-QUICK = Size(clients=8, prompts=8, rounds=1, requests=40, max_new_tokens=24)
+QUICK = Size(clients=8, prompts=8, rounds=6, requests=40, max_new_tokens=24)
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,16 @@ def body_of(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
+def shortened(requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+    """Return the same prompts for two tokens each: a shape that is computed for the first time takes longer."""
+    return [replace(request, max_new_tokens=2) for request in requests]
+
+
 def measure_single(model: Path, requests: Sequence[GenerationRequest], *, dtype: str) -> tuple[list[str], float]:
     """Return every request's own answer, one request at a time, and tokens a second."""
     engine = HFEngine(model, dtype=dtype, chat_template=load_template("chatml"))
-    engine.generate(requests[:1])
+    for request in shortened(requests):
+        engine.generate([request])
     start = time.perf_counter()
     alone = [engine.generate([request])[0] for request in requests]
     seconds = time.perf_counter() - start
@@ -104,14 +110,19 @@ def measure_single(model: Path, requests: Sequence[GenerationRequest], *, dtype:
 def measure_transformers(model: Path, requests: Sequence[GenerationRequest]) -> float:
     """Return tokens a second of transformers' own generate, one request at a time."""
     engine = HFEngine(model, dtype=DTYPE, chat_template=load_template("chatml"))
-    written = 0
-    start = time.perf_counter()
-    with torch.inference_mode():
-        for request in requests:
+
+    def write(asked: Sequence[GenerationRequest]) -> int:
+        written = 0
+        for request in asked:
             ids = torch.tensor([engine.tokenizer(None).prompt(request).ids])
             found = engine.model.generate(ids, max_new_tokens=request.max_new_tokens, do_sample=False)
             written += found.shape[1] - ids.shape[1]
-    return written / (time.perf_counter() - start)
+        return written
+
+    with torch.inference_mode():
+        write(shortened(requests))
+        start = time.perf_counter()
+        return write(requests) / (time.perf_counter() - start)
 
 
 @contextmanager
@@ -228,8 +239,9 @@ class Churn:
 
 async def measure_speed(url: str, requests: Sequence[GenerationRequest], size: Size) -> dict[str, float]:
     """Return what the clients of a service see, alone and together."""
-    bodies = [body_of(request) for request in requests]
-    await ask_in_turn(url, bodies[:2])
+    bodies, short = [body_of(request) for request in requests], [body_of(request) for request in shortened(requests)]
+    await ask_in_turn(url, short)
+    await load(url, short * 2, clients=size.clients)
     unloaded = await ask_in_turn(url, bodies)
     heard, seconds = await load(url, bodies * size.rounds, clients=size.clients)
     return {

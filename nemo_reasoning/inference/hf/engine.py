@@ -90,7 +90,7 @@ class HFEngine(Engine):
             max_bytes=int(_free_memory(place) * _MEMORY_SHARE if cache_gb is None else cache_gb * 2**30),
             prefill_tokens=_PREFILL_TOKENS[place.type],
         )
-        self.scheduler = Scheduler(batch, before_turn=SpareCores().adapt) if place.type == "cpu" else Scheduler(batch)
+        self.scheduler = Scheduler(batch, threads=SpareCores().used) if place.type == "cpu" else Scheduler(batch)
 
     def submit(self, request: GenerationRequest, report: Report) -> Generation:
         """As `Engine.submit`; the engine's thread computes from now on.

@@ -4,6 +4,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -21,9 +22,11 @@ class Scheduler:
     operations, which costs a third of the speed.
     """
 
-    def __init__(self, batch: RunningBatch, *, before_turn: Callable[[], None] = lambda: None) -> None:
-        """Take the batch, which nobody else may touch from now on, and what its thread does before each turn."""
-        self._batch, self._before_turn = batch, before_turn
+    def __init__(
+        self, batch: RunningBatch, *, threads: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """Take the batch, which nobody else may touch from now on, and what holds its threads during a turn."""
+        self._batch, self._threads = batch, threads
         self._changed = threading.Condition()
         self._driving = threading.Lock()
         self._waiting: deque[tuple[Row, Generation]] = deque()
@@ -96,7 +99,6 @@ class Scheduler:
     def _run(self) -> None:
         try:
             while not self._closed:
-                self._before_turn()
                 self.turn()
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed or self._waiting or self._running)
@@ -106,7 +108,7 @@ class Scheduler:
 
     def turn(self) -> None:
         """Write one token of every request that has a place; fail them all when the engine is closed."""
-        with self._driving, torch.inference_mode():
+        with self._driving, torch.inference_mode(), self._threads():
             if self._closed:
                 self._fail_all(EngineClosedError("the engine was closed before the end; ask again"))
             else:

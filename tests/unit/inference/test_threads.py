@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,21 @@ import pytest
 import torch
 
 from nemo_reasoning.inference.hf import threads
+from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.inference.hf.threads import SpareCores, threads_for
+from nemo_reasoning.inference.request import GenerationRequest
+from nemo_reasoning.reasoning.messages import Message
+
+
+@contextmanager
+def all_threads(number: int) -> Iterator[None]:
+    """Let this thread compute with a number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +34,7 @@ from nemo_reasoning.inference.hf.threads import SpareCores, threads_for
     [
         (2, 2, 0.0, 2),
         (2, 2, 0.3, 2),
-        (2, 2, 0.7, 1),
+        (2, 2, 0.5, 1),  # a process that computes without end, beside two threads that spin
         (2, 2, 1.9, 1),
         (1, 2, 0.0, 1),
         (8, 64, 20.0, 8),
@@ -29,18 +45,32 @@ def test_threads_are_those_that_find_a_core(most: int, cores: int, others: float
     assert threads_for(most=most, cores=cores, others=others) == expected
 
 
-def test_the_machine_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_is_followed_and_the_caller_keeps_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [(0.0, 0.0), (1.0, 1.0), (2.0, 1.1)]  # seconds, and what others computed by then
-    set_to: list[int] = []
     monkeypatch.setattr(SpareCores, "_look", lambda self: seen.pop(0))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
-    cores = SpareCores()
+    cores, computed = SpareCores(), []
     cores._cores = range(2)
-    for now in (0.1, 1.0, 1.2, 2.0):
-        monkeypatch.setattr(threads.time, "monotonic", lambda now=now: now)
-        cores.adapt()
-    assert (set_to, seen) == ([1, 2], [])
+    with all_threads(2):
+        for now in (0.1, 1.0, 1.2, 2.0):
+            monkeypatch.setattr(threads.time, "monotonic", lambda now=now: now)
+            with cores.used():
+                computed.append(torch.get_num_threads())
+            assert torch.get_num_threads() == 2
+    assert (computed, seen) == ([2, 1, 1, 2], [])
+
+
+def test_generation_in_the_caller_follows_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SpareCores, "_look", lambda self: (0.0, 0.0))
+    monkeypatch.setattr(threads, "_PERIOD", 1e9)
+    engine = HFEngine(random_model, dtype="float32", device="cpu")
+    cores: SpareCores = engine.scheduler._threads.__self__  # type: ignore[attr-defined]
+    cores._cores, cores._others = range(2), 1.0
+    computed: set[int] = set()
+    engine.model.model.register_forward_hook(lambda *_: computed.add(torch.get_num_threads()))
+    with all_threads(2):
+        engine.generate([GenerationRequest(messages=(Message("user", "?"),), mode="off", max_new_tokens=2)])
+        assert torch.get_num_threads() == 2
+    assert computed == {1}
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, *, online: dict[int, float], allowed: set[int]) -> None:
@@ -63,17 +93,14 @@ def test_a_core_that_is_offline_shifts_no_other(monkeypatch: pytest.MonkeyPatch,
 def test_untold_cores_leave_all_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_to: list[int] = []
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     machine(monkeypatch, tmp_path, online={0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, allowed={0, 1, 2, 3})
     cores = SpareCores()
-    cores._use(2)
+    cores._others = 3.0
     machine(monkeypatch, tmp_path, online={0: 1.0, 1: 2.0}, allowed={0, 1, 2, 3})  # as in a container with fewer
     monkeypatch.setattr(threads, "_PERIOD", 0.0)
-    with caplog.at_level(logging.WARNING):
-        cores.adapt()
-        cores.adapt()
-    assert set_to == [2, 4]
+    with caplog.at_level(logging.WARNING), all_threads(4):
+        for _ in range(2):
+            with cores.used():
+                assert torch.get_num_threads() == 4
     assert len(caplog.records) == 1
     assert "OMP_NUM_THREADS" in caplog.text
