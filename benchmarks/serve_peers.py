@@ -19,7 +19,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from serve import DTYPE, MODEL, Size, ask_in_turn, body_of, measure_speed, measure_transformers, requests_of, service
+from serve import DTYPE, MODEL, Size, body_of, measure_speed, measure_transformers, requests_of, service
+from streaming import ask_in_turn
 
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.export.tokenizer import strip_generation
