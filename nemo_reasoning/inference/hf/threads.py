@@ -47,7 +47,7 @@ class SpareCores:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Compute with the threads that find a core, on the thread that calls it; it has all of them again behind it."""
+        """Compute with the threads that find a core, on the calling thread, which has all of them again behind it."""
         self._follow()
         most = torch.get_num_threads()
         threads = threads_for(most=most, cores=len(self._cores), others=self._others)
