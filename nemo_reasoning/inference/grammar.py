@@ -38,6 +38,9 @@ class Grammar:
             problem = " ".join(problem.split())
             raise EngineError(f"the JSON schema of response_format or tools cannot be enforced: {problem}; change it")
         self._matcher = LLMatcher(tokenizer, form)
+        self._matcher.compute_bitmask()
+        if self.complete:  # such as {"$ref": "#"}, which the library finds out at the first token
+            raise EngineError("the JSON schema of response_format or tools admits no answer at all; change it")
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits [vocabulary] without the tokens that must not come next."""

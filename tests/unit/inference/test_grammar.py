@@ -36,7 +36,7 @@ def test_what_does_not_fit_is_masked_and_never_taken(tokenizer: ChatTokenizer) -
         grammar.accept(other)
 
 
-@pytest.mark.parametrize("schema", ['{"type": "no such type"}', "[", '{"$ref": "#/nowhere"}'])
+@pytest.mark.parametrize("schema", ['{"type": "no such type"}', "[", '{"$ref": "#/nowhere"}', '{"$ref": "#"}'])
 def test_a_schema_that_cannot_be_kept_is_refused(tokenizer: ChatTokenizer, schema: str) -> None:
     with pytest.raises(EngineError, match="response_format"):
         tokenizer.grammar(schema)
