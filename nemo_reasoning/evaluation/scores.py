@@ -27,7 +27,7 @@ class Score:
         truncated: Those cut at the token limit.
         refused: Those that decline to answer.
         unanswered: Those without an answer, the refused ones included.
-        mean_tokens: Mean of the generated tokens.
+        mean_tokens: Mean of the generated tokens; None where a server did not count them.
         mean_reasoning_tokens: Mean of the tokens in thinking blocks; None where they were not counted.
         over_budget: Samples that thought longer than their budget; None where that was not counted.
         least_limit: Smallest token limit of a sample; None where it was not recorded.
@@ -41,7 +41,7 @@ class Score:
     truncated: int
     refused: int
     unanswered: int
-    mean_tokens: float
+    mean_tokens: float | None
     mean_reasoning_tokens: float | None
     over_budget: int | None
     least_limit: int | None
@@ -83,6 +83,7 @@ def score(samples: Iterable[Sample]) -> Score:
         raise DataError("there are no samples to score; evaluate in both modes")
     tokens = [sample.reasoning_tokens for sample in counted if sample.reasoning_tokens is not None]
     thinking = tokens if len(tokens) == len(counted) else None
+    written = [sample.completion_tokens for sample in counted]
     families: dict[str, dict[str, int]] = {}
     for sample in counted:
         family = families.setdefault(sample.family, {"n": 0, "correct": 0})
@@ -95,7 +96,7 @@ def score(samples: Iterable[Sample]) -> Score:
         truncated=sum(sample.truncated for sample in counted),
         refused=sum(sample.refused for sample in counted),
         unanswered=sum(sample.extracted is None for sample in counted),
-        mean_tokens=sum(sample.completion_tokens for sample in counted) / len(counted),
+        mean_tokens=sum(written) / len(counted) if all(written) else None,  # nobody writes less than one
         mean_reasoning_tokens=None if thinking is None else sum(thinking) / len(counted),
         over_budget=None if thinking is None else _over_budget(counted),
         least_limit=min((one.max_new_tokens for one in counted if one.max_new_tokens is not None), default=None),

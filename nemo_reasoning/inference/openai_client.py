@@ -62,14 +62,22 @@ class OpenAIEngine(Engine):
             pause: Seconds before the second attempt; each further one waits twice as long.
 
         Raises:
-            EngineError: `concurrency` is below 1.
+            EngineError: `concurrency` is below 1, the key cannot be sent, or the address is none.
         """
         if model.concurrency < 1:
             raise EngineError(f"concurrency={model.concurrency}; give 1 or more")
-        key = os.environ.get(model.api_key_variable)
+        key = os.environ.get(model.api_key_variable, "").strip()
+        if not all("!" <= letter <= "~" for letter in key):
+            raise EngineError(
+                f"{model.api_key_variable}, the environment variable that api_key_variable names, holds characters that "
+                "no header can carry, such as a line break or a letter outside of ASCII; set the key alone"
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits, base_url = httpx.Limits(max_connections=model.concurrency), model.url.rstrip("/") + "/"
-        self._client = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, limits=limits)
+        try:
+            self._client = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, limits=limits)
+        except httpx.InvalidURL as error:
+            raise EngineError(f"url={model.url}: {error}; write it as http://localhost:8000/v1") from error
         self._threads = ThreadPoolExecutor(model.concurrency)
         self._model, self._pause = model, pause
 
@@ -114,6 +122,8 @@ class OpenAIEngine(Engine):
             body["max_tokens"] = lowered
         try:
             answer = response.json()
+            if isinstance(answer, dict) and answer.get("error") and not answer.get("choices"):
+                raise EngineError(self._refusal(response))
             return replace(_completion(answer, request), lowered_to=lowered)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineError(
@@ -206,8 +216,8 @@ def _body(request: GenerationRequest, model: RemoteModel) -> dict[str, Any]:
 def _completion(answer: Any, request: GenerationRequest) -> Completion:
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     message = choice["message"]
-    content = message.get("content") or ""
-    thought = message.get("reasoning") or message.get("reasoning_content") or ""
+    content, thought = _divided(message.get("content") or message.get("refusal"))
+    thought = _text(message.get("reasoning") or message.get("reasoning_content")) or thought
     text = with_thinking(thought, content) if thought else content
     finished = choice.get("finish_reason") != "length"
     counted = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
@@ -225,6 +235,29 @@ def _completion(answer: Any, request: GenerationRequest) -> Completion:
         finish_reason="stop" if finished else "length",
         not_enforced=tuple(_broken(request, split, counted)),
     )
+
+
+def _divided(content: Any) -> tuple[str, str]:
+    """Return text and thinking of a content, which may come in parts with both, as Mistral's does."""
+    if not isinstance(content, list):
+        return _text(content), ""
+    parts = [(part["type"] == "thinking", part.get("text") or part.get("thinking")) for part in content]
+    return "".join(_text(told) for thinking, told in parts if not thinking), "".join(
+        _divided(told)[0] for thinking, told in parts if thinking
+    )
+
+
+def _text(told: Any) -> str:
+    """Return a text as it was sent; half a character is replaced, for no file can hold it.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if told is None:
+        return ""
+    if not isinstance(told, str):
+        raise TypeError(f"{type(told).__name__} in place of a text")
+    return told.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _broken(request: GenerationRequest, split: Split, counted: int | None) -> Iterator[str]:

@@ -97,6 +97,8 @@ def test_a_model_evaluates_the_same_twice(tmp_path: Path) -> None:
     assert evaluate_problems(engine, problems, max_new_tokens=8) == first
     assert (score(first.of("on")).well_formed, score(first.of("off")).truncated) == (0, 6)
     assert score(first.of("off")).mean_tokens == 8
+    uncounted = replace(first.of("off")[0], completion_tokens=0)  # of a server that tells no numbers
+    assert score([*first.of("off"), uncounted]).mean_tokens is None
 
 
 def test_samples_survive_the_file(tmp_path: Path) -> None:

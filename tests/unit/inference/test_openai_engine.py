@@ -72,7 +72,7 @@ def request(text: str = "What?", **options: Any) -> GenerationRequest:
     return GenerationRequest(**{"messages": (Message("user", text),), "mode": "on", "max_new_tokens": 9, **options})
 
 
-def said(content: str | None, *, finish: str = "stop", **fields: Any) -> Answer:
+def said(content: Any, *, finish: str = "stop", **fields: Any) -> Answer:
     usage = {
         "prompt_tokens": 3, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 4}
     }  # fmt: skip
@@ -136,6 +136,8 @@ def test_a_chat_template_with_a_switch_is_asked_by_it() -> None:
         said("<think>\nhm\n</think>\n\n42"),
         said("42", reasoning="hm"),
         said("42", reasoning_content="hm"),
+        said([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "42"}]),
+        said([{"type": "text", "text": "4"}, {"type": "text", "text": "2"}], reasoning="hm"),
     ],
 )
 def test_thinking_is_found_wherever_it_is(answer: Answer) -> None:
@@ -143,6 +145,12 @@ def test_thinking_is_found_wherever_it_is(answer: Answer) -> None:
         [completion] = engine(server).generate([request()])
     assert (completion.reasoning, completion.answer, completion.well_formed) == ("hm", "42", True)
     assert (completion.prompt_tokens, completion.completion_tokens, completion.reasoning_tokens) == (3, 7, 4)
+
+
+def test_half_a_character_and_a_refusal_are_texts() -> None:
+    for answer, text in ((said("4\ud83d2"), "4\ufffd2"), (said(None, refusal="I cannot."), "I cannot.")):
+        with serving(lambda body, answer=answer: answer) as server:
+            assert engine(server).generate([request(mode="off")])[0].answer == text
 
 
 def test_a_cut_answer_without_content_is_malformed() -> None:
@@ -172,7 +180,16 @@ def test_the_key_is_sent_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
     with serving(lambda body: said("x")) as server:
         engine(server, api_key_variable="SOME_KEY").generate([request()])
         engine(server).generate([request()])
-    assert [headers.get("Authorization") for headers in server.headers] == ["Bearer secret", None]
+        monkeypatch.setenv("SOME_KEY", " secret\n")
+        engine(server, api_key_variable="SOME_KEY").generate([request()])
+    assert [headers.get("Authorization") for headers in server.headers] == ["Bearer secret", None, "Bearer secret"]
+
+
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "two\nlines", "a b"])
+def test_a_key_that_cannot_be_sent_is_refused_by_its_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with serving(lambda body: said("x")) as server, pytest.raises(EngineError, match="SOME_KEY.*api_key_variable"):
+        engine(server, api_key_variable="SOME_KEY")
 
 
 @pytest.mark.parametrize(
@@ -214,6 +231,11 @@ def test_what_cannot_be_served_is_said() -> None:
         engine(server).generate([request()])
     with serving(lambda body: (200, {}, {"hello": 1})) as server, pytest.raises(EngineError, match="is no chat"):
         engine(server).generate([request()])
+    with serving(lambda body: (200, {}, {"error": {"message": "overloaded"}})) as server:
+        with pytest.raises(EngineError, match="answered 200: overloaded"):
+            engine(server).generate([request()])
+    with pytest.raises(EngineError, match="url=http://.::1"):
+        OpenAIEngine(RemoteModel(url="http://[::1/v1", name="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
     with pytest.raises(EngineError, match="concurrency=0"):
         engine(server, concurrency=0)
 
