@@ -69,8 +69,8 @@ class OpenAIEngine(Engine):
         key = os.environ.get(model.api_key_variable, "").strip()
         if not all("!" <= letter <= "~" for letter in key):
             raise EngineError(
-                f"{model.api_key_variable}, the environment variable that api_key_variable names, holds characters that "
-                "no header can carry, such as a line break or a letter outside of ASCII; set the key alone"
+                f"{model.api_key_variable}, the environment variable that api_key_variable names, holds what no header "
+                "can carry, such as a line break or a letter outside of ASCII; set the key alone"
             )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits, base_url = httpx.Limits(max_connections=model.concurrency), model.url.rstrip("/") + "/"

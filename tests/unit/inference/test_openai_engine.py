@@ -231,9 +231,9 @@ def test_what_cannot_be_served_is_said() -> None:
         engine(server).generate([request()])
     with serving(lambda body: (200, {}, {"hello": 1})) as server, pytest.raises(EngineError, match="is no chat"):
         engine(server).generate([request()])
-    with serving(lambda body: (200, {}, {"error": {"message": "overloaded"}})) as server:
-        with pytest.raises(EngineError, match="answered 200: overloaded"):
-            engine(server).generate([request()])
+    broken = (200, {}, {"error": {"message": "overloaded"}})
+    with serving(lambda body: broken) as server, pytest.raises(EngineError, match="answered 200: overloaded"):
+        engine(server).generate([request()])
     with pytest.raises(EngineError, match="url=http://.::1"):
         OpenAIEngine(RemoteModel(url="http://[::1/v1", name="m", concurrency=1, api_key_variable="NO_SUCH_KEY"))
     with pytest.raises(EngineError, match="concurrency=0"):
