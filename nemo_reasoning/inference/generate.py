@@ -1,7 +1,7 @@
 """From settings to answers: one prompt, a file of them, or a chat."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -138,9 +138,25 @@ def _row(line: str, *, place: str) -> dict[str, Any]:
         raise DataError(f"{place} is no JSON ({error}); write an object a line") from error
     if not isinstance(row, dict) or not (isinstance(row.get("prompt"), str) or isinstance(row.get("messages"), list)):
         raise DataError(f'{place} has neither a "prompt" nor "messages"; add one of them')
-    if not all(map(_is_turn, row.get("messages", ()))) or row.get("messages") == []:
+    if not all(map(_is_turn, row.get("messages") or ())) or row.get("messages") == []:
         raise DataError(f'{place}: a turn has a "role" ({", ".join(get_args(Role))}) and a "content" of text; mend it')
+    if not all(_is_whole(message.content) for message in _messages(row)):
+        raise DataError(f"{place}: a text holds half of a character (\\ud800 to \\udfff); remove it")
     return row
+
+
+def _is_whole(text: str) -> bool:
+    """Say whether a text can be encoded: JSON may hold half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    line = json.dumps(row, ensure_ascii=False)
+    return (line if _is_whole(line) else json.dumps(row)) + "\n"
 
 
 def _is_turn(turn: Any) -> bool:
@@ -148,7 +164,7 @@ def _is_turn(turn: Any) -> bool:
 
 
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
-    if "messages" not in row:
+    if row.get("messages") is None:
         return (Message("user", row["prompt"]),)
     return tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
 
@@ -191,7 +207,7 @@ def answer_file(
     taken = {name for row in rows for name in row}
     with out.open("a", encoding="utf-8") as file:
         for row, answer in zip(rows[done:], _answers(engine, asked[done:], settings), strict=True):
-            file.write(json.dumps(row | _renamed(answer, taken), ensure_ascii=False) + "\n")
+            file.write(_line(row | _renamed(answer, taken)))
             file.flush()
     if clashing := sorted(taken & {*_COLUMNS, *(_VOTE_COLUMNS if scaled else ())}):
         renamed = ", ".join(_renamed(dict.fromkeys(clashing), taken))
@@ -211,7 +227,8 @@ def _claim(out: Path, asked_for: dict[str, Any], rows: list[dict[str, Any]]) -> 
     lines = _kept(whole) if beside.is_file() else []
     before = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
     same = len(lines) <= len(rows) and all(
-        isinstance(line, dict) and row.items() <= line.items() for line, row in zip(lines, rows, strict=False)
+        isinstance(line, dict) and _line({name: line.get(name) for name in row}) == _line(row)  # NaN is no NaN's equal
+        for line, row in zip(lines, rows, strict=False)
     )
     if text and (before != asked_for or not same):
         changed = [key for key in asked_for if before is not None and before.get(key) != asked_for[key]]

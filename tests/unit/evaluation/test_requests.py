@@ -177,6 +177,9 @@ def test_limits_are_lowered_to_the_context_and_said(tmp_path: Path) -> None:
     assert score(found.of("on")).over_budget == 3
     uncounted = [replace(sample, reasoning_tokens=None) for sample in found.samples]
     assert "not known" in limits_not_kept(uncounted, 50)[0]
+    thinking_off = [replace(sample, mode="off", budget=None) for sample in found.samples]
+    assert "3 of 3 answers without thinking thought" in limits_not_kept(thinking_off, 50)[0]
+    assert "template=qwen3" in limits_not_kept(thinking_off, 50)[0]
     assert score(uncounted).over_budget is None
     assert score(uncounted).mean_reasoning_tokens is None
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,10 @@ def test_a_file(taught_llama: Path, tmp_path: Path) -> None:
 def test_columns_stay_and_a_killed_run_goes_on(
     taught_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"prompt": QUESTION, "answer": str(number), "note": "a\u2028b"} for number in range(4)]
+    odd = {"note": "a\u2028b", "x": math.nan, "messages": None, "half": "\ud83d"}
+    rows = [{"prompt": QUESTION, "answer": str(number), **odd} for number in range(4)]
     source, out = tmp_path / "rows.jsonl", tmp_path / "rows.answers.jsonl"
-    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = settings(taught_llama, f"input={source}", "temperature=0.8")
     generate(asked)
     assert "answer already; the model's are model_answer" in capsys.readouterr().out
@@ -71,7 +73,8 @@ def test_columns_stay_and_a_killed_run_goes_on(
     assert [answer["answer"] for answer in answers] == ["0", "1", "2", "3"]
     assert all(isinstance(answer["model_answer"], str) for answer in answers)
     first, second, *_ = whole.split("\n")
-    changed = json.dumps(json.loads(first) | {"model_answer": "kept"}, ensure_ascii=False)
+    assert json.loads(first)["half"] == "\ud83d"
+    changed = json.dumps(json.loads(first) | {"model_answer": "kept"})
     out.write_text(changed + "\n" + second[: len(second) // 2])
     generate(asked)
     assert out.read_text().split("\n")[0] == changed  # not asked again
@@ -89,6 +92,8 @@ def test_columns_stay_and_a_killed_run_goes_on(
         ("", "no row"),
         ("{\n", "rows.jsonl:1 is no JSON"),
         ('{"prompt": "a"}\n{"question": "b"}\n', "rows.jsonl:2"),
+        ('{"messages": null}', "rows.jsonl:1 has neither"),
+        ('{"prompt": "\\ud83d"}', "rows.jsonl:1: a text holds half of a character"),
         ('{"messages": []}', "rows.jsonl:1: a turn has"),
         ('{"messages": [{"role": "user"}]}', "rows.jsonl:1: a turn has"),
         ('{"messages": [{"role": "robot", "content": "a"}]}', "user, assistant"),
