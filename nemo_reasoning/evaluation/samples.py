@@ -121,8 +121,8 @@ def limits_not_kept(samples: Sequence[Sample], max_tokens: int) -> list[str]:
     off = [one for one in samples if one.mode == "off"]
     if thought := sum(bool(one.reasoning or one.reasoning_tokens) for one in off):
         notes.append(
-            f"{thought} of {len(off)} answers without thinking thought all the same; if the server's chat template has a "
-            "switch of its own, as Qwen3's has, name the template: template=qwen3"
+            f"{thought} of {len(off)} answers without thinking thought all the same; if the server's chat template has "
+            "a switch of its own, as Qwen3's has, name the template: template=qwen3"
         )
     limited = [one for one in samples if one.budget is not None]
     over = [one for one in limited if one.reasoning_tokens is not None and one.reasoning_tokens > (one.budget or 0)]
