@@ -38,7 +38,7 @@ _OTHER_SUBJECT = re.compile(
 )
 _SEVERAL = re.compile(
     r"[\s,]*(?:(?:and|or|y|o|et|ou|und|oder|e|и|или|और|या|dan|atau|ve|veya|và|hoặc|و|أو|یا)\s"
-    r"|或者?|和|与|及|以及|、|と|または|와|과|또는|[/,&+])\s*(?:option|choice)?\s*[(\[]?[A-Z][)\]]?(?![\w'’])"
+    r"|或者?|和|与|及|以及|、|と|または|와|과|또는|[/,&+])\s*(?:(?:maybe|perhaps|possibly|even)\s+)?(?:option|choice)?\s*[(\[]?[A-Z][)\]]?(?![\w'’])"
 )
 _REASON = re.compile(r"\s+(?:because|since|as|for|which|is|due|porque|car|weil|ya que|denn)\b", re.IGNORECASE)
 _TEXT_IS_RIGHT = re.compile(

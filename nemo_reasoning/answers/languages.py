@@ -156,12 +156,12 @@ RIGHT = (
     r"doğru|đúng|정답|맞|正解|正しい))"
 )
 # Letters of other scripts that label the options A, B, C, D in their languages, as far as only one can be meant:
-# the Cyrillic В may be the third label of Russian or the Latin B.
+# the Cyrillic В may be the third label of Russian or the Latin B, but its С is no label there, and the Latin C.
 LABELS = {
     **dict(zip("أبجد", "ABCD", strict=True)),
     **dict(zip("कखगघ", "ABCD", strict=True)),
     **dict(zip("কখগঘ", "ABCD", strict=True)),
-    **{"А": "A", "Б": "B", "Г": "D", "甲": "A", "乙": "B", "丙": "C", "丁": "D"},
+    **{"А": "A", "Б": "B", "С": "C", "Г": "D", "甲": "A", "乙": "B", "丙": "C", "丁": "D"},
     **dict(zip("ⒶⒷⒸⒹⒺ", "ABCDE", strict=True)),
 }
 
