@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from nemo_reasoning.inference.detokenizer import Detokenizer
+from nemo_reasoning.inference.hf.sampling import LOWEST
 from nemo_reasoning.inference.request import Alternative, TokenLogprob
 
 _POSITIONS = 128  # whose logits are computed at a time
@@ -25,7 +26,7 @@ class PromptEcho:
         for piece in torch.split(hidden, _POSITIONS):
             following = self._prompt[len(self._entries) : len(self._entries) + len(piece)]
             if following:
-                self._note(following, lm_head(piece[: len(following)]).float().log_softmax(-1))
+                self._note(following, lm_head(piece[: len(following)]).float().log_softmax(-1).clamp(min=LOWEST))
 
     def _note(self, tokens: Sequence[int], logprobs: torch.Tensor) -> None:
         chosen = logprobs[torch.arange(len(tokens)), torch.tensor(tokens)].tolist()

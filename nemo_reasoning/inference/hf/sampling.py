@@ -1,6 +1,5 @@
 """Pick tokens from logits."""
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -9,6 +8,7 @@ import torch
 from nemo_reasoning.reasoning.sampling import Sampling
 
 _COLDEST = 1e-6  # below, quotients leave float32
+LOWEST = -9999.0  # a log-probability that is told in place of minus infinity, which JSON cannot hold
 _LIKELIEST = 256  # a nucleus has rarely more tokens, and finding them is much cheaper than sorting all
 
 
@@ -89,6 +89,7 @@ def logprobs_of(logits: torch.Tensor, token: int, *, top: int) -> tuple[float, l
     scores = logits.float()
     norm = float(scores.logsumexp(-1))
     values, tokens = scores.topk(min(top, len(scores)))
-    likeliest = [(number, value - norm) for number, value in zip(tokens.tolist(), values.tolist(), strict=True)]
-    chosen = float(scores[token]) - norm
-    return (chosen if math.isfinite(chosen) else -9999.0), likeliest
+    likeliest = [
+        (number, max(value - norm, LOWEST)) for number, value in zip(tokens.tolist(), values.tolist(), strict=True)
+    ]
+    return max(float(scores[token]) - norm, LOWEST), likeliest

@@ -96,3 +96,4 @@ def test_log_probabilities_are_those_of_the_softmax() -> None:
     assert chosen == pytest.approx(float(expected[2]))
     assert top == [(1, pytest.approx(float(expected[1]))), (2, pytest.approx(float(expected[2])))]
     assert logprobs_of(logits, 3, top=0) == (-9999.0, [])
+    assert logprobs_of(logits, 3, top=4)[1][-1] == (3, -9999.0)  # JSON holds no infinity
