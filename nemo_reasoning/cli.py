@@ -66,7 +66,7 @@ def export(settings: "ExportSettings") -> None:
         formats=settings.formats,
         out=Path(settings.output_dir) if settings.output_dir else None,
         average=settings.average,
-        adapters=settings.adapters,
+        adapters=settings.adapters or {},
         dtype=settings.dtype,
         gguf=settings.gguf,
         merge_onto=settings.merge_onto,

@@ -39,7 +39,7 @@ class ExportSettings:
     formats: list[str] | None
     output_dir: str | None
     average: int
-    adapters: dict[str, float]
+    adapters: dict[str, float] | None
     dtype: str
     gguf: list[str]
     merge_onto: str | None
@@ -62,7 +62,7 @@ def validate(settings: ExportSettings) -> None:
     problems += checks.positive({"average": settings.average})
     problems += [
         f"adapters.{name}={weight}: give a finite weight"
-        for name, weight in settings.adapters.items()
+        for name, weight in (settings.adapters or {}).items()
         if not isfinite(weight)
     ]
     checks.refuse(problems)

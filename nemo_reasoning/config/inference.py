@@ -110,7 +110,7 @@ class ServeSettings:
 
     checkpoint: str
     name: str | None
-    adapters: dict[str, str]
+    adapters: dict[str, str] | None
     template: str | None
     cache_dir: str
     reasoning: Reasoning

@@ -103,7 +103,7 @@ def resolve_checkpoint(name: str, *, cache_dir: Path) -> ModelFiles:
     try:
         return ModelFiles(short, fetch_base(name, revision=None, cache_dir=cache_dir).path)
     except ModelSourceError as error:  # named as training's setting
-        raise ModelSourceError(str(error).replace("model.source=", "checkpoint=")) from error
+        raise ModelSourceError(str(error).replace("model.source", "checkpoint")) from error
 
 
 def serve_together(main: ModelFiles, others: Mapping[str, ModelFiles]) -> ModelFiles:

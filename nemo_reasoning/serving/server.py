@@ -35,7 +35,8 @@ def serve(settings: ServeSettings) -> None:
     check_port(settings.host, settings.port)
     cache_dir = Path(settings.cache_dir).expanduser()
     main = resolve_checkpoint(settings.checkpoint, cache_dir=cache_dir)
-    others = {name: resolve_checkpoint(source, cache_dir=cache_dir) for name, source in settings.adapters.items()}
+    adapters = settings.adapters or {}
+    others = {name: resolve_checkpoint(source, cache_dir=cache_dir) for name, source in adapters.items()}
     files = serve_together(main.named(settings.name), others).with_template(settings.template)
     engine = load_engine(settings.engine, files)
     admission = Admission(engine, models=files.models, limits=limits_of(settings))

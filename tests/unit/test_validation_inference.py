@@ -46,3 +46,8 @@ def test_what_cannot_be_served_is_refused(override: str, message: str) -> None:
 def test_the_defaults_pass() -> None:
     validate_generate(load_settings(composed("checkpoint=x", root="generate"), GenerateSettings))
     validate_serve(load_settings(composed("checkpoint=x", root="serve"), ServeSettings))
+
+
+def test_adapters_are_named_as_the_pages_do() -> None:
+    assert composed("adapters={a: outputs/a}", root="serve").adapters == {"a": "outputs/a"}
+    assert composed("adapters={outputs/a: 0.5}", root="export").adapters == {"outputs/a": 0.5}
