@@ -51,6 +51,13 @@ def test_rows_have_names() -> None:
         chosen_rows(["lroa"])
 
 
+def test_a_stopped_run_has_the_rate_of_the_uninterrupted_one() -> None:
+    stopped = [row for row in ROWS if any("trainer.max_steps=2" in more for more in row.again)]
+
+    assert stopped
+    assert all({"optim.min_lr_ratio=1", "optim.warmup_ratio=0"} <= set(row.overrides) for row in stopped)
+
+
 def test_what_a_machine_has_need_not_be_carried() -> None:
     wanted = names(REQUIREMENTS.read_text())
 
