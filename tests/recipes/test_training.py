@@ -17,7 +17,7 @@ from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.run_dir import Run
 
 pytestmark = pytest.mark.slow
-EXPECTED_LOSSES = (5.77293, 5.66055)  # first and last step
+EXPECTED_LOSSES = (5.73665, 5.64121)  # first and last step
 
 
 @pytest.fixture(scope="module")
@@ -155,4 +155,4 @@ def test_two_replicas_compute_what_one_does(shared_llama: Path, trained: Path, t
     run("sft_lora", *tiny_overrides(shared_llama, tmp_path, *more))
     for key in ("loss", "val_loss", "grad_norm"):
         assert records(tmp_path, key) == pytest.approx(records(trained, key), rel=1e-4), key
-    assert [checkpoint.step for checkpoint in Run.open(tmp_path).checkpoints] == [6]
+    assert [checkpoint.step for checkpoint in Run.open(tmp_path).checkpoints] == [3, 6]

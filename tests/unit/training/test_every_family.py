@@ -29,7 +29,10 @@ from nemo_reasoning.training.memory.workload import workload_of
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # NeMo's, at every start
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step"),  # NeMo's, at every start
+]
 CACHE = "cache"  # beside the model
 SETTINGS = (*ADAPTER, "optim.lr=1e-2", "trainer.max_steps=2", "trainer.packing=true", "data.rows=24")
 QUESTION = (Message("user", "What is 6 * 7?"),)
