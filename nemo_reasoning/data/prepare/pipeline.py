@@ -58,9 +58,7 @@ def prepare_data(
             stands where the folder is to be.
         TemplateError: The template does not suit the tokenizer.
     """
-    formatter.check()
-    if data.filters.languages:
-        Languages(data.filters.languages, confidence=data.filters.language_confidence)  # says at once what it lacks
+    _check(data, formatter)
     out = out.resolve() if out.is_symlink() else out  # whoever links it elsewhere wants the rows there
     preparation = Preparation(data, formatter, seq_length, out, tell)
     subsets = find_subsets(data)
@@ -91,9 +89,7 @@ def preview_data(data: DataSettings, *, formatter: ChatFormatter, seq_length: in
         DataError: Rows cannot be read, or none is left.
         TemplateError: The template does not suit the tokenizer.
     """
-    formatter.check()
-    if data.filters.languages:
-        Languages(data.filters.languages, confidence=data.filters.language_confidence)  # says at once what it lacks
+    _check(data, formatter)
     sampling = RowSampling.head if data.sampling is RowSampling.head else RowSampling.block
     data = replace(data, sampling=sampling, engine=Executor.local, workers=1)
     subsets = [replace(subset, rows=count) for subset in find_subsets(data)]
@@ -112,6 +108,13 @@ def _samples(plan: Plan, units: Iterator[Unit], formatter: ChatFormatter, shards
     for unit in units:
         shards.append(plan.make_shard.build(unit)[0])
         yield from samples_of(shards[-1], unit.subset, formatter)
+
+
+def _check(data: DataSettings, formatter: ChatFormatter) -> None:
+    """Say at once what the template or the language filter lacks."""
+    formatter.check()
+    if data.filters.languages:
+        Languages(data.filters.languages, confidence=data.filters.language_confidence)
 
 
 def _remove_work(out: Path, *, but: Path | None = None) -> None:
