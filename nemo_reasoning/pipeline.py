@@ -55,6 +55,7 @@ from nemo_reasoning.training.process import (
 )
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs, train
+from nemo_reasoning.training.usage import Usage
 
 
 def fine_tune(settings: SftSettings) -> Path:
@@ -80,7 +81,13 @@ def fine_tune(settings: SftSettings) -> Path:
             run = Run.start(settings)
             with run.locked() if first else nullcontext(), quiet_output(run.path / "log.txt") as terminal:
                 console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty(), quiet=not first)
-                _stages(run, console, terminal, signals, started=started)
+                usage = Usage(run, began=started)
+                with recorded(run, usage) if first else nullcontext():
+                    _stages(run, console, terminal, signals, usage)
+                if first and settings.evaluate:
+                    console.print(report_table(write_report(run.path)))
+                    console.print(f"report: {run.path / 'report.html'}")
+                console.print(f"run: {run.path}")
         except Stopped as stopped:
             if first and not stopped.said:
                 print(f"{signal_name(stopped.signal)}: stopped; run the same command to go on (exit {stopped.code})")
@@ -88,7 +95,7 @@ def fine_tune(settings: SftSettings) -> Path:
     return run.path
 
 
-def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, *, started: float) -> None:
+def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, usage: Usage) -> None:
     settings, first = run.settings, first_process()
     if warning := too_large(settings):
         console.print(f"warning: {warning}; the system may end this run for want of memory")
@@ -101,22 +108,15 @@ def _stages(run: Run, console: Console, terminal: TextIO, signals: StopSignals, 
     asked = settings.callbacks.eval
     questions = None if asked is None else training_questions(asked, seed=settings.data.seed)
     measuring = first and settings.evaluate > 0
-    with recorded(run, started=started) if first else nullcontext():
-        before = time.monotonic() - started
-        if measuring:
-            _measure("base", run, inputs, console=console)
-        afterwards = _time_afterwards(run, before=before) if settings.evaluate else 0.0
-        train(
-            run, inputs, stream=terminal, questions=questions, signals=signals, started=started, afterwards=afterwards
-        )
-        if measuring:
-            if signals.received is not None:
-                raise Stopped(128 + signals.received)
-            _measure("trained", run, inputs, console=console)
+    before = time.monotonic() - usage.began
     if measuring:
-        console.print(report_table(write_report(run.path)))
-        console.print(f"report: {run.path / 'report.html'}")
-    console.print(f"run: {run.path}")
+        _measure("base", run, inputs, console=console)
+    afterwards = _time_afterwards(run, before=before) if settings.evaluate else 0.0
+    train(run, inputs, stream=terminal, questions=questions, signals=signals, usage=usage, afterwards=afterwards)
+    if measuring:
+        if signals.received is not None:
+            raise Stopped(128 + signals.received)
+        _measure("trained", run, inputs, console=console)
 
 
 def _base_model(settings: SftSettings, console: Console) -> BaseModel:

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 from nemo_reasoning.artifacts import file_sha256, fingerprint, read_steps, write_json, write_text
 
 CHECKPOINTS, HISTORY, METRICS_FILE, SEAL = "checkpoints", "history.jsonl", "metrics.jsonl", "checkpoint.json"
+LENGTH = "length"  # of the history's events, one that tells how long the run becomes
 _DESCRIBED = {"bytes", "sha256"}
 UNFINISHED = "-unfinished"  # NeMo and this package put a file of this name beside a checkpoint that is being written
 
@@ -58,14 +59,9 @@ class History:
             os.fsync(file.fileno())
 
     @property
-    def lengths(self) -> list[tuple[int, int, bool]]:
-        """Fitted lengths of the run: after which step, how many steps in all, and whether that is settled."""
-        found = [event for event in self.events() if event["event"] == "length"]
-        return [
-            (event["step"], event["steps"], bool(event.get("fixed")))
-            for event in found
-            if type(event.get("steps")) is int
-        ]
+    def lengths(self) -> list[dict[str, Any]]:
+        """Events of `callbacks.time_budget`: how many `steps` the run was given, and whether that is `fixed`."""
+        return [event for event in self.events() if event["event"] == LENGTH and type(event.get("steps")) is int]
 
     def drop_after(self, step: int) -> None:
         """Forget what happened after a step, because it is about to happen again."""

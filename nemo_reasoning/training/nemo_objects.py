@@ -25,7 +25,7 @@ from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
 from nemo_reasoning.models.families import family_named
-from nemo_reasoning.training.callbacks.time_budget import UNKNOWN_LENGTH
+from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH
 from nemo_reasoning.training.checkpoints import Checkpoint
 from nemo_reasoning.training.datamodule import ChatDataModule
 

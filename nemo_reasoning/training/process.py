@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
-
-import psutil
 
 from nemo_reasoning.backend.runtime import resolve
 from nemo_reasoning.backend.versions import require_supported_versions
@@ -151,8 +150,12 @@ def switched(trainer: TrainerSettings) -> Iterator[None]:
 
 
 def process_began() -> float:
-    """Return `time.monotonic()` of the start of this process: what it imported belongs to its time."""
-    return time.monotonic() - (time.time() - psutil.Process().create_time())
+    """Return `time.monotonic()` of the start of this process: what it imported belongs to its time.
+
+    Both clocks count from the machine's start, so setting its date changes nothing.
+    """
+    ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])  # proc(5)
+    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def first_process() -> bool:

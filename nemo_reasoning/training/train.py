@@ -27,6 +27,7 @@ from nemo_reasoning.training.loggers import ID_FILE, build_loggers
 from nemo_reasoning.training.optimizers import optimizer_in_use
 from nemo_reasoning.training.process import Stopped, StopSignals, first_process, switched
 from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.usage import Usage
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class _Job:
     console: Console
     questions: "Questions | None"
     signals: StopSignals
-    started: float
+    usage: Usage
     afterwards: float
 
 
@@ -77,7 +78,7 @@ def train(
     stream: TextIO,
     questions: "Questions | None" = None,
     signals: StopSignals | None = None,
-    started: float | None = None,
+    usage: Usage | None = None,
     afterwards: float = 0.0,
 ) -> None:
     """Train until the last step; leaves checkpoints, metrics.jsonl and samples.jsonl in the run's folder.
@@ -88,7 +89,7 @@ def train(
         stream: Where progress is shown.
         questions: Asked while training; needed with `callbacks.eval`.
         signals: What a command listens to; None to listen for the length of the training.
-        started: `time.monotonic()` when the command began, from which time limits count; None for now.
+        usage: When the command began, from which time limits count; None for now.
         afterwards: Seconds that the command is expected to need after training, which `trainer.hours` leaves.
 
     Raises:
@@ -102,7 +103,8 @@ def train(
         console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
         checkpoint = _starting_checkpoint(run, identity, console)
         if checkpoint is None or not _finished(run, checkpoint, inputs, console):
-            job = _Job(run, inputs, checkpoint, console, questions, heard, started or time.monotonic(), afterwards)
+            usage = usage or Usage(run, began=time.monotonic())
+            job = _Job(run, inputs, checkpoint, console, questions, heard, usage, afterwards)
             with heard.deferred():
                 _train(job)
 
@@ -128,7 +130,7 @@ def _finished(run: Run, checkpoint: Checkpoint, inputs: TrainingInputs, console:
     Raises:
         ConfigError: More steps are done than are asked for.
     """
-    steps = _asked_steps(run, inputs)
+    steps = _asked_steps(run, inputs, checkpoint)
     if steps is None:
         return False
     if checkpoint.step > steps:
@@ -137,16 +139,22 @@ def _finished(run: Run, checkpoint: Checkpoint, inputs: TrainingInputs, console:
             "trainer.max_steps= or trainer.epochs=, or choose another name="
         )
     if checkpoint.step == steps:
-        console.print(f"all {steps} steps are done; to train on, raise trainer.max_steps or trainer.epochs")
+        more = "raise trainer.max_steps or trainer.epochs"
+        if run.settings.trainer.hours is not None:
+            more = "set trainer.hours=null and trainer.max_steps"
+        console.print(f"all {steps} steps are done; to train on, {more}")
     return checkpoint.step == steps
 
 
-def _asked_steps(run: Run, inputs: TrainingInputs) -> int | None:
-    """Return the steps of the whole run; None where `trainer.hours` has not fixed them yet."""
+def _asked_steps(run: Run, inputs: TrainingInputs, checkpoint: Checkpoint) -> int | None:
+    """Return the steps of the whole run; None where `trainer.hours` has not fixed them yet.
+
+    Its record may have been cut short, so that more steps are done than it knows of.
+    """
     trainer = run.settings.trainer
     if trainer.hours is not None:
-        fixed = [steps for _, steps, settled in run.history.lengths if settled]
-        return fixed[-1] if fixed else None
+        fixed = [length["steps"] for length in run.history.lengths if length.get("fixed")]
+        return max(fixed[-1], checkpoint.step) if fixed else None
     rows = len(TokenStore.open(inputs.data / "train"))
     return trainer.max_steps or total_steps(
         epochs=trainer.epochs, rows=rows, global_batch_size=trainer.global_batch_size
@@ -197,7 +205,9 @@ def _finetune(job: _Job, active: Backend) -> None:
     run, settings, inputs = job.run, job.run.settings, job.inputs
     data = nemo_objects.build_data(settings, inputs.data, pad_id=inputs.formatter.end_of_turn)
     model = nemo_objects.build_model(settings, base=inputs.base, tokenizer=inputs.tokenizer)
-    trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=data.max_steps)
+    asked = None if job.checkpoint is None else _asked_steps(run, inputs, job.checkpoint)
+    max_steps = asked or data.max_steps
+    trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=max_steps)
     callbacks = build_callbacks(_context(job, data, first_rank=trainer.is_global_zero))
     hooks = LightningHooks(
         trainer,
@@ -216,7 +226,7 @@ def _finetune(job: _Job, active: Backend) -> None:
                 trainer=trainer,
                 log=nemo_objects.build_log(run.path),
                 optim=nemo_objects.build_optimizer(
-                    settings.optim, precision=settings.trainer.precision, max_steps=data.max_steps
+                    settings.optim, precision=settings.trainer.precision, max_steps=max_steps
                 ),
                 peft=nemo_objects.build_peft(settings.peft, start=inputs.start),
                 tokenizer="model",
@@ -250,7 +260,7 @@ def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext"
             show=job.console.print,
         ),
         questions=job.questions,
-        started=job.started,
+        usage=job.usage,
         afterwards=job.afterwards,
         stop_signal=lambda: job.signals.received,
     )
@@ -269,6 +279,7 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
     from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
     from nemo_reasoning.training.callbacks.time_budget import TimeBudget
+    from nemo_reasoning.training.callbacks.usage import UsageRecorder
 
     kinds: list[type[Callback]] = [
         *(
@@ -281,7 +292,7 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
             InputGradients,
             NonFiniteSteps,
         ),
-        *(MemoryMonitor, ThroughputMonitor, MetricsRecorder, ProgressDisplay, Checkpointing, TimeBudget),
+        *(MemoryMonitor, ThroughputMonitor, MetricsRecorder, UsageRecorder, ProgressDisplay, Checkpointing, TimeBudget),
         *(GenerationSamples, InTrainingEvaluation),
     ]
     return [callback for kind in kinds if (callback := kind.from_run(context)) is not None]

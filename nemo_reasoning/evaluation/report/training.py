@@ -1,9 +1,8 @@
 """The report of a run: what training changed, built from the files of the run folder alone."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +17,14 @@ from nemo_reasoning.evaluation.scores import Score, score
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.checkpoints import METRICS_FILE
 from nemo_reasoning.training.loggers import read_metrics
-from nemo_reasoning.training.memory_stats import rss_peak
+from nemo_reasoning.training.process import Stopped
 from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.usage import USAGE_FILE, Usage, read_usage
 
 Stage = Literal["base", "trained"]
 STAGES: tuple[Stage, ...] = ("base", "trained")
 MODES: tuple[Mode, ...] = ("on", "off")
 STAGE_NAMES: dict[Stage, str] = {"base": "before", "trained": "after"}
-_RUN_FILE = "run.json"
 _CAPTIONS = {
     "loss": "Training and validation loss",
     "throughput": "Training speed",
@@ -112,38 +111,24 @@ def measurement(folder: Path, stage: Stage) -> dict[str, Any]:
     return found if path.is_file() and isinstance(found, dict) else {}
 
 
-def record_run(folder: Path, *, wall_seconds: float, peak_rss_bytes: int, anew: bool = False) -> None:
-    """Add a start of a run to what only its process knows, so that the report can be built again later.
-
-    Args:
-        folder: Of the run.
-        wall_seconds: That this start took.
-        peak_rss_bytes: Most memory it held.
-        anew: Whether the run began anew with it: earlier starts count no more.
-    """
-    path = folder / "evaluation" / _RUN_FILE
-    if path.is_file() and not anew:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        wall_seconds += earlier["wall_seconds"]
-        peak_rss_bytes = max(peak_rss_bytes, earlier["peak_rss_bytes"])
-    write_json(path, {"wall_seconds": wall_seconds, "peak_rss_bytes": peak_rss_bytes})
-
-
 @contextmanager
-def recorded(run: Run, *, started: float) -> Iterator[None]:
-    """Add a start's time and memory to its run's, however the block ends, if it trained or measured in it.
+def recorded(run: Run, usage: Usage) -> Iterator[None]:
+    """Record what a start took, however the block ends, if it did something in it or was stopped.
 
     Args:
         run: The run.
-        started: `time.monotonic()` when the start began.
+        usage: Of this start.
     """
     before = _done(run)
     try:
         yield
-    finally:
-        anew = run.settings.restart
-        if run.path.is_dir() and (anew or _done(run) != before):  # it may have been moved meanwhile
-            record_run(run.path, wall_seconds=time.monotonic() - started, peak_rss_bytes=rss_peak(), anew=anew)
+    except BaseException as error:
+        if isinstance(error, Stopped) or _done(run) != before:
+            with suppress(OSError):  # what ended the start is what the user has to hear of
+                usage.record()
+        raise
+    if _done(run) != before or run.settings.restart:
+        usage.record()
 
 
 def _done(run: Run) -> tuple[Any, ...]:
@@ -156,17 +141,15 @@ def load_report(folder: Path) -> Report:
     Raises:
         DataError: One of them is missing.
     """
-    facts_path = folder / "evaluation" / _RUN_FILE
-    for path in (folder / METRICS_FILE, facts_path):
-        if not path.is_file():
+    usage = read_usage(folder)
+    for path, there in ((folder / METRICS_FILE, (folder / METRICS_FILE).is_file()), (folder / USAGE_FILE, usage)):
+        if not there:
             raise DataError(f"{path} does not exist; train and evaluate before you ask for the report")
-    facts = json.loads(facts_path.read_text(encoding="utf-8"))
     return Report(
         name=folder.resolve().name,
         evaluations={stage: Evaluation.load(evaluation_path(folder, stage)) for stage in STAGES},
         metrics=read_metrics(folder / METRICS_FILE),
-        wall_seconds=facts["wall_seconds"],
-        peak_rss_bytes=facts["peak_rss_bytes"],
+        **usage,
     )
 
 

@@ -16,12 +16,14 @@ from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.batching import BatchPlan
 from nemo_reasoning.training.run_dir import Run
+from nemo_reasoning.training.usage import Usage
 
 if TYPE_CHECKING:
     import torch
 
     from nemo_reasoning.training.train import TrainingInputs
 
+UNKNOWN_LENGTH = 10_000  # steps of a run of `trainer.hours` until they are estimated; the schedule still warms up then
 Logits = Callable[["torch.Tensor"], "torch.Tensor"]  # token ids [batch, length] to logits [batch, length, vocabulary]
 
 
@@ -162,7 +164,7 @@ class RunContext:
         show: Prints a line for the user; silent on all ranks but the first.
         loggers: Where metrics go.
         questions: Asked while training, if `callbacks.eval` asks for it.
-        started: `time.monotonic()` when the command began.
+        usage: When the command began, and what earlier starts took.
         afterwards: Seconds that the command is expected to need after training.
         stop_signal: Number of the signal that asked this process to stop; None if none did.
     """
@@ -174,7 +176,7 @@ class RunContext:
     show: Callable[[str], None]
     loggers: Sequence[Logger] = field(default_factory=tuple)
     questions: Questions | None = None
-    started: float
+    usage: Usage
     afterwards: float
     stop_signal: Callable[[], int | None]
 

@@ -52,7 +52,7 @@ class Checkpointing(Callback):
             keep=trainer.keep_checkpoints,
             show=context.show,
             stop_signal=context.stop_signal,
-            deadline=None if trainer.max_hours is None else context.started + 3600 * trainer.max_hours,
+            deadline=None if trainer.max_hours is None else context.usage.began + 3600 * trainer.max_hours,
         )
 
     def on_start(self, loop: Loop) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord, Validation
+from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH, Callback, Loop, RunContext, StepRecord, Validation
 
 _GIB = 1024**3
 
@@ -59,28 +59,37 @@ class ProgressDisplay(Callback):
 
     position = 50
 
-    def __init__(self, console: Console, *, show: Callable[[str], None], every_n_steps: int) -> None:
+    def __init__(
+        self, console: Console, *, show: Callable[[str], None], every_n_steps: int, fitted: bool = False
+    ) -> None:
         """Take where to draw.
 
         Args:
             console: The terminal, or what stands for it.
             show: Prints a line, above the bar if there is one.
             every_n_steps: Steps between lines where `console` is no terminal.
+            fitted: Whether `trainer.hours` estimates the number of steps while the run trains.
         """
-        self._console, self._show, self._every_n_steps = console, show, every_n_steps
+        self._console, self._show, self._every_n_steps, self._fitted = console, show, every_n_steps, fitted
         self._latest: dict[str, float] = {}
         self._progress: _Bar | None = None
 
     @classmethod
     def from_run(cls, context: RunContext) -> Self:
         """Show every `callbacks.progress_interval`-th step."""
-        interval = context.run.settings.callbacks.progress_interval
-        return cls(context.console, show=context.show, every_n_steps=interval)
+        settings = context.run.settings
+        return cls(
+            context.console,
+            show=context.show,
+            every_n_steps=settings.callbacks.progress_interval,
+            fitted=settings.trainer.hours is not None,
+        )
 
     def on_start(self, loop: Loop) -> None:
         """Say where the run goes on, and draw the bar."""
         if loop.step:
-            self._show(f"resuming after step {loop.step} of {loop.max_steps}")
+            total = self._total(loop)
+            self._show(f"resuming after step {loop.step}" + ("" if total is None else f" of {total}"))
         if loop.first_rank and self._console.is_terminal:
             self._progress = _Bar(
                 TextColumn("{task.description}"),
@@ -92,16 +101,20 @@ class ProgressDisplay(Callback):
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._progress.add_task("training", total=loop.max_steps, completed=loop.step)
+            self._progress.add_task("training", total=self._total(loop), completed=loop.step)
             self._progress.start()
 
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Redraw, or print a line."""
         self._latest |= record.metrics
+        total = self._total(loop)
+        if total is None:
+            self._latest.pop("eta_seconds", None)
         if self._progress is not None:
             self._draw("training", loop)
         elif record.step % self._every_n_steps == 0 or record.step in (1, loop.max_steps):
-            self._show(f"step {record.step}/{loop.max_steps}  {format_metrics(self._latest)}")
+            of = "" if total is None else f"/{total}"
+            self._show(f"step {record.step}{of}  {format_metrics(self._latest)}")
 
     def on_validation_start(self, loop: Loop) -> None:
         """Say why the steps pause."""
@@ -124,11 +137,15 @@ class ProgressDisplay(Callback):
         """Give the terminal back before what is said about the error."""
         self._stop()
 
+    def _total(self, loop: Loop) -> int | None:
+        """Return the steps of the whole run; None while they are not known."""
+        return None if self._fitted and loop.max_steps == UNKNOWN_LENGTH else loop.max_steps
+
     def _draw(self, description: str, loop: Loop) -> None:
         if self._progress is not None:
             self._progress.metrics = format_metrics(self._latest)
             task = self._progress.task_ids[0]
-            self._progress.update(task, description=description, completed=loop.step, total=loop.max_steps)
+            self._progress.update(task, description=description, completed=loop.step, total=self._total(loop))
             self._progress.refresh()
 
     def _stop(self) -> None:

@@ -8,22 +8,21 @@ from statistics import fmean
 from typing import Self
 
 from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext, StepRecord, Validation
-from nemo_reasoning.training.checkpoints import History
+from nemo_reasoning.training.checkpoints import LENGTH, History
 
-UNKNOWN_LENGTH = 10_000  # steps until the first estimate: the learning rate is then still in its warm-up
 _FIRST, _SHARE = 5, 0.1  # a first estimate after so many steps; the last one after this share of the time
 _NEGLIGIBLE = 0.01  # a correction of so small a share of the steps, or of a single one, is left out
 _AHEAD = 500  # batches to come whose sizes are looked at; those after them are of the mean size
-LENGTH = "length"
 
 
 class TimeBudget(Callback):
     """Fixes the number of steps from the measured speed, so that all of the work ends on time.
 
     A first estimate after a few steps gives the learning rate schedule its length; the number is fixed after a tenth
-    of the time, when a validation with its save was measured too, and recorded: a run that goes on keeps it. Where the
-    machine becomes slower or faster, it is corrected at every further tenth. The last validation and save, and what the
-    command does after training, lie within the time.
+    of the time, when a validation with its save was measured too, and recorded with the speed: a run that goes on keeps
+    it, less the steps that the restart took the time of. Where the machine becomes slower or faster, it is corrected at
+    every further tenth. The time is that of all starts together; the last validation and save, and what the command
+    does after training, lie within it.
     """
 
     position = 65  # behind the saving, which it measures
@@ -44,7 +43,7 @@ class TimeBudget(Callback):
 
         Args:
             seconds: The whole time.
-            started: `clock()` when it began.
+            started: `clock()` when it began; of a run that goes on, earlier by what its earlier starts took.
             afterwards: Seconds that the command needs after training.
             intervals: Steps between validations, and between samples (0 for none).
             tokens: Positions that a step computes, counted from 0: what its time is taken to be proportional to.
@@ -55,9 +54,10 @@ class TimeBudget(Callback):
         self._seconds, self._started, self._afterwards = seconds, started, afterwards
         self._eval_interval, self._sample_interval = intervals
         self._tokens, self._history, self._show, self._clock = tokens, history, show, clock
-        self._fixed = self._asked = self._kept = False
+        self._fixed = self._asked = False
         self._due = _SHARE  # of the time: when the number is next fixed or corrected
         self._steps: list[tuple[float, int]] = []  # seconds and positions of each
+        self._recorded: tuple[float, float] | None = None  # mean seconds and positions of a step in an earlier start
         self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._sampling = 0.0
 
     @classmethod
@@ -68,7 +68,7 @@ class TimeBudget(Callback):
             return None
         return cls(
             3600 * settings.trainer.hours,
-            started=context.started,
+            started=context.usage.began - context.usage.earlier,
             afterwards=context.afterwards,
             intervals=(settings.trainer.eval_interval, settings.callbacks.samples_interval),
             tokens=lambda step: context.batches.batch_counts(step).tokens,
@@ -77,11 +77,18 @@ class TimeBudget(Callback):
         )
 
     def on_start(self, loop: Loop) -> None:
-        """Keep the number that an earlier start has fixed."""
+        """Take up the number that an earlier start has fixed, less what the restart cost."""
         self._began = self._clock()
-        known = [length for length in self._history.lengths if length[0] <= loop.step]
+        known = [length for length in self._history.lengths if length["step"] <= loop.step]
         if known:
-            _, loop.max_steps, self._kept = known[-1]
+            loop.max_steps, self._fixed = known[-1]["steps"], bool(known[-1].get("fixed"))
+        if self._fixed and (pace := known[-1].get("pace")):
+            self._recorded, self._pause, self._sampling = (
+                (pace["seconds"], pace["tokens"]),
+                pace["pause"],
+                pace["sampling"],
+            )
+            self._set(loop, fixed=True)
 
     def on_step_start(self, loop: Loop) -> None:
         """Take the time; what lies between two steps and is no validation is sampling."""
@@ -93,12 +100,10 @@ class TimeBudget(Callback):
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Estimate, ask for a validation when it is time to fix the number, and correct it later."""
         self._step_ended = self._clock()
-        if self._kept:
-            return
         self._steps.append((self._step_ended - self._step_began, self._tokens(record.step - 1)))
         if len(self._steps) < _FIRST:
             return
-        if len(self._steps) == _FIRST:
+        if len(self._steps) == _FIRST and not self._fixed:
             self._set(loop, fixed=False)
         available = self._seconds - self._afterwards - (self._began - self._started)
         cycle = (
@@ -126,6 +131,8 @@ class TimeBudget(Callback):
     @property
     def _measured(self) -> tuple[float, float]:
         """Mean seconds and mean positions of a step: of the later half, as the first compiles and machines change."""
+        if len(self._steps) < _FIRST and self._recorded is not None:
+            return self._recorded
         counted = self._steps[min(len(self._steps) // 2, len(self._steps) - _FIRST + 1) :]
         return fmean(seconds for seconds, _ in counted), fmean(tokens for _, tokens in counted)
 
@@ -149,9 +156,11 @@ class TimeBudget(Callback):
             return
         loop.max_steps, self._fixed = steps, fixed
         if loop.first_rank:
-            self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed)
+            seconds, tokens = self._measured
+            pace = {"seconds": seconds, "tokens": tokens, "pause": self._pause, "sampling": self._sampling}
+            self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed, pace=pace)
             if fixed:
                 self._show(
-                    f"trainer.hours: {loop.max_steps} steps at {self._measured[0]:.2f} s a step, and "
+                    f"trainer.hours: {loop.max_steps} steps at {seconds:.2f} s a step, and "
                     f"{self._pause:.1f} s for each validation with its save"
                 )

@@ -18,6 +18,7 @@ from nemo_reasoning.training.checkpoints import seal
 from nemo_reasoning.training.process import Stopped
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
+from nemo_reasoning.training.usage import USAGE_FILE, Usage
 
 
 @pytest.fixture
@@ -77,17 +78,40 @@ def test_time_adds_up_over_the_starts_that_did_something(tmp_path: Path) -> None
         found: float = json.loads((tmp_path / "run" / "evaluation" / "run.json").read_text())["wall_seconds"]
         return found
 
-    def start(seconds: float, *overrides: str, step: int | None = None) -> None:
+    def start(seconds: float, *overrides: str, step: int | None = None, stopped: bool = False) -> None:
         run = Run.start(settings(tmp_path / "run", *overrides))
-        with contextlib.suppress(Stopped), recorded(run, started=time.monotonic() - seconds):
+        with contextlib.suppress(Stopped), recorded(run, Usage(run, began=time.monotonic() - seconds)):
             if step is not None:
                 save(run, step)
                 raise Stopped(130)
+            if stopped:
+                raise Stopped(143)
 
     start(1000, step=2)
     start(2000, step=4)
     assert 3000 <= wall_seconds() < 3100
     start(5000)  # finds everything done
     assert 3000 <= wall_seconds() < 3100
+    start(6000, stopped=True)  # while it prepared
+    assert 9000 <= wall_seconds() < 9100
     start(4000, "restart=true", step=6)
     assert 4000 <= wall_seconds() < 4100
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"wall_seconds": null, "peak_rss_bytes": 1}', '{"wall_seconds": 3}']
+)
+def test_a_record_that_cannot_be_read_begins_anew(tmp_path: Path, content: str) -> None:
+    run = Run.start(settings(tmp_path / "run"))
+    (run.path / USAGE_FILE).parent.mkdir()
+    (run.path / USAGE_FILE).write_text(content)
+    Usage(run, began=time.monotonic() - 10).record()
+    assert Usage(run, began=time.monotonic()).earlier == pytest.approx(10, abs=1)
+
+
+def test_a_moved_run_gets_no_new_folder(tmp_path: Path) -> None:
+    run = Run.start(settings(tmp_path / "run"))
+    usage = Usage(run, began=time.monotonic())
+    run.path.rename(tmp_path / "elsewhere")
+    usage.record()
+    assert not run.path.exists()

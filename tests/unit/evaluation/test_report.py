@@ -11,12 +11,12 @@ from matplotlib.image import imread
 from rich.console import Console
 from scripted import Script, ScriptedEngine
 
+from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.report.training import (
     evaluation_path,
     load_report,
-    record_run,
     report_table,
     sample_dialogues,
     write_report,
@@ -24,6 +24,7 @@ from nemo_reasoning.evaluation.report.training import (
 from nemo_reasoning.evaluation.runner import evaluate_problems
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.tags import with_thinking
+from nemo_reasoning.training.usage import USAGE_FILE
 
 PROBLEMS = held_out(count=12, seed=3)
 _BY_PROMPT = {problem.prompt: problem for problem in PROBLEMS}
@@ -70,7 +71,7 @@ def fill(folder: Path, records: list[dict[str, Any]], *, base: Script = untraine
     for stage, script in (("base", base), ("trained", trained)):
         evaluation = evaluate_problems(ScriptedEngine(script), PROBLEMS, max_new_tokens=1000)
         evaluation.save(evaluation_path(folder, stage))
-    record_run(folder, wall_seconds=425.4, peak_rss_bytes=3_400_000_000)
+    write_json(folder / USAGE_FILE, {"wall_seconds": 425.4, "peak_rss_bytes": 3_400_000_000})
     return folder
 
 

@@ -1,9 +1,11 @@
 """Settings of the whole process reach torch and Python, and leave it as it was."""
 
 import os
+import time
 from contextlib import nullcontext
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from composing import sft_settings
@@ -11,12 +13,20 @@ from composing import sft_settings
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError, ConfigError
-from nemo_reasoning.training.process import prepare_process, switched, with_expandable_segments
+from nemo_reasoning.training.process import prepare_process, process_began, switched, with_expandable_segments
 
 
 def settings(*overrides: str) -> SftSettings:
     """Return settings of a model with random weights."""
     return sft_settings("model=llama32_1b", "hardware=gpu_80gb", "model.init=random", *overrides)
+
+
+def test_a_clock_that_is_set_does_not_change_how_long_this_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic() - (time.time() - psutil.Process().create_time())
+    now = time.time()
+    for day in (-86400, 0, 86400):
+        monkeypatch.setattr(time, "time", lambda day=day: now + day)
+        assert process_began() == pytest.approx(began, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tiny_run import At, fit
+from tiny_run import At, TinyLoop, fit
 
+from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH, StepRecord
 from nemo_reasoning.training.callbacks.progress import ProgressDisplay, duration, format_metrics
 
 
@@ -63,6 +64,21 @@ def test_a_resumed_run_says_where_it_starts(tmp_path: Path) -> None:
     fit(tmp_path, [ProgressDisplay(console, show=console.print, every_n_steps=10)], max_steps=3)
 
     assert stream.getvalue().startswith("resuming after step 2 of 3\n")
+
+
+def test_steps_that_are_not_estimated_yet_are_not_told(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream)
+    loop = TinyLoop([], max_steps=UNKNOWN_LENGTH)
+    display = ProgressDisplay(console, show=console.print, every_n_steps=1, fitted=True)
+    for steps in (UNKNOWN_LENGTH, 70):
+        loop.step, loop.max_steps = 34, steps
+        display.on_start(loop)
+        display.on_step_end(loop, StepRecord(35, {"loss": 1.0, "eta_seconds": 9.0}))
+    assert stream.getvalue().splitlines() == [
+        *("resuming after step 34", "step 35  loss 1.0000"),
+        *("resuming after step 34 of 70", "step 35/70  loss 1.0000  9s left"),
+    ]
 
 
 def crash() -> None:

@@ -1,14 +1,14 @@
 """The number of steps that fits a time, on a clock that the test turns."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tiny_run import At, TinyLoop, checkpointing, fit
+from tiny_run import At, TinyLoop, fit
 
-from nemo_reasoning.training.callbacks.base import Callback, Loop
-from nemo_reasoning.training.callbacks.time_budget import LENGTH, UNKNOWN_LENGTH, TimeBudget
-from nemo_reasoning.training.checkpoint_store import CheckpointStore
-from nemo_reasoning.training.checkpoints import History
+from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH, Callback, Loop
+from nemo_reasoning.training.callbacks.time_budget import TimeBudget
+from nemo_reasoning.training.checkpoints import LENGTH, History
 
 
 class Work(Callback):
@@ -34,11 +34,13 @@ class Work(Callback):
         self.now += 4
 
 
-def budget(folder: Path, work: Work, seconds: float, *, afterwards: float = 0.0, interval: int = 20) -> TimeBudget:
-    """Return a budget that begins now."""
+def budget(
+    folder: Path, work: Work, seconds: float, *, afterwards: float = 0.0, earlier: float = 0.0, interval: int = 20
+) -> TimeBudget:
+    """Return a budget that begins now, or whose run had earlier starts."""
     return TimeBudget(
         seconds,
-        started=work.now,
+        started=work.now - earlier,
         afterwards=afterwards,
         intervals=(interval, 0),
         tokens=work.tokens,
@@ -72,7 +74,7 @@ def test_processes_whose_clocks_differ_fix_it_at_one_step(tmp_path: Path, monkey
     monkeypatch.setattr(TinyLoop, "any_rank", lambda loop, told: told or loop.step >= 7)  # another one's clock
     work = Work()
     TinyLoop([work, budget(tmp_path, work, 3000)], max_steps=9).run()
-    assert History(tmp_path).lengths[1][0] == 7
+    assert History(tmp_path).lengths[1]["step"] == 7
 
 
 def test_a_time_that_is_too_short_ends_at_once(tmp_path: Path) -> None:
@@ -81,16 +83,42 @@ def test_a_time_that_is_too_short_ends_at_once(tmp_path: Path) -> None:
     assert len(model.losses) <= 7
 
 
-def test_a_run_that_goes_on_keeps_the_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "stops", "restart", "slower"),
+    [
+        *[(300, [6], 20, 1), (300, [30], 20, 1.4), (300, [85], 12, 1)],
+        *[(200, [3, 4, 9], 5, 1), (300, [20, 40, 60], 20, 0.8)],
+    ],
+)
+def test_all_starts_of_a_run_together_end_on_time(
+    tmp_path: Path, seconds: float, stops: list[int], restart: float, slower: float
+) -> None:
+    def stop() -> None:
+        raise RuntimeError("killed")
+
+    work = Work(slower=slower)
+    for step in [*stops, None]:
+        hours = budget(tmp_path, work, seconds, earlier=work.now - 1000, interval=2)
+        work.now += restart  # what lies before the first step
+        end = [] if step is None else [At(step, stop)]
+        with nullcontext() if step is None else pytest.raises(RuntimeError, match="killed"):
+            fit(tmp_path, [work, hours, *end], max_steps=UNKNOWN_LENGTH)
+    assert work.now - 1000 == pytest.approx(seconds, abs=0.03 * seconds)
+    assert History(tmp_path).losses().keys() >= {fixed_steps(tmp_path)[-1]}
+
+
+def test_a_restart_keeps_the_number_unless_it_took_time(tmp_path: Path) -> None:
     def stop() -> None:
         raise RuntimeError("killed")
 
     work = Work()
     with pytest.raises(RuntimeError, match="killed"):
-        fit(tmp_path, [work, budget(tmp_path, work, 300.0, interval=2), At(30, stop)], max_steps=UNKNOWN_LENGTH)
-    loop = TinyLoop([budget(tmp_path, work, 1.0), checkpointing(tmp_path)], max_steps=UNKNOWN_LENGTH)
-    checkpoint, _ = CheckpointStore(tmp_path).recover()
-    assert checkpoint is not None
-    loop.load(checkpoint.path)
-    loop.run()
-    assert [loop.step, loop.max_steps] == fixed_steps(tmp_path) * 2
+        fit(tmp_path, [work, budget(tmp_path, work, 300.0, interval=2), At(31, stop)], max_steps=UNKNOWN_LENGTH)
+    fixed, took = fixed_steps(tmp_path), work.now - 1000
+    loop = TinyLoop([], max_steps=UNKNOWN_LENGTH)
+    loop.step = 31
+    budget(tmp_path, work, 300.0, earlier=took, interval=2).on_start(loop)
+    assert [loop.max_steps] == fixed_steps(tmp_path) == fixed  # kept: nothing was lost
+
+    fit(tmp_path, [work, budget(tmp_path, work, 300.0, earlier=500.0, interval=2)], max_steps=UNKNOWN_LENGTH)
+    assert fixed_steps(tmp_path)[-1] == max(History(tmp_path).losses()) == 31
