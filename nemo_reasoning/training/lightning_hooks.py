@@ -1,7 +1,7 @@
 """The adapter between Lightning's hooks, as NeMo drives them, and our callbacks."""
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ class LightningHooks(pl.Callback):
             validated: Steps after which earlier starts validated.
         """
         self.callbacks = list(in_order(callbacks))
+        self._open = self.callbacks.copy()
         self._validation, self._eval_interval, self._validated = validation, eval_interval, validated
         self._first_step = True
         self.loop = _LightningLoop(trainer, lambda: self._call("on_save"))
@@ -245,7 +246,14 @@ class LightningHooks(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The training is over."""
-        self._call("on_close")
+        self.close()
+
+    def close(self) -> None:
+        """Close all callbacks, once; Lightning tears nothing down where training fails or does not begin."""
+        with ExitStack() as stack:  # goes on where one of them fails
+            while self._open:
+                on_close: Any = self._open.pop().on_close
+                stack.callback(on_close, self.loop)
 
     def _call(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -217,9 +217,9 @@ def _finetune(job: _Job, active: Backend) -> None:
         validated=[event["step"] for event in run.history.events() if event["event"] == "validation"],
     )
     trainer.callbacks.insert(0, hooks)
-    nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
     try:
-        with translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step)):
+        with closing(hooks), translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step)):
+            nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
             llm.finetune(
                 model=model,
                 data=data,

@@ -231,7 +231,7 @@ class Callback:
         """Training is about to leave with an error."""
 
     def on_close(self, loop: Loop) -> None:
-        """The training is over, one way or another; undo what was done to the model."""
+        """The training is over, one way or another, maybe before it began: undo what was done to model and process."""
 
 
 def in_order(callbacks: Sequence[Callback]) -> Iterator[Callback]:

@@ -25,6 +25,10 @@ class SupervisedLoss(Callback):
 
     position = 10
 
+    def __init__(self) -> None:
+        """Change nothing until there is a model."""
+        self._changed: list[Any] = []
+
     @classmethod
     def from_run(cls, context: RunContext) -> Self:
         """Every run has it."""
@@ -32,12 +36,12 @@ class SupervisedLoss(Callback):
 
     def on_model(self, loop: Loop) -> None:
         """Change the model, which is built by now."""
-        install(loop.model)
+        self._changed = install(loop.model)
 
     def on_close(self, loop: Loop) -> None:
         """Give the models their own method back."""
-        for module in _gpt_models(loop.model):
-            vars(module).pop("_postprocess", None)
+        while self._changed:
+            vars(self._changed.pop()).pop("_postprocess", None)
 
 
 class InputGradients(Callback):
@@ -130,11 +134,12 @@ class NonFiniteSteps(Callback):
         return True
 
 
-def install(wrapped: torch.nn.Module) -> None:
-    """Put `supervised_loss` into Megatron's models, one a pipeline stage, under an engine's wrappers."""
-    for module in _gpt_models(wrapped):
-        if module.post_process:
-            module._postprocess = _with_supervised_loss(module, module._postprocess)
+def install(wrapped: torch.nn.Module) -> list[Any]:
+    """Put `supervised_loss` into Megatron's models, one a pipeline stage, under an engine's wrappers; return them."""
+    changed = [module for module in _gpt_models(wrapped) if module.post_process]
+    for module in changed:
+        module._postprocess = _with_supervised_loss(module, module._postprocess)
+    return changed
 
 
 def _gpt_models(wrapped: torch.nn.Module) -> Iterator[Any]:
