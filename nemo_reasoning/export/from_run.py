@@ -26,6 +26,7 @@ from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import nf4_base, read_digests
 from nemo_reasoning.terminal import quiet_output
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
+from nemo_reasoning.training.folder_lock import FolderLock
 from nemo_reasoning.training.memory.estimate import GIB
 from nemo_reasoning.training.memory.verification import verification_bytes
 from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
@@ -79,6 +80,7 @@ def export_run(
     Raises:
         ExportError: The base was not quantized, and `merge_onto` says it was; or comparing logits takes more memory
             than there is.
+        CheckpointError: Another process writes to that folder.
     """
     settings, (checkpoint, _) = run.settings, run.selected()
     nf4, held = nf4_base(settings), settings.held_dtype
@@ -100,14 +102,15 @@ def export_run(
     if combined is not None:
         checkpoint, out = combined.averaged[-1], out or run.path / COMBINED
     reference = partial(verify.nemo_reference_logits, checkpoint.path, base=imported, dtype=held, combined=combined)
-    with run.locked() if out is None else nullcontext():
+    folder = run.export_dir if out is None else out
+    with run.locked() if out is None else nullcontext(), FolderLock(folder).held():
         return export(
             checkpoint=checkpoint,
             base=run.base,
             template=run.template,
             peft=settings.peft,
             formats=formats,
-            out=run.export_dir if out is None else out,
+            out=folder,
             name=settings.name,
             base_dtype=held,
             dtype=dtype,

@@ -5,17 +5,12 @@ recorded in `run.json`, and by the settings in `config.yaml` that a checkpoint d
 """
 
 import json
-import os
-import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from nemo_reasoning.artifacts import write_json, write_text
@@ -25,12 +20,12 @@ from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import CheckpointError
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.training.checkpoints import Checkpoint, History, damage, list_checkpoints, origin_differs
+from nemo_reasoning.training.folder_lock import FolderLock
 from nemo_reasoning.training.identity import Identity, changed_settings, fixed_settings, rows_fingerprint
 from nemo_reasoning.training.process import first_process
 from nemo_reasoning.training.recorded_settings import check_own, read_settings
 
 CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT, MERGED = "config.yaml", "run.json", "data", "export", "base"
-_LOCK, _HOLDER = ".lock", ".lock.json"
 
 
 class Run:
@@ -44,7 +39,7 @@ class Run:
     def __init__(self, path: Path, settings: SftSettings) -> None:
         """Hold a folder and its settings; `open` and `start` make runs."""
         self.path, self.settings = path, settings
-        self._lock = FileLock(path / _LOCK)
+        self._lock = FolderLock(path)
         self._selected: tuple[Checkpoint, str] | None = None
 
     @classmethod
@@ -227,34 +222,6 @@ class Run:
             f"{self.path} has no finished checkpoint{''.join(notes)}; train first: recipes/sft_lora.py"
         )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for writing; the operating system gives it free when this process ends, however it ends.
-
-        Raises:
-            CheckpointError: Another process writes to it; says which.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise CheckpointError(
-                f"{self.path} is in use by {self._holder()}; wait for it to end, or stop it"
-            ) from None
-        try:
-            if self._lock.lock_counter == 1:
-                self._sign()
-            yield
-        finally:
-            self._lock.release()
-
-    def _sign(self) -> None:
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        (self.path / _HOLDER).write_text(json.dumps(holder), encoding="utf-8")
-
-    def _holder(self) -> str:
-        try:
-            holder = json.loads((self.path / _HOLDER).read_text(encoding="utf-8"))
-            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, KeyError):
-            return "another process"
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for writing, as `FolderLock.held` does."""
+        return self._lock.held()

@@ -11,7 +11,7 @@ from short_runs import exported_run
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.config.model import Architecture
-from nemo_reasoning.errors import ConfigError, ExportError
+from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
 from nemo_reasoning.export.combining import combination
 from nemo_reasoning.export.from_run import adapter_folder, export_run
 from nemo_reasoning.export.verify import load_hf_peft, nemo_reference_logits, verify_logits
@@ -19,6 +19,7 @@ from nemo_reasoning.export.weights import read_adapter
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.hf_adapter import read_hf_adapter
 from nemo_reasoning.peft.nf4 import Nf4Base
+from nemo_reasoning.training.folder_lock import FolderLock
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
@@ -99,3 +100,9 @@ def test_one_process_exports_what_several_start_from(
     with pytest.raises(ConfigError, match="is not exported yet.*run first: .*recipes/export.py checkpoint="):
         adapter_folder(str(other), first.base)
     assert adapter_folder(str(first.path), first.base)[0] == first.export_dir / "hf_peft"
+
+
+def test_two_exports_at_once_do_not_write_to_one_folder(first: Run, tmp_path: Path) -> None:
+    for held, out in ((tmp_path / "out", tmp_path / "out"), (first.export_dir, None), (first.path, None)):
+        with FolderLock(held).held(), pytest.raises(CheckpointError, match=f"{held} is in use by process"):
+            export_run(first, formats=["hf_peft"], out=out, verified=False)
