@@ -102,7 +102,10 @@ def train(
     with run.locked() if first_process() else nullcontext(), listening as heard:
         console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
         checkpoint = _starting_checkpoint(run, identity, console)
-        if checkpoint is None or not _finished(run, checkpoint, inputs, console):
+        if checkpoint is not None and _finished(run, checkpoint, inputs, console):
+            if first_process():  # a kill may have come between the last save and this
+                CheckpointStore(run.path).retain(run.settings.trainer.keep_checkpoints)
+        else:
             usage = usage or Usage(run, began=time.monotonic())
             job = _Job(run, inputs, checkpoint, console, questions, heard, usage, afterwards)
             with heard.deferred():

@@ -160,6 +160,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Run.start(sft_settings("hardware=cpu", f"output_dir={tmp_path / 'file' / 'run'}"))
 
 
+def test_a_kill_behind_the_last_save_leaves_no_checkpoint_too_many(
+    inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None
+) -> None:
+    def checkpoints() -> list[str]:
+        return [found.path.name for found in Run.open(run).checkpoints]
+
+    run = train_here(inputs, tmp_path / "run", "trainer.max_steps=2", "trainer.eval_interval=1")
+    (first, last), left = Run.open(run).checkpoints, checkpoints()
+    first.path.rename(first.path.with_name("step=1-last"))  # as it was while it was the last
+    assert left != checkpoints()
+    train_here(inputs, run, "trainer.max_steps=2", "trainer.eval_interval=1")
+    assert left == checkpoints()
+    train_here(inputs, run, "trainer.max_steps=2", "trainer.eval_interval=1", "trainer.keep_checkpoints=0")
+    assert [found.path for found in Run.open(run).checkpoints] == [last.path]
+
+
 @pytest.mark.slow
 def test_what_may_change_leaves_the_losses(inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None) -> None:
     whole = losses(train_here(inputs, tmp_path / "whole", *ALONE, "trainer.max_steps=6"))
