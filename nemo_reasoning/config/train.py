@@ -93,8 +93,12 @@ class SftSettings:
     @property
     def held_dtype(self) -> str:
         """Name of the dtype to which the base's weights are rounded: the lower of the stored and the run's own."""
-        rounded = self.trainer.precision == "bf16-mixed" or self.model.dtype == "bfloat16"
-        return "bfloat16" if rounded else self.model.dtype
+        return "bfloat16" if self.parameter_dtype == "bfloat16" else self.model.dtype
+
+    @property
+    def parameter_dtype(self) -> str:
+        """Name of the dtype in which training holds all weights, adapters too; each was rounded to it when loaded."""
+        return "bfloat16" if self.trainer.precision == "bf16-mixed" else "float32"
 
 
 def problems(settings: SftSettings) -> list[str]:

@@ -101,7 +101,8 @@ def export_run(
     combined = combination(run, last=average, adapters=adapters, folders=folders, shape=shape)
     if combined is not None:
         checkpoint, out = combined.averaged[-1], out or run.path / COMBINED
-    reference = partial(verify.nemo_reference_logits, checkpoint.path, base=imported, dtype=held, combined=combined)
+    own = settings.parameter_dtype
+    reference = partial(verify.nemo_reference_logits, checkpoint.path, base=imported, dtype=own, combined=combined)
     folder = run.export_dir if out is None else out
     with run.locked() if out is None else nullcontext(), FolderLock(folder).held():
         return export(
@@ -173,8 +174,7 @@ def ensure_exported(run: Run, *, tokenizer_python: Path | None = None) -> tuple[
     base, whole = run.base, settings.peft.scheme is PeftScheme.none
     name = "merged" if whole else "hf_peft"
     if not _holds(folder, name, run.selected()[0]):
-        dtype = "float32" if settings.trainer.precision == "32" else "bfloat16"
-        export_run(run, formats=[name], dtype=dtype, tokenizer_python=tokenizer_python)
+        export_run(run, formats=[name], dtype=settings.parameter_dtype, tokenizer_python=tokenizer_python)
     return (folder / name, None) if whole else (base.path, folder / name)
 
 

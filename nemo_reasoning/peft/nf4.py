@@ -52,7 +52,7 @@ def nf4_base(settings: SftSettings) -> Nf4Base | None:
     return Nf4Base(
         targets=tuple(settings.peft.target_modules),
         shards=settings.trainer.tensor_model_parallel_size,
-        dtype="bfloat16" if settings.trainer.precision == "bf16-mixed" else "float32",
+        dtype=settings.parameter_dtype,
     )
 
 

@@ -105,11 +105,11 @@ def train(
         if checkpoint is not None and _finished(run, checkpoint, inputs, console):
             if first_process():  # a kill may have come between the last save and this
                 CheckpointStore(run.path).retain(run.settings.trainer.keep_checkpoints)
-        else:
-            usage = usage or Usage(run, began=time.monotonic())
-            job = _Job(run, inputs, checkpoint, console, questions, heard, usage, afterwards)
-            with heard.deferred():
-                _train(job)
+            return
+        usage = usage or Usage(run, began=time.monotonic())
+        job = _Job(run, inputs, checkpoint, console, questions, heard, usage, afterwards)
+        with heard.deferred():
+            _train(job)
 
 
 def _starting_checkpoint(run: Run, identity: Identity, console: Console) -> Checkpoint | None:
@@ -208,8 +208,7 @@ def _finetune(job: _Job, active: Backend) -> None:
     run, settings, inputs = job.run, job.run.settings, job.inputs
     data = nemo_objects.build_data(settings, inputs.data, pad_id=inputs.formatter.end_of_turn)
     model = nemo_objects.build_model(settings, base=inputs.base, tokenizer=inputs.tokenizer)
-    asked = None if job.checkpoint is None else _asked_steps(run, inputs, job.checkpoint)
-    max_steps = asked or data.max_steps
+    max_steps = (job.checkpoint and _asked_steps(run, inputs, job.checkpoint)) or data.max_steps
     trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=max_steps)
     callbacks = build_callbacks(_context(job, data, first_rank=trainer.is_global_zero))
     hooks = LightningHooks(

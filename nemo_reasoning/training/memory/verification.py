@@ -6,7 +6,7 @@ from nemo_reasoning.models.sizes import count_parameters, widened_bytes
 from nemo_reasoning.training.memory.estimate import GIB
 
 PROCESS_BYTES = 2 * GIB  # Python with torch and NeMo
-_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+_WIDTHS = {"float32": 4, "bfloat16": 2}
 
 
 def verification_bytes(settings: SftSettings, shape: Architecture, *, combined: bool = False) -> int:
@@ -17,7 +17,7 @@ def verification_bytes(settings: SftSettings, shape: Architecture, *, combined: 
         shape: Of its model.
         combined: Whether several sets of weights are made one, which holds every weight in float32.
     """
-    width = 4 if combined else _WIDTHS[settings.held_dtype]
-    trained = count_parameters(shape) * _WIDTHS["float32" if settings.trainer.precision == "32" else "bfloat16"]
+    own = _WIDTHS[settings.parameter_dtype]
+    width, trained = 4 if combined else own, count_parameters(shape) * own
     beside = trained if settings.peft.scheme is PeftScheme.none else 0
     return PROCESS_BYTES + widened_bytes(shape, width) + beside

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from short_runs import exported_run
+from short_runs import ADAPTER, exported_run, train_here
 
 from nemo_reasoning.artifacts import read_manifest
 from nemo_reasoning.config.model import Architecture
@@ -16,6 +17,7 @@ from nemo_reasoning.export.combining import combination
 from nemo_reasoning.export.from_run import adapter_folder, export_run
 from nemo_reasoning.export.verify import load_hf_peft, nemo_reference_logits, verify_logits
 from nemo_reasoning.export.weights import read_adapter
+from nemo_reasoning.models.importer import convert
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.hf_adapter import read_hf_adapter
 from nemo_reasoning.peft.nf4 import Nf4Base
@@ -100,6 +102,16 @@ def test_one_process_exports_what_several_start_from(
     with pytest.raises(ConfigError, match="is not exported yet.*run first: .*recipes/export.py checkpoint="):
         adapter_folder(str(other), first.base)
     assert adapter_folder(str(first.path), first.base)[0] == first.export_dir / "hf_peft"
+
+
+def test_an_adapter_in_float32_on_a_base_in_bfloat16_is_what_was_trained(
+    inputs: TrainingInputs, tmp_path: Path, nemo_cpu: None
+) -> None:
+    convert(inputs.tokenizer, tmp_path / "base", "bfloat16")
+    settings = ("model.dtype=bfloat16", f"cache_dir={tmp_path}", "optim.lr=2e-2", "trainer.max_steps=1")
+    run = Run.open(train_here(replace(inputs, base=tmp_path / "base"), tmp_path / "run", *ADAPTER, *settings))
+    checks = export_run(run, formats=["hf_peft"], dtype="float32").checks
+    assert checks["hf_peft"]["logits"]["relative_rms"] < 1e-5
 
 
 def test_two_exports_at_once_do_not_write_to_one_folder(first: Run, tmp_path: Path) -> None:
