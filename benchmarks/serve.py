@@ -27,11 +27,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from streaming import ask_in_turn, listen, load
+from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.inference.request import GenerationRequest
+from nemo_reasoning.inference.tokenizer import load_chat_tokenizer
+from nemo_reasoning.models.hf_config import in_dtype
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
 from nemo_reasoning.reasoning.messages import Message
 
@@ -101,14 +104,16 @@ def measure_single(model: Path, requests: Sequence[GenerationRequest], *, dtype:
 
 def measure_transformers(model: Path, requests: Sequence[GenerationRequest]) -> float:
     """Return tokens a second of transformers' own generate, one request at a time."""
-    engine = HFEngine(model, dtype=DTYPE, chat_template=load_template("chatml"))
+    tokenizer = load_chat_tokenizer(model, None, context=None, chat_template=load_template("chatml"))
+    plain = AutoModelForCausalLM.from_pretrained(model, **in_dtype(getattr(torch, DTYPE))).eval()
 
     def write(asked: Sequence[GenerationRequest]) -> int:
         written = 0
         for request in asked:
-            ids = torch.tensor([engine.tokenizer(None).prompt(request).ids])
-            found = engine.model.generate(ids, max_new_tokens=request.max_new_tokens, do_sample=False)
-            written += found.shape[1] - ids.shape[1]
+            ids = torch.tensor([tokenizer.prompt(request).ids])
+            written += (
+                plain.generate(ids, max_new_tokens=request.max_new_tokens, do_sample=False).shape[1] - ids.shape[1]
+            )
         return written
 
     with torch.inference_mode():

@@ -47,7 +47,7 @@ class RunningBatch:
 
     A prompt is read in pieces of `prefill_tokens`, between the tokens of the others, so that a long one
     does not halt them. Decoding rows stand first, in the cache as in the list. A row's tokens do not depend
-    on its neighbours as far as the arithmetic allows: in bfloat16 on a CPU exactly so, elsewhere but for rounding.
+    on its neighbours but for rounding; on a CPU linear layers round alike in batches of any size (see `packed`).
 
     Attributes:
         rows: Of both kinds.

@@ -226,9 +226,8 @@ def test_an_end_token_of_the_generation_config_ends_a_turn(random_model: Path, t
     free = HFEngine(random_model, dtype="float32", device="cpu")
     ids = torch.tensor([free.tokenizer(None).prompt(ask()).ids])
     tokens = free.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
-    free.model.generation_config = GenerationConfig(eos_token_id=[tokens[4], 10**6])
-    free.model.save_pretrained(tmp_path)
-    free.tokenizer(None).hf_tokenizer.save_pretrained(tmp_path)
+    shutil.copytree(random_model, tmp_path, dirs_exist_ok=True)
+    GenerationConfig(eos_token_id=[tokens[4], 10**6]).save_pretrained(tmp_path)
     stopping = HFEngine(tmp_path, dtype="float32", device="cpu")
     assert stopping.tokenizer(None).stop_ids == {tokens[4], 10**6, free.tokenizer(None).hf_tokenizer.eos_token_id}
     [completion] = stopping.generate([GenerationRequest(prompt=tuple(ids[0].tolist()), mode="off", max_new_tokens=8)])
