@@ -14,6 +14,7 @@ _SIZES = (
     *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "vocab_size", "max_position_embeddings"),
 )
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 _PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
 _RENAMED_TOKENIZERS = ("TokenizersBackend", "TokenizersBackendFast")  # what transformers 5 calls the plain one
 
@@ -67,6 +68,12 @@ def value_problems(config: Mapping[str, Any]) -> list[str]:
         f"has {name}={config[name]!r} in its config.json, which must be a mapping or null; download it again"
         for name in ("rope_scaling", "rope_parameters")
         if not isinstance(config.get(name, {}), Mapping | None)
+    ]
+    problems += [
+        f"has {name}={config[name]!r} in its config.json, which is no dtype of weights; it has to be one of "
+        f"{', '.join(_DTYPES)}, or left out"
+        for name in ("torch_dtype", "dtype")
+        if config.get(name) is not None and str(config[name]) not in _DTYPES
     ]
     if nested := [name for name in ("text_config", "vision_config") if name in config]:
         problems.append(f"describes several models ({', '.join(nested)}); take the text model alone")

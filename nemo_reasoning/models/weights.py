@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _KINDS = ("model.safetensors", "pytorch_model.bin")  # in the order that transformers looks for them
 _DTYPES = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
+_LFS = b"version https://git-lfs"
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -81,6 +82,9 @@ def _header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     Raises:
         ValueError: The file is not whole, or not what its name says.
     """
+    with file.open("rb") as opened:
+        if opened.read(len(_LFS)) == _LFS:
+            raise ValueError("it only points to the file that Git LFS keeps; `git lfs pull` fetches that")
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 

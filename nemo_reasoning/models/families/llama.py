@@ -1,10 +1,12 @@
 """Llama 2, 3, 3.1 and 3.2, and everything else that calls itself a Llama, such as Nemotron Nano 8B v1."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nemo_reasoning.config.model import Architecture, RopeScaling
 from nemo_reasoning.models.families.base import ModelFamily, NemoClasses
+from nemo_reasoning.models.hf_config import read_hf_config
 
 _ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
@@ -44,8 +46,9 @@ class Llama(ModelFamily):
         )
 
     def imported_config(self, importer: Any, shape: Architecture) -> Any:
-        """Return what NeMo's importer reads, which is all there is to a Llama."""
-        return importer.config
+        """Return what NeMo's importer reads, all there is to a Llama; it refuses a base that names no dtype."""
+        named = read_hf_config(Path(importer))
+        return importer.config if named.get("dtype") or named.get("torch_dtype") else self.nemo_config(shape)
 
     def nemo_config(self, shape: Architecture) -> Any:
         """Return NeMo's configuration, of another class where the rotary embedding is scaled."""

@@ -1,5 +1,6 @@
 """Every family reads its config.json as transformers does, and refuses what NeMo would hold as something else."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tiny import save_tiny, save_tiny_llama
 from nemo_reasoning.errors import ConfigError, ModelSourceError
 from nemo_reasoning.models.families import FAMILIES, family_named, family_of, problems_of
 from nemo_reasoning.models.hf_config import read_hf_config
+from nemo_reasoning.models.importer import convert
 
 LLAMA31 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 SIZES = {
@@ -32,6 +34,15 @@ def test_nemos_configuration_is_that_of_its_importer(tmp_path: Path, rope_scalin
     if rope_scaling:
         same += ("scale_factor", "low_freq_factor", "high_freq_factor", "old_context_len")
     assert {name: getattr(ours, name) for name in same} == {name: getattr(imported, name) for name in same}
+
+
+@pytest.mark.usefixtures("nemo_cpu")
+def test_a_base_that_names_no_dtype_is_imported_too(tmp_path: Path) -> None:
+    path = save_tiny_llama(tmp_path / "hf")
+    given = {key: value for key, value in read_hf_config(path).items() if key not in ("dtype", "torch_dtype")}
+    (path / "config.json").write_text(json.dumps(given))
+    convert(path, tmp_path / "nemo", "float32")
+    assert (tmp_path / "nemo" / "weights" / "metadata.json").is_file()
 
 
 @pytest.mark.parametrize("name", SHAPES)

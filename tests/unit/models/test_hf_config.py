@@ -39,6 +39,9 @@ LLAMA: dict[str, Any] = {
         ({"model_type": ["llama"]}, "is a .'llama'. model"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "code of its own"),
         ({"auto_map": ["x"]}, "code of its own"),
+        ({"dtype": "float99"}, "dtype='float99'.*one of float32"),
+        ({"torch_dtype": "auto"}, "torch_dtype='auto'"),
+        ({"torch_dtype": {"text": "float16"}}, "torch_dtype={'text'"),
     ],
 )
 def test_a_value_that_cannot_be_held_is_named(changes: dict[str, Any], words: str) -> None:
@@ -53,6 +56,7 @@ def test_a_value_that_cannot_be_held_is_named(changes: dict[str, Any], words: st
         {"num_key_value_heads": None, "head_dim": None, "max_position_embeddings": None},
         {"rope_scaling": {}, "rope_parameters": None},
         {"rope_theta": 500000, "partial_rotary_factor": 1.0, "auto_map": {}},
+        {"dtype": None, "torch_dtype": "float16"},
         {"rope_theta": None, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
     ],
 )

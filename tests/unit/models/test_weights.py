@@ -110,7 +110,10 @@ def test_bases_as_they_are_found(base: Path, tiny: Weights, change: Callable[[Pa
         (lambda base, weights: store(base, {k: w.to(torch.int8) for k, w in weights.items()}), "I8.*not quantized"),
         (lambda base, weights: (base / SINGLE).write_bytes((base / SINGLE).read_bytes()[:-9]), "broken model.safe"),
         (lambda base, weights: (base / SINGLE).write_bytes(b""), "broken model.safe"),
-        (lambda base, weights: (base / SINGLE).write_text("version https://git-lfs.github.com/spec/v1"), "broken"),
+        (
+            lambda base, weights: (base / SINGLE).write_text("version https://git-lfs.github.com/spec/v1"),
+            "git lfs pull",
+        ),
         (lambda base, weights: (shard(base, weights), (base / "model-1.safetensors").unlink()), "lacks model-1.safe"),
         (lambda base, weights: (shard(base, weights), (base / INDEX).write_text("{")), f"broken {INDEX}"),
         (lambda base, weights: (shard(base, weights), (base / INDEX).write_text("{}")), f"broken {INDEX}.*weight_map"),
