@@ -49,11 +49,10 @@ def sft(settings: "SftSettings") -> None:
 
 def prepare(settings: "PrepareSettings") -> None:
     """Turn rows of chats into tokenized splits."""
-    from rich.console import Console
-
     from nemo_reasoning.preparation import run_command
+    from nemo_reasoning.terminal import plain_console
 
-    run_command(settings, Console(highlight=False))
+    run_command(settings, plain_console())
 
 
 def export(settings: "ExportSettings") -> None:
@@ -77,18 +76,17 @@ def export(settings: "ExportSettings") -> None:
 
 def push(settings: "PushSettings") -> None:
     """Upload an export or prepared data to a hub, with a card."""
-    from rich.console import Console
-
     from nemo_reasoning.evaluation.push import push as push_to_hub
+    from nemo_reasoning.terminal import plain_console
 
-    push_to_hub(settings, Console(highlight=False, soft_wrap=True))
+    push_to_hub(settings, plain_console(soft_wrap=True))
 
 
 def evaluate(settings: "EvaluateSettings") -> None:
     """Measure a model on benchmarks, with thinking on and off; or compare two reports."""
-    from rich.console import Console
+    from nemo_reasoning.terminal import plain_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     if settings.compare:
         from nemo_reasoning.evaluation.compare import compare
 
@@ -207,6 +205,10 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
             places += [Path(place).expanduser() for place in given if place]
             COMMANDS[name](settings)
 
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        sys.exit(f"{StorageError.__name__}: the folder you are in was removed or moved; cd to one that is there")
     register_resolvers()
     register_help(recipe, f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else f"nemo-reasoning {name}")
     os.environ[_FULL_ERROR] = "1"  # Hydra raises what it cannot compose, for us to explain

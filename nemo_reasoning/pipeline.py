@@ -42,7 +42,7 @@ from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weights import check_weights
 from nemo_reasoning.reasoning.switch import template_arguments
-from nemo_reasoning.terminal import quiet_output
+from nemo_reasoning.terminal import plain_console, quiet_output
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.memory.planner import too_large
 from nemo_reasoning.training.process import (
@@ -80,7 +80,7 @@ def fine_tune(settings: SftSettings) -> Path:
         try:
             run = Run.start(settings)
             with run.locked() if first else nullcontext(), quiet_output(run.path / "log.txt") as terminal:
-                console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty(), quiet=not first)
+                console = plain_console(file=terminal, soft_wrap=not terminal.isatty(), quiet=not first)
                 usage = Usage(run, began=started)
                 with recorded(run, usage) if first else nullcontext():
                     _stages(run, console, terminal, signals, usage)

@@ -66,7 +66,7 @@ def teller(console: Console) -> Callable[[str], None]:
 
     def tell(line: str) -> None:
         style = "yellow" if line.startswith("warning: ") else None
-        console.print(line, style=style, markup=False, soft_wrap=True)
+        console.print(line, style=style, soft_wrap=True)
 
     return tell
 

@@ -8,13 +8,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from rich.console import Console
 
 from nemo_reasoning.errors import is_failure
 
 # Besides the root logger: those of NeMo, Megatron and Lightning keep their records to themselves.
 _LOGGERS = ("", "nemo_logger", "megatron.core", "lightning.pytorch", "lightning.fabric")
 _STDOUT, _STDERR = 1, 2
+
+
+def plain_console(**options: Any) -> Console:
+    """Return a console that shows text as it is: brackets and colons of paths, values and messages are no markup."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 @contextmanager

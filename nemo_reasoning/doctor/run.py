@@ -5,11 +5,13 @@ from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nemo_reasoning.config.doctor import DoctorSettings, Output
 from nemo_reasoning.doctor.checks import Check, Verdict, judge
 from nemo_reasoning.doctor.machine import look_around
 from nemo_reasoning.doctor.needs import Needs, needs_of
+from nemo_reasoning.terminal import plain_console
 
 _COLOURS = {Verdict.ok: "green", Verdict.warn: "yellow", Verdict.fail: "bold red"}
 
@@ -25,7 +27,7 @@ def examine(settings: DoctorSettings) -> bool:
     if settings.output is Output.json:
         print(json.dumps(answer(checks, needs), indent=2))
     else:
-        show(checks, needs, Console(highlight=False))
+        show(checks, needs, plain_console())
     return not _failed(checks)
 
 
@@ -44,16 +46,18 @@ def show(checks: list[Check], needs: Needs, console: Console) -> None:
     table = Table("check", "found", "needed", "verdict")
     for check in checks:
         colour = _COLOURS[check.verdict]
-        table.add_row(check.name, check.found, check.needed, f"[{colour}]{check.verdict.value}[/]")
+        table.add_row(check.name, check.found, check.needed, Text(check.verdict.value, style=colour))
     console.print(table)
     if needs.speed is not None:
-        console.print(f"speed: {needs.speed}", markup=False)
+        console.print(f"speed: {needs.speed}")
     for check in sorted(checks, key=lambda check: check.verdict is not Verdict.fail):
         if check.remedy:
-            console.print(f"[{_COLOURS[check.verdict]}]{check.verdict.value}[/] {check.name}: ", end="")
-            console.print(check.remedy, markup=False)
+            verdict = (check.verdict.value, _COLOURS[check.verdict])
+            console.print(Text.assemble(verdict, f" {check.name}: "), end="")
+            console.print(check.remedy)
     failed = len(_failed(checks))
     if failed:
-        console.print(f"[bold red]Training would fail[/]: {failed} of {len(checks)} checks.")
+        console.print(Text.assemble(("Training would fail", "bold red"), f": {failed} of {len(checks)} checks."))
     else:
-        console.print(f"[green]Training can start[/]{', on the CPU' if needs.on_cpu else ''}.")
+        place = ", on the CPU" if needs.on_cpu else ""
+        console.print(Text.assemble(("Training can start", "green"), f"{place}."))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rich.console import Console
+from rich.text import Text
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
 from nemo_reasoning.config.adapter import ADAPTER_CONFIG, START_FROM, adapter_config
@@ -24,7 +24,7 @@ from nemo_reasoning.models.hub import BaseModel, weights_fingerprint
 from nemo_reasoning.models.importer import import_base
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.peft.nf4 import nf4_base, read_digests
-from nemo_reasoning.terminal import quiet_output
+from nemo_reasoning.terminal import plain_console, quiet_output
 from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 from nemo_reasoning.training.folder_lock import FolderLock
 from nemo_reasoning.training.memory.estimate import GIB
@@ -145,17 +145,17 @@ def _is(name: str, run: Run) -> bool:
 def export_and_show(run: Run, **options: Any) -> None:
     """Export a run with `export_run`, quietly; print what each check found and the commands that serve the result."""
     with quiet_output((options.get("out") or run.path) / "log.txt") as terminal:  # the run may be read-only
-        console = Console(file=terminal, highlight=False, soft_wrap=True)
-        console.print(f"exporting {run.selected()[1]}", markup=False)
+        console = plain_console(file=terminal, soft_wrap=True)
+        console.print(f"exporting {run.selected()[1]}")
         result = export_run(run, tell=console.print, **options)
         for name, folder in result.folders.items():
-            console.print(f"\n[bold]{name}[/bold]  {folder}")
+            console.print(Text.assemble("\n", (name, "bold"), f"  {folder}"))
             for check, found in result.checks[name].items():
-                console.print(f"  {check}: {_in_words(found)}", markup=False)
+                console.print(f"  {check}: {_in_words(found)}")
             for server, command in result.commands[name].items():
-                console.print(f"  {server}: {command}", markup=False)
+                console.print(f"  {server}: {command}")
         for name, reason in result.refused.items():
-            console.print(f"\n[bold]{name}[/bold] was not written: {reason}")
+            console.print(Text.assemble("\n", (name, "bold"), f" was not written: {reason}"))
 
 
 def _in_words(found: Any) -> str:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from nemo_reasoning.config.data import DataSettings, DataSource
@@ -13,6 +12,7 @@ from nemo_reasoning.config.train import SftSettings, validate
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import architecture_from_hf
+from nemo_reasoning.terminal import plain_console
 from nemo_reasoning.training.forecast import Forecast, forecast, told
 from nemo_reasoning.training.memory.estimate import GIB
 from nemo_reasoning.training.memory.planner import available_gb, known_shape, request_of, too_large
@@ -169,7 +169,7 @@ def print_plan(settings: SftSettings, *, asked: SftSettings) -> None:
         settings: The run, settled.
         asked: The run before, where micro-batch and recompute may still be open.
     """
-    console = Console()
+    console = plain_console()
     console.print(plan_table(plan_run(settings)))
     shape = known_shape(settings)
     if shape is None:

@@ -18,6 +18,7 @@ from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.models.hub import weights_fingerprint
 from nemo_reasoning.peft.nf4 import nf4_base
 from nemo_reasoning.peft.qlora import nf4_linears
+from nemo_reasoning.terminal import plain_console
 from nemo_reasoning.training.batching import total_steps
 from nemo_reasoning.training.checkpoint_store import CheckpointStore
 from nemo_reasoning.training.checkpoints import Checkpoint
@@ -100,7 +101,7 @@ def train(
     identity = identity_of(inputs)
     listening = StopSignals() if signals is None else nullcontext(signals)
     with run.locked() if first_process() else nullcontext(), listening as heard:
-        console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
+        console = plain_console(file=stream, soft_wrap=not stream.isatty())
         checkpoint = _starting_checkpoint(run, identity, console)
         if checkpoint is not None and _finished(run, checkpoint, inputs, console):
             if first_process():  # a kill may have come between the last save and this

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hydra import initialize_config_module
 from launch import ROOT, environment, run_anew
 
+from nemo_reasoning import cli
 from nemo_reasoning.config import RECIPES
 from nemo_reasoning.config.overrides import groups_of, problems_of
 from nemo_reasoning.hardware import register_resolvers
@@ -120,3 +122,11 @@ def test_the_help_of_a_command_fits_a_screen_before_its_settings(name: str) -> N
     listed = {line.split("=")[0].strip() for line in lines if " or " in line and line.startswith("  ")}
     assert listed == set(groups_of(RECIPES[name])) - {"trainer", "thinking"}  # which offer one choice only
     assert not [word for word in summary.replace(",", " ").split() if word.startswith("_")]
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="folder you are in was removed"):
+        cli.run("export")

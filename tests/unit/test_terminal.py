@@ -1,10 +1,14 @@
 """A process of its own, whose real descriptors are redirected."""
 
+import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+
+from nemo_reasoning.terminal import plain_console
 
 CHATTER = ("a print", "from a shell", "straight to 2", "a warning", "an info", "from NeMo", "no handler")
 SCRIPT = """
@@ -86,3 +90,16 @@ def test_an_exception_reaches_the_terminal_with_the_place_of_the_log(tmp_path: P
     assert done.returncode == 1
     assert str(tmp_path / "log.txt") in done.stdout
     assert "ValueError: what went wrong" in done.stderr
+
+
+def test_brackets_and_colons_are_shown() -> None:
+    told = "run: outputs/[x]/:100:/[/b]; export formats=[merged]"
+    stream = StringIO()
+    plain_console(file=stream, soft_wrap=True).print(told)
+    assert stream.getvalue() == f"{told}\n"
+
+
+def test_no_command_reads_markup_in_what_it_tells() -> None:
+    package = Path(plain_console.__code__.co_filename).parent
+    made = {path.name for path in package.rglob("*.py") if re.search(r"\bConsole\(", path.read_text("utf-8"))}
+    assert made <= {"terminal.py", "generate.py"}  # the latter says for each line whether it is markup

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from nemo_reasoning.artifacts import page_template, write_text
@@ -85,8 +84,8 @@ def _pieces(ids: NDArray[np.int32], mask: NDArray[np.bool_], formatter: ChatForm
 def show(samples: list[Sample], console: Console) -> None:
     """Print samples with what is trained on in green."""
     for number, sample in enumerate(samples, start=1):
-        title = escape(f"{number}. {sample.subset} ({sample.layout}), thinking {sample.mode}")
-        console.rule(f"{title}: {sample.tokens} tokens, {sample.supervised} supervised", align="left")
+        title = f"{number}. {sample.subset} ({sample.layout}), thinking {sample.mode}"
+        console.rule(Text(f"{title}: {sample.tokens} tokens, {sample.supervised} supervised"), align="left")
         text = Text()
         for content, supervised in sample.pieces:
             text.append(_harmless(content), style="black on green" if supervised else "dim")
