@@ -50,15 +50,14 @@ _REFUSED = {
 
 
 def no_room(error: BaseException | None) -> str | None:
-    """Return in words why nothing more could be written, if that is behind an error; None if it is not.
-
-    Libraries raise errors of their own about the files that a full disk left them, so all that led to it is looked at.
-    """
+    """Return in words why nothing more could be written, if that led to an error, as libraries raise their own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return _NO_ROOM[error.errno]
         if "No space left on device" in str(error):
             return _NO_ROOM[errno.ENOSPC]
+        if "] . unexpected pos " in str(error):  # torch's, which keeps nothing of the system's
+            return "a file could not be written whole, mostly for a full disk"
         error = error.__cause__ or error.__context__
     return None
 
@@ -71,8 +70,8 @@ def storage_problem(error: BaseException, *, places: Sequence[Path]) -> str | No
         places: Where files may have been written, to tell the room that is left there.
     """
     if full := no_room(error):
-        free = {str(place): shutil.disk_usage(place).free for place in places if place.exists()}
-        said = ", ".join(f"{size / 1e6:,.1f} MB in {place}" for place, size in free.items())
+        there = [next(one for one in (place, *place.absolute().parents) if one.exists()) for place in places]
+        said = ", ".join(f"{shutil.disk_usage(place).free / 1e6:,.1f} MB in {place}" for place in dict.fromkeys(there))
         return f"{full}; free: {said}. Make room"
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
         return f"cannot use {error.filename} ({error.strerror}); {_REFUSED[error.errno]}"

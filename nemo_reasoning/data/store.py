@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_reasoning.artifacts import no_room
+from nemo_reasoning.artifacts import no_room, storage_problem
 from nemo_reasoning.errors import DataError
 
 IGNORED_LABEL = -100  # of a position that is not supervised, as everywhere in PyTorch
@@ -197,11 +197,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (full := no_room(error)) is None:
+        if no_room(error) is None:
             raise
         raise DataError(
-            f"no room to write {path}, {full}; make room or choose another output_dir, then run again: "
-            "finished parts are kept"
+            f"no room to write {path}: {storage_problem(error, places=[path])} or choose another output_dir, then run "
+            "again: finished parts are kept"
         ) from error
 
 

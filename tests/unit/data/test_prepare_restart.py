@@ -78,7 +78,8 @@ def test_a_run_continues_from_finished_shards(tmp_path: Path) -> None:
     )
     assert failed.returncode == 1
     assert "no room to write" in failed.stderr
-    assert "make room" in failed.stderr
+    assert f" MB in {tmp_path}" in failed.stderr
+    assert "Make room" in failed.stderr
     assert not out.exists()
     (work,) = out.parent.glob(".out.work-*")
     assert not list((work / "shards").glob(".*"))  # no half shard

@@ -120,6 +120,9 @@ def test_a_full_disk_is_found_behind_what_it_led_to(tmp_path: Path) -> None:
     assert no_room(RuntimeError("worker: [Errno 28] No space left on device"))
     error.__context__ = PermissionError(errno.EACCES, "handled before", "/x")
     assert storage_problem(error, places=[tmp_path]) is None
+    torn = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 7488 vs 7376")
+    told = str(storage_problem(torn, places=[tmp_path / "to" / "come", Path("relative")]))
+    assert re.search(rf"written whole.* MB in {tmp_path}, .* MB in ", told)  # where the room is wanted, not elsewhere
 
 
 def broken_at(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
