@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from nemo_reasoning.backend.patching import Patch
 from nemo_reasoning.backend.runtime import resolve
 from nemo_reasoning.backend.versions import require_supported_versions
 from nemo_reasoning.config.model import PeftScheme
@@ -165,6 +166,19 @@ def first_process() -> bool:
 
 TIME_IS_UP = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run it again
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _sigterm_of_lightning() -> list[tuple[Any, str, Any]]:
+    from lightning.pytorch import Trainer
+
+    return [(Trainer, "received_sigterm", property(lambda trainer: False))]
+
+
+OWN_STOPS = Patch(
+    "own-stops",
+    "after a SIGTERM Lightning leaves within a validation, with nothing saved, and in one process alone",
+    _sigterm_of_lightning,
+)
 
 
 class Stopped(SystemExit):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 
 from nemo_reasoning.artifacts import fingerprint
+from nemo_reasoning.backend.patching import applied
 from nemo_reasoning.backend.runtime import Backend, backend, detect, without_leftovers
 from nemo_reasoning.config.train import SftSettings, backend_in_use
 from nemo_reasoning.data.chat import ChatFormatter
@@ -26,7 +27,7 @@ from nemo_reasoning.training.failures import translated_errors
 from nemo_reasoning.training.identity import Identity, rows_fingerprint
 from nemo_reasoning.training.loggers import ID_FILE, build_loggers
 from nemo_reasoning.training.optimizers import optimizer_in_use
-from nemo_reasoning.training.process import Stopped, StopSignals, first_process, switched
+from nemo_reasoning.training.process import OWN_STOPS, StopSignals, first_process, switched
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.usage import Usage
 
@@ -220,24 +221,20 @@ def _finetune(job: _Job, active: Backend) -> None:
         validated=[event["step"] for event in run.history.events() if event["event"] == "validation"],
     )
     trainer.callbacks.insert(0, hooks)
-    try:
-        with closing(hooks), translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step)):
-            nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
-            llm.finetune(
-                model=model,
-                data=data,
-                trainer=trainer,
-                log=nemo_objects.build_log(run.path),
-                optim=nemo_objects.build_optimizer(
-                    settings.optim, precision=settings.trainer.precision, max_steps=max_steps
-                ),
-                peft=nemo_objects.build_peft(settings.peft, start=inputs.start),
-                tokenizer="model",
-            )
-    except SystemExit as error:  # Lightning leaves with its own after a SIGTERM, right behind a save of ours
-        if isinstance(error, Stopped) or job.signals.received is None:
-            raise
-        raise Stopped(128 + job.signals.received) from error
+    told = translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step))
+    with closing(hooks), told, applied(OWN_STOPS):
+        nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
+        llm.finetune(
+            model=model,
+            data=data,
+            trainer=trainer,
+            log=nemo_objects.build_log(run.path),
+            optim=nemo_objects.build_optimizer(
+                settings.optim, precision=settings.trainer.precision, max_steps=max_steps
+            ),
+            peft=nemo_objects.build_peft(settings.peft, start=inputs.start),
+            tokenizer="model",
+        )
     teardown(trainer, model)
 
 

@@ -1,11 +1,13 @@
 """However a training ends, what its callbacks opened is closed, and the next one in the process starts afresh."""
 
 import gc
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from short_runs import train_here
-from tiny_run import TinyLoop
+from tiny_run import At, TinyLoop
 
 from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.errors import ConfigError
@@ -15,6 +17,7 @@ from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext
 from nemo_reasoning.training.lightning_hooks import LightningHooks
 from nemo_reasoning.training.memory_stats import Phase
 from nemo_reasoning.training.process import Stopped
+from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
 
 HOOKS = (
@@ -97,3 +100,18 @@ def test_callbacks_are_closed_once_and_in_order_whatever_one_of_them_does() -> N
         hooks.close()
     hooks.close()
     assert calls == ["first", "broken", "last"]
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_step_end"])
+def test_a_sigterm_before_or_within_a_validation_saves_the_steps_before_it(
+    inputs: TrainingInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nemo_cpu: None, hook: str
+) -> None:
+    build = training.build_callbacks
+    at = At(2, lambda: os.kill(os.getpid(), signal.SIGTERM), hook=hook)  # behind all others, as samples are
+    monkeypatch.setattr(training, "build_callbacks", lambda context: [*build(context), at])
+    one_by_one = ("trainer.global_batch_size=1", "trainer.micro_batch_size=1")  # so that a validation has batches
+    with pytest.raises(Stopped) as stopped:
+        train_here(inputs, tmp_path / "run", *one_by_one, "trainer.eval_interval=2", "trainer.max_steps=4")
+    last = Run.open(tmp_path / "run").last
+    assert (stopped.value.code, stopped.value.said, last and last.step) == (143, True, 2)
+    assert last.loss is not None
