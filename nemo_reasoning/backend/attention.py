@@ -168,8 +168,8 @@ class _Blocked(torch.autograd.Function):
         queries *= scale
         mixed = torch.empty_like(queries)
         for step in ctx.layout.steps:
-            weights = _weights(_asking(queries, step), _seen(keys, step))
-            torch.bmm(weights, _seen(values, step), out=_asking(mixed, step))
+            weights = _weights(_asking(queries, step), _read(keys, step))
+            torch.bmm(weights, _read(values, step), out=_asking(mixed, step))
         return _gathered(mixed, ctx.layout.queries_back).view(query.shape)
 
     @staticmethod
@@ -183,9 +183,10 @@ class _Blocked(torch.autograd.Function):
         for_queries = torch.empty_like(queries)
         for_keys, for_values = (torch.zeros_like(x, dtype=torch.float32) for x in (keys, values))
         for step in layout.steps:
-            asked, brought, seen = _asking(queries, step), _asking(gradients, step), _seen(keys, step)
+            asked, brought = _asking(queries, step), _asking(gradients, step)
+            seen = _read(keys, step)
             weights = _weights(asked, seen)
-            for_weights = torch.bmm(brought, _seen(values, step).transpose(1, 2))
+            for_weights = torch.bmm(brought, _read(values, step).transpose(1, 2))
             for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
             _seen(for_values, step).add_(torch.bmm(weights.transpose(1, 2), brought))
             _seen(for_keys, step).add_(torch.bmm(for_scores.transpose(1, 2), asked))
@@ -224,6 +225,11 @@ def _asking(blocks: torch.Tensor, step: Step) -> torch.Tensor:
 def _seen(samples: torch.Tensor, step: Step) -> torch.Tensor:
     """Return what the blocks of a step see, [blocks * g, keys, d], a view."""
     return samples[step.samples, :, : step.keys].flatten(0, 1)
+
+
+def _read(samples: torch.Tensor, step: Step) -> torch.Tensor:
+    """Return what the blocks of a step see, in one piece: products copy what has gaps, slowly if transposed."""
+    return _seen(samples, step).contiguous()
 
 
 @cache
