@@ -30,19 +30,26 @@ _CONCLUDED = re.compile(
 _BARE_LETTER = r"(?-i:(?<![\w'’])[(\[*_\"]{0,6}[A-Z][)\]*_\"]{0,6})"
 _CALLED = re.compile(
     rf"({OPTION}\s*{_MARKED_LETTER}|{_BARE_LETTER})"
-    rf"\s*+(?:(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)\s*+)?{RIGHT}(?!\w*\s*(?:only|if|when)\b)",
+    rf"\s*+(?:(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)\s*+)?{RIGHT}"
+    r"(?!\w*(?:\s+(?:answer|option|choice))?\s*(?:only|if|when)\b)",
     re.IGNORECASE,
 )
 _OTHER_SUBJECT = re.compile(
-    r"\b(?:statement|assertion|reason|claim|step|part|case|figure|point|person|not)\s*$", re.IGNORECASE
+    r"\b(?:statement|assertion|reason|claim|step|part|case|figure|point|person|not|if|unless|whether|suppose|assuming|because|since|"
+    r"though|although|while|(?-i:[A-Z])[)\]]?\s*(?:and|or|&|/))\s*$",
+    re.IGNORECASE,
 )
 _SEVERAL = re.compile(
     r"[\s,]*(?:(?:and|or|y|o|et|ou|und|oder|e|и|или|और|या|dan|atau|ve|veya|và|hoặc|و|أو|یا)\s"
     r"|或者?|和|与|及|以及|、|と|または|와|과|또는|[/,&+])\s*(?:(?:maybe|perhaps|possibly|even)\s+)?(?:option|choice)?\s*[(\[]?[A-Z][)\]]?(?![\w'’])"
 )
 _REASON = re.compile(r"\s+(?:because|since|as|for|which|is|due|porque|car|weil|ya que|denn)\b", re.IGNORECASE)
+_BECAUSE = re.compile(
+    r"(?<!\s)[,;]?\s+(?:because|since|as|for|due|porque|car|weil|ya que|denn)\b.*", re.IGNORECASE | re.DOTALL
+)
 _TEXT_IS_RIGHT = re.compile(
-    rf"^[^\S\n]*+(?=\S)([^\n.!?]{{1,200}}?)\s+(?:is|would be|must be)\s+{RIGHT}\s+(?:answer|option|choice)",
+    rf"^[^\S\n]*+(?=\S)([^\n.!?]{{1,200}}?)\s+(?:is|would be|must be)\s+{RIGHT}"
+    r"(?:\s+(?:answer|option|choice)\b(?!\s+(?:only|if|when)\b)|\s*(?=[.!\n]|$))",
     re.IGNORECASE | re.MULTILINE,
 )
 _FIRST_FINAL = re.compile(r"The final answer is ([A-D])")
@@ -113,9 +120,12 @@ def _named(phrase: str, choices: Sequence[str]) -> str | None:
 
 
 def _by_text(phrase: str, choices: Sequence[str]) -> str | None:
-    """Return the letter of the one choice whose text the phrase is."""
-    found = [letter for letter, choice in zip(LETTERS, choices, strict=False) if _same(phrase, choice)]
-    return found[0] if len(found) == 1 else None
+    """Return the letter of the one choice whose text the phrase is, a reason behind it or not."""
+    for said in dict.fromkeys((phrase, _BECAUSE.sub("", phrase, count=1))):
+        found = [letter for letter, choice in zip(LETTERS, choices, strict=False) if _same(said, choice)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def _same(phrase: str, choice: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from nemo_reasoning.answers.equality import as_number
-from nemo_reasoning.answers.languages import NEGATED, SENTENCE_END, STATED, SUPPOSED, TALK, without_verb
+from nemo_reasoning.answers.languages import CORRECTED, NEGATED, SENTENCE_END, STATED, SUPPOSED, TALK, without_verb
 from nemo_reasoning.answers.text import digits, unwrap
 
 _MARKED = re.compile(r"####[ \t]*(\S[^\n]*)|<answer>((?:[^<]|<(?!/?answer>))++)</answer>", re.IGNORECASE)
@@ -97,6 +97,7 @@ def _phrases(text: str) -> Iterator[tuple[int, str]]:
         if supposed or end is None or end[0] in ("?", "？", "؟") or end.start() > start + _LONGEST:
             continue
         content = _BULLET.sub("", text[start : end.start()])
+        content = content[found.end() :] if (found := CORRECTED.match(content)) else content
         if _BOXED.search(content):
             continue
         bare = unwrap(content)

@@ -130,6 +130,8 @@ NEGATED = re.compile(
     r"|नहीं|নয়|নহে|نہیں|では(?:ありません|ない)|아닙|아니|नाही|\b(?:değil|nicht)\b",
     re.IGNORECASE,
 )
+# "not A but B"
+CORRECTED = re.compile(r"\s*not\s[^.;:\n]{1,200}?,?\s+but\s+(?:rather\s+)?(?!it\b|not\b)", re.IGNORECASE)
 SUPPOSED = re.compile(
     r"\b(?:if|whether|suppose|assum\w+|unless|si|wenn|falls|se|если|如果|若)\b"
     r"|\b(?:might|may|could|would)\s+(?:say|think|argue|claim|believe|guess|conclude|assume|be\s+tempted)\b",

@@ -136,6 +136,25 @@ def test_thousands_separators_do_not_count(value: int) -> None:
     assert answers_equal(f"{value:,}", str(value))
 
 
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is Berlin because A is wrong.", "D"),
+        ("Answer: Berlin, since A is the right answer only for France", "D"),
+        ("Answer: B because C is correct for others", "B"),
+        ("The answer is not A but B.", "B"),
+        ("The answer is not Paris, but rather Rome.", "C"),
+        ("The answer is not A, but it may be B.", None),
+        ("Option B: London is correct.", "B"),
+        ("Rome is correct only in Italy.", None),
+        ("A and B is correct.", None),
+        ("If B is correct. Then no.", None),
+    ],
+)
+def test_reasons_corrections_and_conditions_name_no_other_choice(text: str, letter: str | None) -> None:
+    assert extract_choice(text, choices=["Paris", "London", "Rome", "Berlin"]) == letter
+
+
 _numbers = st.integers(min_value=-999, max_value=999)
 
 
