@@ -17,6 +17,7 @@ from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings, backend_in_use, problems
 from nemo_reasoning.data.builtin import held_out
 from nemo_reasoning.data.chat import ChatFormatter, load_template
+from nemo_reasoning.data.pairs import prepare_pairs
 from nemo_reasoning.data.prepare.folder import SPLITS
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.data.prepare.pipeline import prepare_data
@@ -58,13 +59,14 @@ from nemo_reasoning.training.train import TrainingInputs, train
 from nemo_reasoning.training.usage import Usage
 
 
-def fine_tune(settings: SftSettings) -> Path:
+def fine_tune(settings: SftSettings, *, started: float | None = None) -> Path:
     """Prepare data and base model, train, and where `evaluate` asks for it measure before and after.
 
     Run it again to continue: every stage that is finished is left as it is.
 
     Args:
         settings: The run, validated.
+        started: `time.monotonic()` from which its time counts; None for when this process began.
 
     Returns:
         The run's folder.
@@ -72,7 +74,7 @@ def fine_tune(settings: SftSettings) -> Path:
     Raises:
         Stopped: A signal or a time limit ended it; the user has been told.
     """
-    started = process_began()
+    started = process_began() if started is None else started
     check_local_files(settings.data)
     prepare_process(settings, **vars(backend_in_use(settings)))
     first = first_process()
@@ -231,7 +233,7 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
         _tell_of_switch(formatter, settings.model.template, console)
         if reason := unnamed(formatter.tokenizer):
             console.print(f"this training cannot be exported as gguf: {reason}")
-    manifest = prepare_data(
+    manifest = (prepare_pairs if settings.loss.pairs else prepare_data)(
         settings.data,
         formatter=formatter,
         seq_length=settings.trainer.seq_length,

@@ -5,8 +5,9 @@ from enum import Enum
 from math import gcd
 
 from nemo_reasoning.config import checks
-from nemo_reasoning.config.data import DataSettings
+from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.config.evaluate import EvaluationCallbackSettings
+from nemo_reasoning.config.loss import LossSettings
 from nemo_reasoning.config.model import ModelSettings, PeftScheme, PeftSettings
 from nemo_reasoning.config.trainer import (
     Accelerator,
@@ -79,6 +80,7 @@ class SftSettings:
     model: ModelSettings
     data: DataSettings
     peft: PeftSettings
+    loss: LossSettings
     hardware: HardwareSettings
     trainer: TrainerSettings
     optim: OptimSettings
@@ -107,11 +109,13 @@ def problems(settings: SftSettings) -> list[str]:
         *settings.model.problems(),
         *settings.data.problems(),
         *settings.peft.problems(),
+        *settings.loss.problems(),
         *settings.trainer.problems(),
         *settings.hardware.problems(),
         *settings.optim.problems(),
         *settings.callbacks.problems(),
         *_check_command(settings),
+        *_check_loss(settings),
         *_check_model(settings),
         *_check_machine(settings),
     ]
@@ -148,6 +152,43 @@ def _check_command(settings: SftSettings) -> list[str]:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     if not settings.data.messages:
         problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
+    return problems
+
+
+def _check_loss(settings: SftSettings) -> list[str]:
+    """Return what keeps pairs of answers from being compared."""
+    if not settings.loss.pairs:
+        return []
+    trainer, peft = settings.trainer, settings.peft
+    problems = [
+        f"{name}={value} with loss=dpo: {why}"
+        for name, value, excluded, why in (
+            (
+                "peft",
+                peft.scheme.value,
+                peft.scheme is PeftScheme.none,
+                "its reference is the model without its adapter; choose peft=lora",
+            ),
+            ("trainer.packing", "false", not trainer.packing, "both answers lie in one row; set it to true"),
+            *(
+                (
+                    f"trainer.{key}",
+                    getattr(trainer, key),
+                    getattr(trainer, key) > 1,
+                    "one rank has to hold a whole forward pass; set it to 1",
+                )
+                for key in ("pipeline_model_parallel_size", "context_parallel_size")
+            ),
+        )
+        if excluded
+    ]
+    if peft.start_from is not None and not peft.merges_start:
+        problems.append(
+            "peft.start=adapter with loss=dpo: the reference would be the base instead of where the stage begins; set "
+            "peft.start=merged"
+        )
+    if settings.data.source is not DataSource.jsonl:
+        problems.append("loss=dpo compares answers in rows of your own: data=jsonl data.paths=[pairs.jsonl]")
     return problems
 
 

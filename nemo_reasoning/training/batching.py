@@ -123,6 +123,10 @@ class BatchPlan:
         longest = int(self.lengths[rows[rows != PADDING_ROW]].max(initial=1))
         return -(-longest // self.pad_to) * self.pad_to
 
+    def loss_terms(self, step: int) -> int:
+        """Return how many terms the mean loss of a step is over: its supervised positions."""
+        return self.counts(step).supervised_tokens
+
     def counts(self, step: int) -> BatchCounts:
         """Return the sizes of a step over all replicas."""
         micro_batches = [rows for replicas in self.deal(step) for rows in replicas]
@@ -182,6 +186,14 @@ class PackedPlan(BatchPlan):
         """Return the positions a micro-batch of one replica occupies, padding included."""
         held = int(self.lengths[rows[rows != PADDING_ROW]].sum())
         return -(-max(1, held) // self.pad_to) * self.pad_to
+
+
+class PairPlan(PackedPlan):
+    """Deals pairs of rows, 2 n and 2 n + 1 of a store; all its numbers are those of pairs."""
+
+    def loss_terms(self, step: int) -> int:
+        """Return the pairs of a step."""
+        return self.counts(step).samples
 
 
 def _balanced(lengths: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """The Lightning data module NeMo trains from: rows tokenised in advance, in planned batches."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from nemo_reasoning.training.batching import (
     ROW_MULTIPLE,
     BatchPlan,
     PackedPlan,
+    PairPlan,
     PlannedBatches,
     total_steps,
 )
@@ -68,6 +70,21 @@ class _Rows(Dataset[_Row]):
         return row.ids, row.loss_mask
 
 
+class _Pairs(Dataset[list[_Row]]):
+    """The two rows of each pair, the preferred one first; PADDING_ROW is one row without a target."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows) // 2
+
+    def __getitem__(self, index: int) -> list[_Row]:
+        if index == PADDING_ROW:
+            return [self.rows[index]]
+        return [self.rows[2 * index], self.rows[2 * index + 1]]
+
+
 class ChatDataModule(pl.LightningDataModule):
     """Serves prepared chat rows; resumes at the trainer's step, whatever interrupted it.
 
@@ -77,7 +94,8 @@ class ChatDataModule(pl.LightningDataModule):
 
     Packed batches are one row of samples laid end to end, with what NeMo's GPTSFTPackedDataset adds:
     `cu_seqlens` [1, samples + 2], int32, the bounds of the samples and -1; `cu_seqlens_argmin` and `max_seqlen`
-    [1, 1]. The padding behind the last sample counts as one more sample.
+    [1, 1]. The padding behind the last sample counts as one more sample. Of pairs, samples 2 n and 2 n + 1 belong
+    together, and `loss_mask` is 1 at the last position of each second one: a loss of pairs has one term there.
     """
 
     def __init__(
@@ -94,6 +112,7 @@ class ChatDataModule(pl.LightningDataModule):
         pad_id: int,
         fixed_length: bool,
         packing: bool,
+        pairs: bool = False,
         seed: int | None,
     ) -> None:
         """Open prepared data.
@@ -111,12 +130,13 @@ class ChatDataModule(pl.LightningDataModule):
             fixed_length: Pad every micro-batch to `seq_length`, as pipeline parallelism requires.
             packing: Lay rows end to end instead of padding each; `micro_batch_size` then says how many
                 rows of `seq_length` a micro-batch has room for.
+            pairs: Whether every two rows are a pair, which counts as one row.
             seed: Of the shuffling; None trains on the rows in the order they were prepared in.
         """
         super().__init__()
         self.seq_length, self.micro_batch_size = seq_length, micro_batch_size  # NeMo checks these three
         self.global_batch_size = global_batch_size
-        self.packing, self.pad_id = packing, pad_id
+        self.packing, self.pairs, self.pad_id = packing, pairs, pad_id
         self.stores = {split: TokenStore.open(folder / split) for split in ("train", "validation")}
         self.plans = {
             split: self._plan(
@@ -132,7 +152,7 @@ class ChatDataModule(pl.LightningDataModule):
             for split in self.stores
         }
         self.max_steps = max_steps or total_steps(
-            epochs=epochs, rows=len(self.stores["train"]), global_batch_size=global_batch_size
+            epochs=epochs, rows=len(self.plans["train"].lengths), global_batch_size=global_batch_size
         )
         self._horizon = _ENDLESS if endless else self.max_steps
         self.data_sampler = _PlannedSampler(
@@ -142,6 +162,9 @@ class ChatDataModule(pl.LightningDataModule):
     def _plan(self, split: str, *, seq_length: int, **plan: Any) -> BatchPlan:
         store = self.stores[split]
         plan |= {"lengths": store.lengths - 1, "supervised": store.supervised}
+        if self.pairs:
+            sums = {name: plan[name].reshape(-1, 2).sum(axis=1) for name in ("lengths", "supervised")}
+            return PairPlan(seq_length=seq_length, **plan | sums)
         return PackedPlan(seq_length=seq_length, **plan) if self.packing else BatchPlan(**plan)
 
     @property
@@ -166,9 +189,11 @@ class ChatDataModule(pl.LightningDataModule):
         rank = parallel_state.get_data_parallel_rank()
         batches = PlannedBatches(self.plans[split], rank=rank, first_step=first_step, steps=steps)
         rows = _Rows(self.stores[split], self.pad_id)
-        collate = collate_packed if self.packing else collate_padded
+        collate: Callable[..., dict[str, torch.Tensor]] = collate_packed if self.packing else collate_padded
+        if self.pairs:
+            collate = collate_pairs
         arrange = partial(collate, pad_id=self.pad_id, pad_to=self.plans[split].pad_to)
-        return DataLoader(rows, batch_sampler=batches, collate_fn=arrange)
+        return DataLoader(_Pairs(rows) if self.pairs else rows, batch_sampler=batches, collate_fn=arrange)
 
 
 def collate_padded(rows: list[_Row], *, pad_id: int, pad_to: int) -> dict[str, torch.Tensor]:
@@ -206,6 +231,15 @@ def collate_packed(rows: list[_Row], *, pad_id: int, pad_to: int) -> dict[str, t
         "cu_seqlens_argmin": torch.tensor([[len(bounds) - 1]]),
         "max_seqlen": torch.tensor([[max(samples)]], dtype=torch.int32),
     }
+
+
+def collate_pairs(pairs: list[list[_Row]], *, pad_id: int, pad_to: int) -> dict[str, torch.Tensor]:
+    """Return a batch with the rows of all pairs in one row; `ChatDataModule` says what is in it."""
+    batch = collate_packed([row for pair in pairs for row in pair], pad_id=pad_id, pad_to=pad_to)
+    ends = np.cumsum([sum(len(ids) - 1 for ids, _ in pair) for pair in pairs]) - 1
+    batch["loss_mask"].zero_()
+    batch["loss_mask"][0, [int(end) for pair, end in zip(pairs, ends, strict=True) if len(pair) == 2]] = 1
+    return batch
 
 
 def _rounded_up(length: int, multiple: int) -> int:

@@ -169,8 +169,13 @@ def print_plan(settings: SftSettings, *, asked: SftSettings) -> None:
         settings: The run, settled.
         asked: The run before, where micro-batch and recompute may still be open.
     """
+    plain_console().print(plan_table(plan_run(settings)))
+    print_memory(settings, asked=asked)
+
+
+def print_memory(settings: SftSettings, *, asked: SftSettings) -> None:
+    """Print what a run can be exported as, and the memory it needs; arguments as for `print_plan`."""
     console = plain_console()
-    console.print(plan_table(plan_run(settings)))
     shape = known_shape(settings)
     if shape is None:
         return

@@ -17,7 +17,7 @@ _STORES = tuple(
 
 # What a checkpoint depends on, beside the content in `Identity`. Everything else may change between starts.
 _FIXED = (
-    *("model.init", "model.dtype", "peft", "optim"),
+    *("model.init", "model.dtype", "peft", "loss", "optim"),
     *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
     *("trainer.fp8", "trainer.tf32"),
 )

@@ -220,14 +220,14 @@ class LightningHooks(pl.Callback):
         self._losses.append(outputs.detach().double())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A validation is done: its loss is the mean over the supervised tokens of all rows.
+        """A validation is done: its loss is the mean over the supervised tokens, or the pairs, of all rows.
 
         NeMo weighs every global batch alike, so that the rows of a last, short batch would count more than others.
         """
         if trainer.sanity_checking:
             return
-        tokens = [self._validation.counts(number).supervised_tokens for number in range(len(self._losses))]
-        loss = torch.stack([mean * count for mean, count in zip(self._losses, tokens, strict=True)]).sum() / sum(tokens)
+        terms = [self._validation.loss_terms(number) for number in range(len(self._losses))]
+        loss = torch.stack([mean * count for mean, count in zip(self._losses, terms, strict=True)]).sum() / sum(terms)
         if getattr(trainer.strategy, "pipeline_model_parallel_size", 1) > 1:  # the last stage knows it
             from nemo.lightning._strategy_lib import _sync_from_last_pipeline_stage
 

@@ -51,6 +51,7 @@ def build_data(settings: SftSettings, folder: Path, *, pad_id: int) -> ChatDataM
         pad_id=pad_id,
         fixed_length=trainer.pipeline_model_parallel_size > 1,
         packing=trainer.packing,
+        pairs=settings.loss.pairs,
         seed=trainer.seed if settings.data.order is Order.shuffle else None,
     )
 

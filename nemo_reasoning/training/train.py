@@ -156,14 +156,12 @@ def _asked_steps(run: Run, inputs: TrainingInputs, checkpoint: Checkpoint) -> in
 
     Its record may have been cut short, so that more steps are done than it knows of.
     """
-    trainer = run.settings.trainer
+    trainer, size = run.settings.trainer, run.settings.trainer.global_batch_size
     if trainer.hours is not None:
         fixed = [length["steps"] for length in run.history.lengths if length.get("fixed")]
         return max(fixed[-1], checkpoint.step) if fixed else None
-    rows = len(TokenStore.open(inputs.data / "train"))
-    return trainer.max_steps or total_steps(
-        epochs=trainer.epochs, rows=rows, global_batch_size=trainer.global_batch_size
-    )
+    rows = len(TokenStore.open(inputs.data / "train")) // run.settings.loss.rows_each
+    return trainer.max_steps or total_steps(epochs=trainer.epochs, rows=rows, global_batch_size=size)
 
 
 def _train(job: _Job) -> None:
@@ -275,6 +273,7 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
     from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryFraction, MemoryMonitor
     from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
     from nemo_reasoning.training.callbacks.nf4_digests import Nf4Digests
+    from nemo_reasoning.training.callbacks.preferences import PreferenceLoss
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
     from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
     from nemo_reasoning.training.callbacks.throughput import ThroughputMonitor
@@ -289,6 +288,7 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
             StepSeed,
             RunLength,
             SupervisedLoss,
+            PreferenceLoss,
             InputGradients,
             NonFiniteSteps,
         ),

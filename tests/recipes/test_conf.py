@@ -37,7 +37,8 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
     if file.parent == Path("."):
         return [(file.stem, [])]
     roots, group = [path.stem for path in FILES if path.parent == Path(".")], file.parent.as_posix()
-    needed = ["hardware=gpu_80gb"] if file.stem == "paged_adamw_8bit" else []
+    with_others = {"paged_adamw_8bit": ["hardware=gpu_80gb"], "dpo": ["data=jsonl", "data.paths=[pairs.jsonl]"]}
+    needed = with_others.get(file.stem, [])
     return [(root, [f"{groups(root)[group]}={file.stem}", *needed]) for root in roots if group in groups(root)]
 
 

@@ -64,7 +64,7 @@ class InputGradients(Callback):
 
     def on_model(self, loop: Loop) -> None:
         """Watch the embedding of every model that recomputes whole layers."""
-        for module in _gpt_models(loop.model):
+        for module in gpt_models(loop.model):
             if module.pre_process and module.config.recompute_granularity == "full":
                 self._hooks.append(module.embedding.register_forward_hook(_ask_for_gradient))
 
@@ -136,13 +136,14 @@ class NonFiniteSteps(Callback):
 
 def install(wrapped: torch.nn.Module) -> list[Any]:
     """Put `supervised_loss` into Megatron's models, one a pipeline stage, under an engine's wrappers; return them."""
-    changed = [module for module in _gpt_models(wrapped) if module.post_process]
+    changed = [module for module in gpt_models(wrapped) if module.post_process]
     for module in changed:
         module._postprocess = _with_supervised_loss(module, module._postprocess)
     return changed
 
 
-def _gpt_models(wrapped: torch.nn.Module) -> Iterator[Any]:
+def gpt_models(wrapped: torch.nn.Module) -> Iterator[Any]:
+    """Yield Megatron's models, one a pipeline stage, under an engine's wrappers."""
     from megatron.core.models.gpt import GPTModel
 
     return (module for module in wrapped.modules() if isinstance(module, GPTModel))
