@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nemo_reasoning.config.export import ExportSettings
     from nemo_reasoning.config.inference import GenerateSettings, ServeSettings
     from nemo_reasoning.config.push import PushSettings
+    from nemo_reasoning.config.self_improve import SelfImproveSettings
     from nemo_reasoning.config.train import SftSettings
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -45,6 +46,13 @@ def sft(settings: "SftSettings") -> None:
         from nemo_reasoning.pipeline import fine_tune
 
         fine_tune(fitted)
+
+
+def self_improve(settings: "SelfImproveSettings") -> None:
+    """Let a trained model learn from its own right answers, in rounds; or print the plan of one."""
+    from nemo_reasoning.improvement import rounds
+
+    (rounds.print_rounds if settings.dry_run else rounds.self_improve)(settings)
 
 
 def prepare(settings: "PrepareSettings") -> None:
@@ -120,6 +128,7 @@ def doctor(settings: "DoctorSettings") -> None:
 
 COMMANDS: dict[str, Callable[[Any], None]] = {
     "sft": sft,
+    "self_improve": self_improve,
     "prepare": prepare,
     "export": export,
     "push": push,

@@ -1,5 +1,7 @@
 """Fixtures: a tiny model that learnt the thinking switch by heart, and the random one it was."""
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def taught_llama(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of that Llama after it learnt one answer per mode."""
+    return teach(random_model, tmp_path_factory.mktemp("taught") / "model", [QUESTION.content])
+
+
+def teach(random_model: Path, folder: Path, questions: Sequence[str]) -> Path:
+    """Write to a folder what the random Llama is after it learnt one answer per mode to all questions."""
     tokenizer = AutoTokenizer.from_pretrained(random_model)
     model = AutoModelForCausalLM.from_pretrained(random_model)
-    ids, labels = _memorised(tokenizer)
+    ids, labels = _memorised(tokenizer, questions)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(80):
         loss = model(input_ids=ids, labels=labels).loss
@@ -36,19 +43,18 @@ def taught_llama(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -
         optimizer.step()
         optimizer.zero_grad()
     assert loss < 0.05
-    folder = tmp_path_factory.mktemp("taught") / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def _memorised(tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and labels, int64 [2, longest], padded on the right."""
+def _memorised(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and labels, int64 [2 * questions, longest], padded on the right."""
     formatter = ChatFormatter(tokenizer, tokenizer.chat_template)
     rows = []
-    for mode, answer in ANSWERS.items():
+    for question, (mode, answer) in product(questions, ANSWERS.items()):
         switch = Message("system", f"detailed thinking {mode}")
-        row = formatter.encode([switch, QUESTION, Message("assistant", answer)])
+        row = formatter.encode([switch, Message("user", question), Message("assistant", answer)])
         ids = torch.tensor(row.ids, dtype=torch.int64)
         rows.append((ids, ids.masked_fill(~torch.tensor(row.loss_mask), -100)))
     pad = torch.nn.utils.rnn.pad_sequence

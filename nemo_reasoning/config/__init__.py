@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_reasoning.config import data, doctor, evaluate, export, inference, push, train
+from nemo_reasoning.config import data, doctor, evaluate, export, inference, push, self_improve, train
 from nemo_reasoning.config.loading import (
     CONF_DIR,
     CONF_PACKAGE,
@@ -48,6 +48,7 @@ class Recipe:
 
 RECIPES = {
     "sft": Recipe("sft_lora", train.SftSettings, train.validate),
+    "self_improve": Recipe("self_improve", self_improve.SelfImproveSettings, self_improve.validate),
     "prepare": Recipe("prepare_data", data.PrepareSettings, data.validate),
     "export": Recipe("export", export.ExportSettings, export.validate),
     "push": Recipe("push", push.PushSettings, push.validate),

@@ -56,9 +56,9 @@ class _Family:
     def draw(self, numbers: random.Random) -> Problem:
         return self.build(*(numbers.choice(choices) for choices in self.ranges))
 
-    def held_out(self) -> list[Problem]:
+    def part(self, *, held_out: bool) -> list[Problem]:
         every = (self.build(*numbers) for numbers in product(*self.ranges))
-        return [problem for problem in every if problem.held_out]
+        return [problem for problem in every if problem.held_out == held_out]
 
 
 def _problem(family: str, prompt: str, steps: list[str], value: int) -> Problem:
@@ -123,7 +123,7 @@ def held_out(*, count: int, seed: int) -> list[Problem]:
     wanted = math.ceil(count / len(FAMILIES))
     drawn = []
     for name, family in FAMILIES.items():
-        problems = family.held_out()
+        problems = family.part(held_out=True)
         if wanted > len(problems):
             raise DataError(
                 f"{count} held-out problems asked for, but the family {name!r} has only {len(problems)}; "
@@ -131,6 +131,14 @@ def held_out(*, count: int, seed: int) -> list[Problem]:
             )
         drawn.append(random.Random(f"{seed}:{name}").sample(problems, wanted))
     return [problem for turn in zip(*drawn, strict=True) for problem in turn][:count]
+
+
+def training_problems(*, seed: int) -> list[Problem]:
+    """Return different problems, none of them a held-out one, the families in turn until the smallest has no more."""
+    parts = {name: family.part(held_out=False) for name, family in FAMILIES.items()}
+    for name, problems in parts.items():
+        random.Random(f"{seed}:{name}").shuffle(problems)
+    return [problem for turn in zip(*parts.values(), strict=False) for problem in turn]
 
 
 def training_rows(*, count: int, seed: int, off_share: float) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_module
+from hydra import compose, initialize_config_module
 from launch import ROOT, environment, run_anew
+from omegaconf import OmegaConf
 
 from nemo_reasoning import cli
 from nemo_reasoning.config import RECIPES
@@ -68,7 +69,11 @@ def test_the_nearest_name_is_told(name: str, override: str, remedy: str) -> None
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_is_right_is_not_blamed(name: str) -> None:
+def test_what_is_right_is_not_blamed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_folder = tmp_path / "outputs" / "demo"
+    run_folder.mkdir(parents=True)
+    (run_folder / "config.yaml").write_text(OmegaConf.to_yaml(compose("sft_lora"), resolve=True), encoding="utf-8")
     named = [] if name in ("sft", "prepare", "doctor") else ["checkpoint=outputs/demo"]
     named += ["repo=me/demo"] if name == "push" else []
     assert problems_of(RECIPES[name], named) == []

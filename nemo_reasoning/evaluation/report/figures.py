@@ -14,6 +14,7 @@ COLOURS = {"base": "#8a949e", "start": "#7ba7d7", "trained": "#2563a8"}
 _OTHER, _INK = "#2563a8", "#1c2126"
 
 Records = Sequence[Mapping[str, Any]]
+Curve = tuple[float, tuple[float, float]]
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#2563a8", "#c8571b", "#3b7d4f", "#5b6570"
 _GIB = 2**30
@@ -228,3 +229,32 @@ def _finished(figure: Figure, axes: Any) -> Figure:
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=3)
     return figure
+
+
+def draw_rounds(accuracy: Sequence[Curve], tokens: Sequence[float | None], path: Path) -> None:
+    """Draw right answers by round with their intervals, and below them the length of answers.
+
+    Args:
+        accuracy: (share, (low, high)) of each round, from round 0 on.
+        tokens: Mean tokens of an answer; None where they were not counted.
+        path: The PNG.
+    """
+    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    rounds = range(len(accuracy))
+    shares = [100 * share for share, _ in accuracy]
+    reach = [[share - 100 * low for share, (_, (low, _)) in zip(shares, accuracy, strict=True)]]
+    reach.append([100 * high - share for share, (_, (_, high)) in zip(shares, accuracy, strict=True)])
+    above.errorbar(rounds, shares, yerr=reach, color=_BLUE, marker="o", capsize=3)
+    counted = [(number, count) for number, count in zip(rounds, tokens, strict=True) if count is not None]
+    below.plot([number for number, _ in counted], [count for _, count in counted], color=_ORANGE, marker="o")
+    above.set_title("Right answers with thinking, per cent, and 95 % interval", loc="left", fontsize=11)
+    below.set_title("Mean tokens of an answer", loc="left", fontsize=11)
+    below.set_xlabel("round")
+    below.set_xticks(list(rounds))
+    for axes, top in ((above, 105), (below, 1.2 * max((count for _, count in counted), default=1))):
+        axes.set_ylim(0, top)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
