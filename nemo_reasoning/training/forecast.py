@@ -68,6 +68,10 @@ def told(settings: SftSettings, found: Forecast | None) -> str | None:
         return found.speed()
     if settings.hardware.accelerator is Accelerator.cpu:
         return None
+    if settings.loss.pairs:
+        return (
+            "not predicted: a step of loss=dpo computes its reference too, which the model of the time does not count"
+        )
     if find_gpu(settings.hardware.gpu or "") is None:
         known = ", ".join(gpu.name.partition("|")[0].replace(".*", " ").strip() for gpu in GPUS)
         return f"not predicted: no data sheet is known of hardware.gpu={settings.hardware.gpu}, but of {known}"
@@ -89,7 +93,7 @@ def forecast(settings: SftSettings, shape: Architecture) -> Forecast | None:
     source, seconds = "measured in the run's folder", _measured_seconds(settings.output_dir)
     if seconds is None:
         gpu = find_gpu(settings.hardware.gpu or "")
-        if gpu is None:
+        if gpu is None or settings.loss.pairs:
             return None
         source = f"a prediction for {settings.hardware.gpu}, see docs/results/step_time.md"
         work = replace(workload_of(settings, shape), seq_length=length)

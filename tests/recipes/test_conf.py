@@ -36,10 +36,18 @@ def placements(file: Path) -> list[tuple[str, list[str]]]:
     """Return every root YAML that can hold a file, with the override that puts it there."""
     if file.parent == Path("."):
         return [(file.stem, [])]
-    roots, group = [path.stem for path in FILES if path.parent == Path(".")], file.parent.as_posix()
+    group = file.parent.as_posix()
     with_others = {"paged_adamw_8bit": ["hardware=gpu_80gb"], "dpo": ["data=jsonl", "data.paths=[pairs.jsonl]"]}
     needed = with_others.get(file.stem, [])
-    return [(root, [f"{groups(root)[group]}={file.stem}", *needed]) for root in roots if group in groups(root)]
+    return [(root, [f"{groups(root)[group]}={file.stem}", *needed]) for root in roots() if group in groups(root)]
+
+
+def roots() -> list[str]:
+    """Return the root YAMLs, but for those that build on another one: they hold the same groups."""
+    stems = [path.stem for path in FILES if path.parent == Path(".")]
+    return [
+        root for root in stems if not set(stems) & set(map(str, OmegaConf.load(CONF_DIR / f"{root}.yaml").defaults))
+    ]
 
 
 def check(config: DictConfig, cls: type[Any]) -> None:
