@@ -26,7 +26,7 @@ from nemo_reasoning.improvement.selection import answers, pairs
 from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.sampling import Sampling
-from nemo_reasoning.terminal import quiet_output
+from nemo_reasoning.terminal import plain_console, quiet_output
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.dry_run import print_memory
 from nemo_reasoning.training.memory.planner import fit_to_memory
@@ -69,7 +69,7 @@ class _Asker:
 
         def told(done: int) -> None:
             if done % step == 0 or done == len(requests):
-                self.console.print(f"{what}: {done} of {len(requests)} answers", markup=False)
+                self.console.print(f"{what}: {done} of {len(requests)} answers")
 
         identity = {
             "model": content_id(self.run.selected()[0]),
@@ -100,7 +100,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     run, out = Run.open(Path(settings.checkpoint)), Path(settings.output_dir)
     refuse(_differences(run.settings, settings))
     problems = load_problems(settings.problems, seed=settings.data.seed)
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     with Run(out, settings).locked():
         done, last = _rounds(settings, run, problems, out)
     console.print(round_table(done))
@@ -116,7 +116,7 @@ def _rounds(settings: SelfImproveSettings, run: Run, problems: Problems, out: Pa
     for number in range(settings.rounds + 1):
         with _asking(run, settings, out) as asker:
             done.append(_measured(asker, problems, number=number))
-            asker.console.print(f"round {number}: {done[-1].in_words()}", markup=False)
+            asker.console.print(f"round {number}: {done[-1].in_words()}")
             if number < settings.rounds:
                 _write_rows(asker, problems, number=number + 1)
         write_rounds(done, out)
@@ -151,7 +151,7 @@ def _asking(run: Run, settings: SelfImproveSettings, out: Path) -> Iterator[_Ask
         return load_engine(settings.engine, files.with_template(settings.model.template))
 
     with quiet_output(out / "log.txt") as terminal:
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        console = plain_console(file=terminal, soft_wrap=not terminal.isatty())
         with opened_once(load) as engine:
             yield _Asker(settings, run, engine, console)
     gc.collect()
@@ -187,7 +187,7 @@ def _write_rows(asker: _Asker, problems: Problems, *, number: int) -> None:
     choose = pairs if settings.loss.pairs else answers
     rows, outcomes = choose(found.samples, keep=settings.keep, drop_longest=settings.drop_longest)
     counts = ", ".join(f"{count} {name}" for name, count in outcomes.items())
-    asker.console.print(f"round {number}: {counts}", markup=False)
+    asker.console.print(f"round {number}: {counts}")
     if not rows:
         raise DataError(
             f"round {number} has nothing to learn from ({counts}; the answers lie in {log}); start from a better "
