@@ -1,5 +1,7 @@
 """The command `nemo-reasoning`, and what the doors in recipes/ open: a command each, with Hydra's overrides."""
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -196,6 +198,7 @@ def run(name: str, *, argv: list[str] | None = None) -> None:
     from nemo_reasoning.hardware import register_resolvers
 
     recipe, full_errors = RECIPES[name], os.environ.get(_FULL_ERROR)
+    atexit.register(gc.freeze)  # Python ends without seconds of looking for garbage in what libraries imported
     if isinstance(sys.stdout, TextIOWrapper):  # where the locale lacks a character, or a file's name is no text
         sys.stdout.reconfigure(errors="backslashreplace")
 

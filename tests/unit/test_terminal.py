@@ -103,3 +103,15 @@ def test_no_command_reads_markup_in_what_it_tells() -> None:
     package = Path(plain_console.__code__.co_filename).parent
     made = {path.name for path in package.rglob("*.py") if re.search(r"\bConsole\(", path.read_text("utf-8"))}
     assert made <= {"terminal.py", "generate.py"}  # the latter says for each line whether it is markup
+
+
+def test_a_command_ends_without_a_last_look_for_garbage() -> None:
+    script = (
+        "import atexit, gc; atexit.register(lambda: print('frozen', gc.get_freeze_count()));"
+        "from nemo_reasoning.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "prepare", "seed=x"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert int(done.stdout.split()[-1]) > 10_000
