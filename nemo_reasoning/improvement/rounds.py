@@ -117,9 +117,9 @@ def _rounds(settings: SelfImproveSettings, run: Run, problems: Problems, out: Pa
         with _asking(run, settings, out) as asker:
             done.append(_measured(asker, problems, number=number))
             asker.console.print(f"round {number}: {done[-1].in_words()}")
+            write_rounds(done, out)
             if number < settings.rounds:
                 _write_rows(asker, problems, number=number + 1)
-        write_rounds(done, out)
         if number < settings.rounds:
             base = str(run.merged_base) if run.settings.peft.merges_start else None
             stage = fit_to_memory(settings.training(number + 1, start=str(run.path), base=base))
