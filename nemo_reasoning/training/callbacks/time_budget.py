@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import fmean
 from typing import Self
@@ -33,7 +33,8 @@ class TimeBudget(Callback):
         *,
         started: float,
         afterwards: float,
-        intervals: tuple[int, int],
+        eval_interval: int,
+        writes_every: Sequence[int],
         tokens: Callable[[int], int],
         history: History,
         show: Callable[[str], None],
@@ -45,32 +46,38 @@ class TimeBudget(Callback):
             seconds: The whole time.
             started: `clock()` when it began; of a run that goes on, earlier by what its earlier starts took.
             afterwards: Seconds that the command needs after training.
-            intervals: Steps between validations, and between samples (0 for none).
+            eval_interval: Steps between validations.
+            writes_every: Steps between what lets the model write, samples and questions, each; what that takes is
+                known once it was done first.
             tokens: Positions that a step computes, counted from 0: what its time is taken to be proportional to.
             history: Where the number is recorded.
             show: Tells the user in one line.
             clock: Tells the time in seconds.
         """
         self._seconds, self._started, self._afterwards = seconds, started, afterwards
-        self._eval_interval, self._sample_interval = intervals
+        self._eval_interval = eval_interval
+        self._writing = dict.fromkeys(writes_every, 0.0)  # seconds that each took when it was longest
         self._tokens, self._history, self._show, self._clock = tokens, history, show, clock
         self._fixed = self._asked = False
         self._due = _SHARE  # of the time: when the number is next fixed or corrected
         self._steps: list[tuple[float, int]] = []  # seconds and positions of each
         self._recorded: tuple[float, float] | None = None  # mean seconds and positions of a step in an earlier start
-        self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._sampling = 0.0
+        self._began = self._step_began = self._step_ended = self._pause_began = self._pause = self._paused = 0.0
 
     @classmethod
     def from_run(cls, context: RunContext) -> Self | None:
         """Fit the steps where `trainer.hours` is given."""
-        settings = context.run.settings
+        settings, asked = context.run.settings, context.run.settings.callbacks.eval
         if settings.trainer.hours is None:
             return None
         return cls(
             3600 * settings.trainer.hours,
             started=context.usage.began - context.usage.earlier,
             afterwards=context.afterwards,
-            intervals=(settings.trainer.eval_interval, settings.callbacks.samples_interval),
+            eval_interval=settings.trainer.eval_interval,
+            writes_every=[
+                steps for steps in (settings.callbacks.samples_interval, asked.every_n_steps if asked else 0) if steps
+            ],
             tokens=lambda step: context.batches.batch_counts(step).tokens,
             history=context.run.history,
             show=context.show,
@@ -83,23 +90,25 @@ class TimeBudget(Callback):
         if known:
             loop.max_steps, self._fixed = known[-1]["steps"], bool(known[-1].get("fixed"))
         if self._fixed and (pace := known[-1].get("pace")):
-            self._recorded, self._pause, self._sampling = (
-                (pace["seconds"], pace["tokens"]),
-                pace["pause"],
-                pace["sampling"],
-            )
+            self._recorded, self._pause = (pace["seconds"], pace["tokens"]), pace["pause"]
+            self._writing |= {steps: seconds for steps, seconds in pace.get("writing", []) if steps in self._writing}
             self._set(loop, fixed=True)
 
     def on_step_start(self, loop: Loop) -> None:
-        """Take the time; what lies between two steps and is no validation is sampling."""
-        now = self._clock()
-        if self._sample_interval and self._step_ended and loop.step % self._sample_interval == 0:
-            self._sampling = max(self._sampling, now - self._step_ended - self._pause)
-        self._step_began = now
+        """Take the time; what lies between two steps and is no validation is the model's writing."""
+        self._step_began = self._clock()
+        written = [steps for steps in self._writing if loop.step % steps == 0]
+        if written and self._step_ended:
+            new = self._step_began - self._step_ended - self._paused - sum(self._writing[steps] for steps in written)
+            unknown = [steps for steps in written if not self._writing[steps]]
+            for steps in (unknown or written) if new > 0 else []:
+                self._writing[steps] += new / len(unknown or written)
+            if unknown and self._fixed:
+                self._due = 0.0  # what was not known is heeded after the next step
 
     def on_step_end(self, loop: Loop, record: StepRecord) -> None:
         """Estimate, ask for a validation when it is time to fix the number, and correct it later."""
-        self._step_ended = self._clock()
+        self._step_ended, self._paused = self._clock(), 0.0
         self._steps.append((self._step_ended - self._step_began, self._tokens(record.step - 1)))
         if len(self._steps) < _FIRST:
             return
@@ -124,7 +133,7 @@ class TimeBudget(Callback):
 
     def on_validation_end(self, loop: Loop, validation: Validation) -> None:
         """Fix the number if that was what the validation was for."""
-        self._pause = self._clock() - self._pause_began
+        self._pause = self._paused = self._clock() - self._pause_began
         if self._asked and not self._fixed:
             self._set(loop, fixed=True)
 
@@ -148,16 +157,16 @@ class TimeBudget(Callback):
 
     def _set(self, loop: Loop, *, fixed: bool) -> None:
         between = self._pause / self._eval_interval
-        if self._sample_interval:
-            between += self._sampling / self._sample_interval
-        left = self._seconds - (self._clock() - self._started) - self._afterwards - self._pause - self._sampling
+        between += sum(seconds / steps for steps, seconds in self._writing.items())
+        left = self._seconds - (self._clock() - self._started) - self._afterwards
+        left -= self._pause + sum(self._writing.values())  # once more behind the last step
         steps = loop.agree(loop.step + self._fitting(loop.step, left=left, between=between))
         if self._fixed and abs(steps - loop.max_steps) <= max(1, _NEGLIGIBLE * loop.max_steps):
             return
         loop.max_steps, self._fixed = steps, fixed
         if loop.first_rank:
             seconds, tokens = self._measured
-            pace = {"seconds": seconds, "tokens": tokens, "pause": self._pause, "sampling": self._sampling}
+            pace = {"seconds": seconds, "tokens": tokens, "pause": self._pause, "writing": [*self._writing.items()]}
             self._history.append(LENGTH, step=loop.step, steps=loop.max_steps, fixed=fixed, pace=pace)
             if fixed:
                 self._show(

@@ -1,12 +1,13 @@
 """The number of steps that fits a time, on a clock that the test turns."""
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny_run import At, TinyLoop, fit
 
-from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH, Callback, Loop
+from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH, Callback, Loop, StepRecord
 from nemo_reasoning.training.callbacks.time_budget import TimeBudget
 from nemo_reasoning.training.checkpoints import LENGTH, History
 
@@ -15,13 +16,15 @@ class Work(Callback):
     """Turns the clock: each step takes about a second, the first one ten, and a validation four.
 
     If the test wants that, rows become longer, so that batches at the beginning are shorter than the mean, or the
-    machine becomes slower in the middle.
+    machine becomes slower in the middle. What lets the model write takes `writes` seconds every so many steps, and at
+    the end.
     """
 
     position = 99
 
-    def __init__(self, *, growth: float = 0.0, slower: float = 1.0) -> None:
+    def __init__(self, *, growth: float = 0.0, slower: float = 1.0, writes: dict[int, float] | None = None) -> None:
         self.now, self.growth, self.slower = 1000.0, growth, slower
+        self.writes = writes or {}
 
     def tokens(self, step: int) -> int:
         return int(1000 * (1 + self.growth * step))
@@ -30,8 +33,14 @@ class Work(Callback):
         speed = self.slower if self.now > 1150 else 1.0
         self.now += 10 if loop.step == 0 else (0.9 + 0.2 * (loop.step % 2)) * speed * self.tokens(loop.step) / 1000
 
+    def on_step_end(self, loop: Loop, record: StepRecord) -> None:
+        self.now += sum(seconds for steps, seconds in self.writes.items() if loop.step % steps == 0)
+
     def on_validation_start(self, loop: Loop) -> None:
         self.now += 4
+
+    def on_end(self, loop: Loop) -> None:
+        self.now += sum(seconds for steps, seconds in self.writes.items() if loop.step % steps)
 
 
 def budget(
@@ -42,7 +51,8 @@ def budget(
         seconds,
         started=work.now - earlier,
         afterwards=afterwards,
-        intervals=(interval, 0),
+        eval_interval=interval,
+        writes_every=[*work.writes],
         tokens=work.tokens,
         history=History(folder),
         show=print,
@@ -68,6 +78,20 @@ def test_training_ends_on_time(tmp_path: Path, seconds: float, afterwards: float
     assert fixed[-1] == len(model.losses)
     assert (len(fixed) == 1) == (slower == 1)  # it is corrected only where the machine changes
     assert len(model.losses) in History(tmp_path).losses()  # the last step is validated
+
+
+@pytest.mark.parametrize("writes", [{20: 12.0}, {40: 15.0}, {25: 6.0, 30: 9.0}, {20: 5.0, 60: 10.0}, {50: 20.0}])
+@pytest.mark.parametrize("stop", [None, 62])
+def test_what_the_model_writes_is_counted(tmp_path: Path, writes: dict[int, float], stop: int | None) -> None:
+    work, seconds = Work(writes=writes), 600.0
+    for step in [None] if stop is None else [stop, None]:
+        hours = budget(tmp_path, work, seconds, earlier=work.now - 1000, interval=2)
+        loop = TinyLoop([work, hours], max_steps=UNKNOWN_LENGTH)
+        loop.step = 0 if step == stop else 62
+        if step is not None:
+            loop.callbacks.append(At(step, partial(setattr, loop, "stopping", True)))
+        loop.run()
+    assert work.now - 1000 == pytest.approx(seconds, abs=0.03 * seconds)
 
 
 def test_processes_whose_clocks_differ_fix_it_at_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
