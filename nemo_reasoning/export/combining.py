@@ -1,8 +1,9 @@
 """One set of weights of several: the average of a run's checkpoints, and adapters added with weights."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _stored_key(name: str) -> tuple[str, int | None]:
 
 
 def combination(
-    run: Run, *, last: int, adapters: Mapping[str, float], folders: Mapping[str, Path], shape: Architecture
+    run: Run, *, last: int, adapters: Mapping[str, float], folder_of: Callable[[str], Path], shape: Architecture
 ) -> Combination | None:
     """Return what settings ask to combine; None for the one checkpoint as it is.
 
@@ -81,7 +82,7 @@ def combination(
         run: Whose checkpoints.
         last: How many of the latest to average; 1 takes the one that the run selects.
         adapters: Runs or PEFT directories with their weights; the run itself may be among them, and else has 1.
-        folders: PEFT directories of all of them but the run itself.
+        folder_of: Returns the PEFT directory of one of them, which may have to be exported first.
         shape: Of the base.
 
     Raises:
@@ -89,33 +90,60 @@ def combination(
     """
     if last == 1 and not adapters:
         return None
-    peft = run.settings.peft
-    averaged: tuple[Checkpoint, ...] = (run.selected()[0],)
-    if adapters and peft.scheme is not PeftScheme.lora:
-        raise ExportError(f"adapters: {run.path} was trained with peft={peft.scheme.value}; only LoRA adapters add up")
-    if last > 1:
-        intact = [one for one in run.checkpoints if damage(one) is None]
-        if len(intact) < last:
-            raise ExportError(
-                f"average={last}: {run.path} holds {len(intact)} intact checkpoints; train with "
-                f"trainer.keep_checkpoints={last} or average fewer"
-            )
-        averaged = tuple(intact[-last:])
-    own, mixed = 1.0, {}
+    averaged, own = _averaged(run, last), _own_weight(run, adapters)
+    places, mixed = {(run.export_dir / "hf_peft").resolve(): str(run.path)}, {}
     for name, weight in adapters.items():
-        if name not in folders:
-            own = weight
+        if _is(name, run):
             continue
-        other = read_hf_adapter(folders[name], shape=shape)
-        if set(other.config.target_modules) != set(peft.target_modules):
-            raise ExportError(
-                f"adapters: {name} adapts {', '.join(other.config.target_modules)}, and {run.path} "
-                f"{', '.join(peft.target_modules)}; adapters of the same linears add up"
-            )
-        config = other.config
-        settings = replace(peft, dim=config.dim, alpha=config.alpha, rslora=config.rslora)
-        mixed[name] = (Adapter(shape, settings, other.fused()), weight)
+        folder = folder_of(name)
+        if earlier := places.get(folder.resolve()):
+            raise ExportError(f"adapters: {name} and {earlier} are one adapter; name it once, with one weight")
+        places[folder.resolve()] = name
+        mixed[name] = (_added(name, folder, run=run, shape=shape), weight)
     return Combination(averaged, mixed, own)
+
+
+def _averaged(run: Run, last: int) -> tuple[Checkpoint, ...]:
+    if last == 1:
+        return (run.selected()[0],)
+    intact = [one for one in run.checkpoints if damage(one) is None]
+    if len(intact) < last:
+        raise ExportError(
+            f"average={last}: {run.path} holds {len(intact)} intact checkpoints; train with "
+            f"trainer.keep_checkpoints={last} or average fewer"
+        )
+    return tuple(intact[-last:])
+
+
+def _own_weight(run: Run, adapters: Mapping[str, float]) -> float:
+    """Return the weight of the run's own adapter among others."""
+    scheme, ours = run.settings.peft.scheme, [name for name in adapters if _is(name, run)]
+    if adapters and scheme is not PeftScheme.lora:
+        raise ExportError(f"adapters: {run.path} was trained with peft={scheme.value}; only LoRA adapters add up")
+    if len(ours) > 1:
+        raise ExportError(f"adapters: {' and '.join(ours)} are one adapter; name it once, with one weight")
+    own = adapters[ours[0]] if ours else 1.0
+    if isclose(own + sum(weight for name, weight in adapters.items() if name not in ours), 0, abs_tol=1e-9):
+        unnamed = "" if ours else f", with the 1 of {run.path}, which they do not name,"
+        raise ExportError(f"adapters: the weights{unnamed} add up to 0, which leaves no model; make it 1, or near it")
+    return own
+
+
+def _is(name: str, run: Run) -> bool:
+    return Path(name).expanduser().resolve() == run.path.resolve()
+
+
+def _added(name: str, folder: Path, *, run: Run, shape: Architecture) -> Adapter:
+    """Return an adapter to add to a run's own."""
+    peft, other = run.settings.peft, read_hf_adapter(folder, shape=shape)
+    config = other.config
+    if set(config.target_modules) != set(peft.target_modules):
+        raise ExportError(
+            f"adapters: {name} adapts {', '.join(config.target_modules)}, and {run.path} "
+            f"{', '.join(peft.target_modules)}; adapters of the same linears add up"
+        )
+    settings = replace(peft, dim=config.dim, alpha=config.alpha, rslora=config.rslora)
+    return Adapter(shape, settings, other.fused())
 
 
 def average(found: Sequence[Adapter | FullWeights]) -> Adapter | FullWeights:

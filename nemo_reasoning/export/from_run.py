@@ -19,6 +19,7 @@ from nemo_reasoning.export import verify
 from nemo_reasoning.export.combining import combination
 from nemo_reasoning.export.export import ExportResult, export
 from nemo_reasoning.export.quantised_base import MERGE_BASES, Qlora
+from nemo_reasoning.export.serve_commands import BASE_PLACEHOLDER
 from nemo_reasoning.hardware import main_memory
 from nemo_reasoning.models.hub import BaseModel, weights_fingerprint
 from nemo_reasoning.models.importer import import_base
@@ -91,14 +92,20 @@ def export_run(
             f"merge_onto={merge_onto}: choose {' or '.join(MERGE_BASES)} for a run with peft=qlora, original "
             f"otherwise; {run.path} was trained with peft={settings.peft.scheme.value}"
         )
-    folders = {name: adapter_folder(name, run.base, setting="adapters")[0] for name in adapters if not _is(name, run)}
     shape, imported = architecture_from_hf(run.base.path), None
+
+    def folder_of(name: str) -> Path:
+        folder = adapter_folder(name, run.base, setting="adapters")[0]
+        if other := other_base(name, run.base, setting="adapters"):
+            tell(f"warning: {other}")
+        return folder
+
+    combined = combination(run, last=average, adapters=adapters, folder_of=folder_of, shape=shape)
     if verified:
         _require_memory(run, verification_bytes(settings, shape, combined=average > 1 or bool(adapters)), tell)
     if verified and settings.peft.scheme is not PeftScheme.none:
         cache_dir = Path(settings.cache_dir).expanduser()
         imported = import_base(run.base, dtype=settings.model.dtype, cache_dir=cache_dir)
-    combined = combination(run, last=average, adapters=adapters, folders=folders, shape=shape)
     if combined is not None:
         checkpoint, out = combined.averaged[-1], out or run.path / COMBINED
     own = settings.parameter_dtype
@@ -136,10 +143,6 @@ def _require_memory(run: Run, wanted: int, tell: Callable[[str], object]) -> Non
         )
     if wanted > memory.free:
         tell(f"warning: {found}, and {memory.free / GIB:.1f} are free; the system may end this for want of memory")
-
-
-def _is(name: str, run: Run) -> bool:
-    return Path(name).expanduser().resolve() == run.path.resolve()
 
 
 def export_and_show(run: Run, **options: Any) -> None:
@@ -229,6 +232,14 @@ def adapter_folder(source: str, base: BaseModel, *, setting: str = START_FROM) -
             manifest = read_manifest(folder.parent)["inputs"]
         return folder, manifest.get("started_from", [])
     return Path(_downloaded(source, setting)), []
+
+
+def other_base(source: str, base: BaseModel, *, setting: str = START_FROM) -> str:
+    """Return a line about an adapter that calls its base otherwise; nothing of a run, whose weights were compared."""
+    named = adapter_config(source, setting).base
+    if named in (None, base.name, BASE_PLACEHOLDER) or (Path(source).expanduser() / CONFIG_FILE).is_file():
+        return ""
+    return f"{setting}={source} calls its base {named}; here it is {base.name}"
 
 
 def _downloaded(source: str, setting: str) -> str:

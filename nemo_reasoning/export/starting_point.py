@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import cached_folder, file_sha256, write_json
-from nemo_reasoning.config.adapter import adapter_config
 from nemo_reasoning.errors import ConfigError
-from nemo_reasoning.export.from_run import adapter_folder
+from nemo_reasoning.export.from_run import adapter_folder, other_base
 from nemo_reasoning.models.hub import BaseModel, fetch_base, weights_fingerprint
 from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.models.weight_files import base_files, read_file
@@ -56,9 +55,8 @@ def starting_point(run: Run, base: BaseModel, *, tell: Callable[[str], None]) ->
     assert peft.start_from is not None
     folder, chain = adapter_folder(peft.start_from, base)
     adapter = read_hf_adapter(folder, shape=architecture_from_hf(base.path))
-    named = adapter_config(peft.start_from).base
-    if named not in (None, base.name):
-        tell(f"peft.start_from={peft.start_from} calls its base {named}; training has {base.name}")
+    if other := other_base(peft.start_from, base):
+        tell(other)
     chain = [*chain, {"adapter": peft.start_from, "weights": file_sha256(adapter.file), "start": peft.start.value}]
     if not peft.merges_start:
         tell(f"going on with the adapter {peft.start_from}")

@@ -79,7 +79,7 @@ def test_an_average_on_a_base_of_two_ranks(inputs: TrainingInputs, first: Run, t
     export_run(first, average=2, formats=["hf_peft"], dtype="float32", out=tmp_path)
     nf4 = Nf4Base(tuple(first.settings.peft.target_modules), shards=2, dtype="float32")
     exported = load_hf_peft(tmp_path / "hf_peft", base=first.base.path, base_dtype="float32", nf4=nf4)
-    combined = combination(first, last=2, adapters={}, folders={}, shape=shape_of(first))
+    combined = combination(first, last=2, adapters={}, folder_of=Path, shape=shape_of(first))
     path, batches = first.checkpoints[-1].path, [torch.arange(10, 60)[None]]
     trained = nemo_reference_logits(path, dtype="float32", base=inputs.base, nf4=nf4, combined=combined)
     verify_logits(exported, batches=batches, reference=trained(batches), dtype="float32")
@@ -92,6 +92,36 @@ def test_adapters_are_refused_under_their_own_setting(first: Run, tmp_path: Path
     (tmp_path / "config.yaml").write_text(config.replace("scheme: lora", "scheme: none"))
     with pytest.raises(ConfigError, match="^adapters=.* was trained with peft=none; only LoRA is .* added"):
         export_run(first, adapters={str(tmp_path): 0.5})
+
+
+def test_one_adapter_twice_and_weights_of_nothing_are_refused(first: Run, tmp_path: Path) -> None:
+    run, own, other = str(first.path), str(first.export_dir / "hf_peft"), str(tmp_path / "other")
+    shutil.copytree(own, other)
+    (tmp_path / "link").symlink_to(other)
+    one = "are one adapter; name it once"
+    for adapters, message in (
+        ({run: 0.7, f"{run}/": 0.3}, one),
+        ({own: 0.5}, one),
+        ({other: 0.5, str(tmp_path / "link"): 0.5}, one),
+        ({run: 0.0}, "the weights add up to 0"),
+        ({run: 0.1, other: -0.1}, "the weights add up to 0"),
+        ({other: -1.0}, f"with the 1 of {run}, which they do not name, add up to 0"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            export_run(first, adapters=adapters, out=tmp_path / "out")
+    with pytest.raises(ExportError, match="average=3"):  # before another run is exported, or anything imported
+        export_run(first, adapters={"/no/such": 0.5}, average=3)
+
+
+def test_an_adapter_that_calls_its_base_otherwise_is_told(first: Run, tmp_path: Path) -> None:
+    other = shutil.copytree(first.export_dir / "hf_peft", tmp_path / "other")
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "some/base"}))
+    told: list[str] = []
+    export_run(
+        first, adapters={str(other): 1.0}, formats=["hf_peft"], verified=False, out=tmp_path / "out", tell=told.append
+    )
+    assert told == [f"warning: adapters={other} calls its base some/base; here it is {first.base.name}"]
 
 
 def test_one_process_exports_what_several_start_from(
