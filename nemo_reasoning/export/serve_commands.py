@@ -96,7 +96,7 @@ Use the chat template in this folder: it is the one of the training, and writes 
 
 ## Serve
 
-From within this folder{_base_note(known=known)}:
+From within this folder{_base_note(served)}:
 
 {served}
 """
@@ -110,12 +110,12 @@ def _switch(template: str) -> dict[str, str]:
     return {"name": "system message", "on": THINK_SYSTEM["on"], "off": THINK_SYSTEM["off"]}
 
 
-def _base_note(*, known: bool) -> str:
-    if known:
+def _base_note(served: str) -> str:
+    if BASE_PLACEHOLDER not in served:
         return ""
     return (
         f"; put the directory of the base model in the place of `{BASE_PLACEHOLDER}`, here and in adapter_config.json "
-        "where there is one"
+        "where it stands there"
     )
 
 

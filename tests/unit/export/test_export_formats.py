@@ -127,6 +127,7 @@ def test_no_file_of_an_export_names_this_machine(base: BaseModel, adapter: Adapt
     card = (tmp_path / "out" / "hf_peft" / "README.md").read_text()
     assert "base_model:" not in card
     assert BASE_PLACEHOLDER in card
+    assert BASE_PLACEHOLDER not in (tmp_path / "out" / "merged" / "README.md").read_text()  # which needs no base
     config = json.loads((tmp_path / "out" / "hf_peft" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == BASE_PLACEHOLDER
 
