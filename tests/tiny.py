@@ -96,18 +96,17 @@ def save_tiny(
     """Write a random two-layer model of a family, its norms and biases random too, and a ChatML tokenizer."""
     tokenizer = tokenizer or chatml_tokenizer()
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, object] = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     config = AutoConfig.for_model(
         family,
-        **sizes,
-        num_key_value_heads=2,
         vocab_size=-(-len(tokenizer) // 8) * 8,
         max_position_embeddings=512,
         initializer_range=0.1,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **FAMILIES[family] | changes,
+        **sizes | heads | FAMILIES[family] | changes,
     )
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

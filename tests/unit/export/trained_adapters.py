@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings, Start
 from nemo_reasoning.data.chat import load_template
@@ -64,7 +64,7 @@ def save_checkpoint(adapter: Adapter, folder: Path, *extra: str) -> Path:
 
 def trained_logits(base: Path, adapter: Adapter) -> verify.ReferenceLogits:
     """Return the trained model, its deltas placed row by row as Megatron orders them."""
-    model, shape = LlamaForCausalLM.from_pretrained(base).eval(), adapter.shape
+    model, shape = AutoModelForCausalLM.from_pretrained(base).eval(), adapter.shape
     size, per_group = shape.head_dim, shape.num_attention_heads // shape.num_query_groups
     for number, layer in enumerate(model.model.layers):
         delta = {
