@@ -4,6 +4,7 @@ import atexit
 import gc
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -261,6 +262,11 @@ def one_line_errors(command: str = "this command", *, places: Sequence[Path] = (
     except NemoReasoningError as error:
         text = str(error)
         sys.exit(f"{type(error).__name__}:{chr(10) if text.startswith('- ') else ' '}{text}")
+    except KeyboardInterrupt:
+        if os.environ.get(_FULL_ERROR) == "1":
+            raise
+        print(f"\n{command}: stopped by Ctrl-C; run it again to go on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BaseException as error:
         if not is_failure(error):
             raise

@@ -12,6 +12,7 @@ from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.train import problems as training_problems
 from nemo_reasoning.reasoning.sampling import Sampling
 
+_VALIDATED = 5  # problems of a round, of which not all may be solved
 _LAYOUTS = (BenchmarkLayout.builtin, BenchmarkLayout.jsonl, BenchmarkLayout.gsm8k, BenchmarkLayout.math)
 
 
@@ -120,6 +121,12 @@ def _own_problems(settings: SelfImproveSettings) -> list[str]:
         found.append(
             f"checkpoint={settings.checkpoint} is no run; give the folder that recipes/sft_lora.py wrote, such as "
             "outputs/demo"
+        )
+    count, share = settings.problems.count, settings.data.validation_share
+    if count * share < _VALIDATED:
+        found.append(
+            f"problems.count={count} with data.validation_share={share}: fewer than {_VALIDATED} problems to validate "
+            "on; raise one of them"
         )
     trainer = settings.trainer
     if trainer.devices * trainer.num_nodes > 1:

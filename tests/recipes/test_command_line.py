@@ -11,6 +11,7 @@ from launch import ROOT, environment, run_anew
 from omegaconf import OmegaConf
 
 from nemo_reasoning import cli
+from nemo_reasoning.cli import one_line_errors
 from nemo_reasoning.config import RECIPES
 from nemo_reasoning.config.overrides import groups_of, problems_of
 from nemo_reasoning.hardware import register_resolvers
@@ -77,6 +78,13 @@ def test_what_is_right_is_not_blamed(name: str, tmp_path: Path, monkeypatch: pyt
     named = [] if name in ("sft", "prepare", "doctor") else ["checkpoint=outputs/demo"]
     named += ["repo=me/demo"] if name == "push" else []
     assert problems_of(RECIPES[name], named) == []
+
+
+def test_ctrl_c_is_a_line_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, one_line_errors("nemo-reasoning evaluate"):
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "\nnemo-reasoning evaluate: stopped by Ctrl-C; run it again to go on\n"
 
 
 def test_a_value_is_not_blamed_for_what_another_one_causes() -> None:

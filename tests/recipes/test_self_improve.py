@@ -60,7 +60,7 @@ def test_a_round_learns_from_what_was_right_and_is_not_repeated(
 def test_what_cannot_run_is_refused_together() -> None:
     told = run(
         *("self_improve", "checkpoint=nowhere", "rounds=0", "trainer.devices=2", "restart=true", "drop_longest=1"),
-        *("problems.layout=gsm8k", "sampling.temperature=0", "loss=dpo"),
+        *("problems.layout=gsm8k", "sampling.temperature=0", "loss=dpo", "problems.count=90"),
         succeeds=False,
     )
     for named in (
@@ -73,3 +73,4 @@ def test_what_cannot_run_is_refused_together() -> None:
     ):
         assert named in told, named
     assert "temperature 0" in told
+    assert "problems.count=90 with data.validation_share=0.05: fewer than 5" in told
