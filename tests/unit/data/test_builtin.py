@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nemo_reasoning.answers import extract_final_answer
-from nemo_reasoning.data.builtin import FAMILIES, Problem, held_out, training_rows
+from nemo_reasoning.data.builtin import FAMILIES, Problem, held_out, training_problems, training_rows
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.reasoning.trace import split_trace
 
@@ -87,13 +87,21 @@ def test_no_held_out_problem_is_trained_on() -> None:
     trained = {prompt(row) for row in ROWS}
     for count in (300, 360):
         assert not trained & {problem.prompt for problem in held_out(count=count, seed=3)}
-    assert not trained & {problem.prompt for family in FAMILIES.values() for problem in family.held_out()}
+    assert not trained & {problem.prompt for family in FAMILIES.values() for problem in family.part(held_out=True)}
+
+
+def test_problems_to_learn_from_are_different_and_none_is_held_out() -> None:
+    found = training_problems(seed=3)
+    assert len({problem.prompt for problem in found}) == len(found) > 1_000
+    assert not any(problem.held_out for problem in found)
+    assert [problem.family for problem in found[:4]] == ["product", "chain", "total", "product"]
+    assert [problem.prompt for problem in training_problems(seed=4)[:9]] != [problem.prompt for problem in found[:9]]
 
 
 def test_about_a_fifth_of_each_family_is_held_out() -> None:
     sizes = {"product": 89 * 7, "chain": 8 * 8 * 4 * 8, "total": 49 * 7**3}
     for name, family in FAMILIES.items():
-        assert len(family.held_out()) / sizes[name] == pytest.approx(0.2, abs=0.04)
+        assert len(family.part(held_out=True)) / sizes[name] == pytest.approx(0.2, abs=0.04)
 
 
 def test_held_out_is_a_property_of_the_text() -> None:

@@ -12,7 +12,7 @@ from prepared_rows import corpus, digests, prepared
 
 HERE = Path(__file__).parent
 CHOSEN = ("data=jsonl", "data.shard_mb=1", "data.fast_tokenizer=false", "data.order=curriculum")
-KILLS = 3
+KILLS = 4
 
 
 def _command(out: Path, *arguments: str) -> list[str]:
@@ -48,7 +48,7 @@ def _wait_until_gone(group: int) -> None:
 
 @pytest.mark.slow
 def test_a_run_killed_many_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    rows = corpus(tmp_path / "rows.jsonl", 3_000)
+    rows = corpus(tmp_path / "rows.jsonl", 4_000)
     chosen = (*CHOSEN, f"data.paths=[{rows}]", "data.workers=2")
     prepared(tmp_path / "whole" / "out", *chosen)
     shards = rows.stat().st_size // 2**20
