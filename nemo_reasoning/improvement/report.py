@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from nemo_reasoning.artifacts import page_template, write_json, write_text
@@ -14,7 +15,7 @@ from nemo_reasoning.evaluation.scores import Score, score
 from nemo_reasoning.reasoning.messages import Mode
 
 _MODES: tuple[Mode, ...] = ("on", "off")
-_HEADINGS = ("round", "sampled", "kept", "right", "per cent", "interval", "tokens", "thinking", "off: right")
+_HEADINGS = ("round", "sampled", "kept", "right", "%", "interval", "tokens", "thinking", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,13 @@ def _length(found: Score) -> str:
 
 def round_table(rounds: Sequence[Round]) -> Table:
     """Return a row a round: what it was trained on, accuracy in both modes, and the length of answers."""
-    table = Table(title="held-out problems, thinking on", caption="95 % Wilson intervals")
+    table = Table(
+        title="held-out problems, thinking on",
+        caption="95 % Wilson intervals",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading == "round" else "right")
     for one in rounds:
