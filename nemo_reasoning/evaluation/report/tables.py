@@ -28,8 +28,8 @@ def points_between(bounds: tuple[float, float]) -> str:
 
 
 def cell(count: int, n: int, bounds: tuple[float, float]) -> str:
-    """Return a count as a share with its interval, escaped for rich."""
-    return f"{count}/{n}  {percent(count / n)}  \\[{interval(bounds)}]"
+    """Return a count as a share with its interval."""
+    return f"{count}/{n}  {percent(count / n)}  [{interval(bounds)}]"
 
 
 def benchmark_table(measurements: Sequence[BenchmarkResult]) -> Table:
@@ -44,7 +44,7 @@ def benchmark_table(measurements: Sequence[BenchmarkResult]) -> Table:
         for setting in found.settings():
             cells = [_score_cell(found, model, setting) for model in found.evaluations]
             gain = found.gain(setting)
-            cells += [] if gain is None else [f"{points(gain.difference)}  \\[{points_between(gain.interval)}]"]
+            cells += [] if gain is None else [f"{points(gain.difference)}  [{points_between(gain.interval)}]"]
             mode, budget = setting
             table.add_row(found.benchmark, mode if budget is None else f"{mode}, {budget}", *cells)
     return table
