@@ -9,35 +9,20 @@ import random
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from random_base import write_base
 from train_cpu import CACHE, PEERS, ROOT
 
-from nemo_reasoning.config.model import Architecture
 from nemo_reasoning.data.store import TokenStore
 from nemo_reasoning.models.hub import PACKAGED_MODEL, fetch_base
+from nemo_reasoning.models.sizes import architecture_from_hf
 from nemo_reasoning.training.batching import PairPlan
 from nemo_reasoning.training.loggers import read_metrics
 
 BETA, BATCH, SEED, SEQ_LENGTH = 0.1, 8, 1234, 512
-SHAPE = Architecture(
-    family="llama",
-    num_layers=2,
-    hidden_size=64,
-    ffn_hidden_size=128,
-    num_attention_heads=4,
-    num_query_groups=2,
-    head_dim=16,
-    qkv_bias=False,
-    qk_norm=False,
-    vocab_size=49152,
-    max_seq_length=2048,
-    tie_embeddings=False,
-    rope_base=10000.0,
-    rope_scaling=None,
-    norm_epsilon=1e-5,
-)
+SIZES = {"hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 4, "num_query_groups": 2, "head_dim": 16}
 
 
 def main() -> None:
@@ -47,7 +32,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dpo-") as scratch:
         folder = Path(scratch)
         tokenizer = fetch_base(PACKAGED_MODEL, revision=None, cache_dir=CACHE).path
-        base = write_base(folder / "base", SHAPE, tokenizer=tokenizer)
+        shape = replace(architecture_from_hf(tokenizer), num_layers=2, tie_embeddings=False, rope_base=1e4, **SIZES)
+        base = write_base(folder / "base", shape, tokenizer=tokenizer)
         _write_pairs(folder / "pairs.jsonl")
         _train(base, folder, steps=2)
         _run([sys.executable, str(ROOT / "recipes" / "export.py"), f"checkpoint={folder / 'run'}", "formats=[hf_peft]"])
@@ -98,9 +84,9 @@ def _train(base: Path, folder: Path, *, steps: int) -> None:
 def _write_tokens(data: Path, path: Path) -> None:
     """Write the pairs of the third step as TRL's collator takes them."""
     store = TokenStore.open(data)
-    sums = {"lengths": store.lengths - 1, "supervised": store.supervised}
     plan = PairPlan(
-        **{name: values.reshape(-1, 2).sum(axis=1) for name, values in sums.items()},
+        lengths=store.lengths - 1,
+        supervised=store.supervised,
         seq_length=SEQ_LENGTH,
         micro_batch_size=2,
         global_batch_size=BATCH,

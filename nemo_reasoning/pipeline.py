@@ -1,6 +1,5 @@
 """What recipes/sft_lora.py does, stage after stage; a finished stage is not repeated."""
 
-import gc
 import time
 from collections import Counter
 from contextlib import closing, nullcontext
@@ -281,10 +280,9 @@ def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console
     }
     if measurement(run.path, stage).get("of") == of:
         return
-    import torch
-
     from nemo_reasoning.export.tokenizer import strip_generation
     from nemo_reasoning.inference.hf.engine import HFEngine
+    from nemo_reasoning.inference.load import release_memory
 
     model: Path = inputs.tokenizer
     adapter: Path | None = None
@@ -296,5 +294,4 @@ def _measure(stage: Stage, run: Run, inputs: TrainingInputs, *, console: Console
         found = evaluate_problems(engine, problems, max_new_tokens=settings.trainer.seq_length)
     save_measurement(run.path, stage, found, of=of, seconds=time.monotonic() - began)
     del engine
-    gc.collect()
-    torch.cuda.empty_cache()
+    release_memory()

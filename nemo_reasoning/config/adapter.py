@@ -13,6 +13,7 @@ import yaml
 from nemo_reasoning.errors import ConfigError
 
 ADAPTER_CONFIG, START_FROM = "adapter_config.json", "peft.start_from"
+RUN_CONFIG = "config.yaml"  # a run's settings, in its folder
 # PEFT's names of the modules behind each of Megatron's linears.
 PEFT_MODULES = {
     "linear_qkv": ("q_proj", "k_proj", "v_proj"),
@@ -58,6 +59,11 @@ class AdapterConfig:
         return self.alpha / (self.dim**0.5 if self.rslora else self.dim)
 
 
+def is_run(folder: Path | str) -> bool:
+    """Whether recipes/sft_lora.py wrote a folder."""
+    return (Path(folder) / RUN_CONFIG).is_file()
+
+
 @cache
 def adapter_config(source: str, setting: str = START_FROM) -> AdapterConfig:
     """Return the configuration of an adapter; of one on a hub, nothing else is downloaded.
@@ -71,8 +77,8 @@ def adapter_config(source: str, setting: str = START_FROM) -> AdapterConfig:
     """
     folder, named = Path(source).expanduser(), f"{setting}={source}"
     try:
-        if (folder / "config.yaml").is_file():
-            return _of_run(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), named)
+        if is_run(folder):
+            return _of_run(yaml.safe_load((folder / RUN_CONFIG).read_text(encoding="utf-8")), named)
         file = folder / ADAPTER_CONFIG if folder.is_dir() else Path(_downloaded(source, named))
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from nemo_reasoning.config import checks
+from nemo_reasoning.config.adapter import is_run
 from nemo_reasoning.config.data import DataSource
 from nemo_reasoning.config.evaluate import BenchmarkLayout
 from nemo_reasoning.config.inference import EngineSettings
@@ -74,21 +74,25 @@ class SelfImproveSettings(SftSettings):
             base: Directory of the model under that adapter; None for the one the settings name.
         """
         own = {name: getattr(self, name) for name in SftSettings.__dataclass_fields__}
-        rows: dict[str, Any] = {
-            "source": DataSource.jsonl,
-            "paths": [str(self.rows(number))],
-            "rows": None,
-            "root": None,
-        }
-        data = replace(self.data, **rows, revision=None, layout={}, subsets={}, mix={})
-        run: dict[str, Any] = {
-            "name": f"{self.name}-{number}",
-            "output_dir": str(self.folder(number) / "run"),
-            "dry_run": False,
-        }
-        if base is not None:
-            run |= {"model": replace(self.model, source=base, revision=None)}
-        return SftSettings(**own | run | {"data": data, "peft": replace(self.peft, start_from=start)})
+        stage = replace(
+            SftSettings(**own),
+            name=f"{self.name}-{number}",
+            output_dir=str(self.folder(number) / "run"),
+            dry_run=False,
+            peft=replace(self.peft, start_from=start),
+            data=replace(
+                self.data,
+                source=DataSource.jsonl,
+                paths=[str(self.rows(number))],
+                rows=None,
+                root=None,
+                revision=None,
+                layout={},
+                subsets={},
+                mix={},
+            ),
+        )
+        return stage if base is None else replace(stage, model=replace(self.model, source=base, revision=None))
 
 
 def validate(settings: SelfImproveSettings) -> None:
@@ -99,11 +103,6 @@ def validate(settings: SelfImproveSettings) -> None:
     """
     start = settings.checkpoint if is_run(settings.checkpoint) else None
     checks.refuse([*_own_problems(settings), *training_problems(settings.training(1, start=start))])
-
-
-def is_run(folder: str) -> bool:
-    """Whether a training wrote a folder."""
-    return (Path(folder) / "config.yaml").is_file()
 
 
 def _own_problems(settings: SelfImproveSettings) -> list[str]:
@@ -134,10 +133,8 @@ def _own_problems(settings: SelfImproveSettings) -> list[str]:
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: rounds sample and train in one "
             "process; set both to 1, or train the rows of a round with recipes/sft_lora.py and peft.start_from="
         )
-    for name, value, wanted in (
-        ("restart", settings.restart, "false, and delete the folder of a round to do it again"),
-        ("evaluate", settings.evaluate != 0, "0: every round is measured on problems.held_out"),
-    ):
-        if value:
-            found.append(f"{name}={getattr(settings, name)}: set {wanted}")
+    if settings.restart:
+        found.append("restart=True: set false, and delete the folder of a round to do it again")
+    if settings.evaluate:
+        found.append(f"evaluate={settings.evaluate}: set 0: every round is measured on problems.held_out")
     return found

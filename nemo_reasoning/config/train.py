@@ -160,33 +160,22 @@ def _check_loss(settings: SftSettings) -> list[str]:
     if not settings.loss.pairs:
         return []
     trainer, peft = settings.trainer, settings.peft
-    problems = [
-        f"{name}={value} with loss=dpo: {why}"
-        for name, value, excluded, why in (
-            (
-                "peft",
-                peft.scheme.value,
-                peft.scheme is PeftScheme.none,
-                "its reference is the model without its adapter; choose peft=lora",
-            ),
-            ("trainer.packing", "false", not trainer.packing, "both answers lie in one row; set it to true"),
-            *(
-                (
-                    f"trainer.{key}",
-                    getattr(trainer, key),
-                    getattr(trainer, key) > 1,
-                    "one rank has to hold a whole forward pass; set it to 1",
-                )
-                for key in ("pipeline_model_parallel_size", "context_parallel_size")
-            ),
-        )
-        if excluded
-    ]
-    if peft.start_from is not None and not peft.merges_start:
-        problems.append(
-            "peft.start=adapter with loss=dpo: the reference would be the base instead of where the stage begins; set "
-            "peft.start=merged"
-        )
+    pipeline, context = trainer.pipeline_model_parallel_size, trainer.context_parallel_size
+    whole = "one rank has to hold a whole forward pass; set it to 1"
+    excluded = {
+        f"peft={peft.scheme.value}": (
+            peft.scheme is PeftScheme.none,
+            "its reference is the model without its adapter; choose peft=lora",
+        ),
+        "trainer.packing=false": (not trainer.packing, "both answers lie in one row; set it to true"),
+        f"trainer.pipeline_model_parallel_size={pipeline}": (pipeline > 1, whole),
+        f"trainer.context_parallel_size={context}": (context > 1, whole),
+        "peft.start=adapter": (
+            peft.start_from is not None and not peft.merges_start,
+            "the reference would be the base instead of where the stage begins; set peft.start=merged",
+        ),
+    }
+    problems = [f"{name} with loss=dpo: {why}" for name, (found, why) in excluded.items() if found]
     if settings.data.source is not DataSource.jsonl:
         problems.append("loss=dpo compares answers in rows of your own: data=jsonl data.paths=[pairs.jsonl]")
     return problems

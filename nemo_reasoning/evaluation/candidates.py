@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_reasoning.artifacts import file_sha256
+from nemo_reasoning.config.adapter import is_run
 from nemo_reasoning.config.evaluate import EvaluateSettings
 from nemo_reasoning.config.inference import EngineKind, Precision
 from nemo_reasoning.errors import CheckpointError
@@ -14,7 +15,7 @@ from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.models.hub import BaseModel, fetch_base
 from nemo_reasoning.reasoning.switch import template_arguments
 from nemo_reasoning.training.checkpoints import content_id
-from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
+from nemo_reasoning.training.run_dir import Run
 
 if TYPE_CHECKING:
     from nemo_reasoning.inference.checkpoints import ModelFiles
@@ -46,14 +47,9 @@ def candidates(settings: EvaluateSettings) -> list[Candidate]:
     if settings.url is not None:
         return [_remote(settings.url, settings.model_name or "", settings)]
     assert settings.checkpoint is not None
-    if is_run(Path(settings.checkpoint)):
+    if is_run(settings.checkpoint):
         return _of_run(Run.open(Path(settings.checkpoint)), settings)
     return _of_weights(settings)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether recipes/sft_lora.py wrote a folder."""
-    return (folder / CONFIG_FILE).is_file()
 
 
 def _of_run(run: Run, settings: EvaluateSettings) -> list[Candidate]:

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from nemo_reasoning.artifacts import installed_versions, write_json, write_text
 from nemo_reasoning.config import settings_to_dict
+from nemo_reasoning.config.adapter import is_run
 from nemo_reasoning.config.evaluate import BenchmarkLayout, EvaluateSettings, ProtocolName, validate
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.evaluation.benchmarks.load import Benchmark, load_benchmark
-from nemo_reasoning.evaluation.candidates import Candidate, candidates, is_run
+from nemo_reasoning.evaluation.candidates import Candidate, candidates
 from nemo_reasoning.evaluation.contamination import contaminated, training_turns
 from nemo_reasoning.evaluation.report.tables import benchmark_table
 from nemo_reasoning.evaluation.results import BenchmarkResult
@@ -77,7 +78,10 @@ def evaluate_models(settings: EvaluateSettings, console: Console) -> Path:
 
 @contextmanager
 def opened_once(load: Callable[[], Engine]) -> Iterator[Callable[[], Engine]]:
-    """Yield what loads a model when it is first called, and returns it from then on; close it in the end."""
+    """Yield what loads a model when it is first called, and returns it from then on; close it in the end.
+
+    Its memory is free for what comes next.
+    """
     engines: list[Engine] = []
 
     def engine() -> Engine:
@@ -90,6 +94,11 @@ def opened_once(load: Callable[[], Engine]) -> Iterator[Callable[[], Engine]]:
     finally:
         for one in engines:
             one.close()
+        if engines:
+            from nemo_reasoning.inference.load import release_memory
+
+            engines.clear()
+            release_memory()
 
 
 def _name(settings: EvaluateSettings) -> str:
@@ -99,7 +108,7 @@ def _name(settings: EvaluateSettings) -> str:
 def _folder(settings: EvaluateSettings) -> Path:
     if settings.output_dir is not None:
         return Path(settings.output_dir)
-    run = settings.checkpoint is not None and is_run(Path(settings.checkpoint))
+    run = settings.checkpoint is not None and is_run(settings.checkpoint)
     return Path(settings.checkpoint or "") / "benchmarks" if run else Path("outputs/evaluation") / _name(settings)
 
 
@@ -183,7 +192,7 @@ def _ask_harness(
 
 
 def _contaminated(settings: EvaluateSettings, benchmark: Benchmark) -> list[str] | None:
-    if settings.checkpoint is None or not is_run(Path(settings.checkpoint)):
+    if settings.checkpoint is None or not is_run(settings.checkpoint):
         return None
     return contaminated(benchmark.questions, training_turns(Path(settings.checkpoint)))
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from nemo_reasoning.artifacts import MANIFEST, read_manifest
-from nemo_reasoning.config.adapter import ADAPTER_CONFIG, START_FROM, adapter_config
+from nemo_reasoning.config.adapter import ADAPTER_CONFIG, START_FROM, adapter_config, is_run
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.errors import CheckpointError, ConfigError, ExportError
 from nemo_reasoning.export import verify
@@ -30,7 +30,7 @@ from nemo_reasoning.training.checkpoints import Checkpoint, content_id
 from nemo_reasoning.training.folder_lock import FolderLock
 from nemo_reasoning.training.memory.estimate import GIB
 from nemo_reasoning.training.memory.verification import verification_bytes
-from nemo_reasoning.training.run_dir import CONFIG_FILE, Run
+from nemo_reasoning.training.run_dir import Run
 
 COMBINED = "combined"
 
@@ -210,7 +210,7 @@ def adapter_folder(source: str, base: BaseModel, *, setting: str = START_FROM) -
     """
     adapter_config(source, setting)
     folder = Path(source).expanduser()
-    if (folder / CONFIG_FILE).is_file():
+    if is_run(folder):
         first = Run.open(folder)
         if weights_fingerprint(first.base.path) != weights_fingerprint(base.path):
             chosen = f"set model=hf_local model.source={first.base.path}"
@@ -237,7 +237,7 @@ def adapter_folder(source: str, base: BaseModel, *, setting: str = START_FROM) -
 def other_base(source: str, base: BaseModel, *, setting: str = START_FROM) -> str:
     """Return a line about an adapter that calls its base otherwise; nothing of a run, whose weights were compared."""
     named = adapter_config(source, setting).base
-    if named in (None, base.name, BASE_PLACEHOLDER) or (Path(source).expanduser() / CONFIG_FILE).is_file():
+    if named in (None, base.name, BASE_PLACEHOLDER) or is_run(Path(source).expanduser()):
         return ""
     return f"{setting}={source} calls its base {named}; here it is {base.name}"
 

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from nemo_reasoning.artifacts import page_template, write_json, write_text
 from nemo_reasoning.evaluation.report.tables import interval
+from nemo_reasoning.evaluation.report.training import MODES
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.evaluation.scores import Score, score
 from nemo_reasoning.reasoning.messages import Mode
 
-_MODES: tuple[Mode, ...] = ("on", "off")
 _HEADINGS = ("round", "sampled", "kept", "right", "%", "interval", "tokens", "thinking", "off")
 
 
@@ -43,7 +43,7 @@ class Round:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what rounds.json holds."""
-        scores: dict[str, Any] = {mode: self.score(mode).to_dict() for mode in _MODES}
+        scores: dict[str, Any] = {mode: self.score(mode).to_dict() for mode in MODES}
         return {"round": self.number, "answers": self.counts, **scores}
 
 

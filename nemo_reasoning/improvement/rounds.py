@@ -1,6 +1,5 @@
 """What recipes/self_improve.py does: sample, keep what is right and short, train on, measure; round after round."""
 
-import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,21 +17,21 @@ from nemo_reasoning.config.self_improve import SelfImproveSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import DataError
 from nemo_reasoning.evaluation.evaluate import opened_once
+from nemo_reasoning.evaluation.report.training import MODES
 from nemo_reasoning.evaluation.runner import SampleRequest, collect_samples
 from nemo_reasoning.evaluation.samples import Evaluation
 from nemo_reasoning.improvement.problems import Problems, load_problems
 from nemo_reasoning.improvement.report import Round, round_table, write_rounds
 from nemo_reasoning.improvement.selection import answers, pairs
 from nemo_reasoning.inference.engine import Engine
-from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.reasoning.sampling import Sampling
 from nemo_reasoning.terminal import plain_console, quiet_output
 from nemo_reasoning.training.checkpoints import content_id
 from nemo_reasoning.training.dry_run import print_memory
+from nemo_reasoning.training.folder_lock import FolderLock
 from nemo_reasoning.training.memory.planner import fit_to_memory
 from nemo_reasoning.training.run_dir import Run
 
-_MODES: tuple[Mode, ...] = ("on", "off")
 _GREEDY = Sampling()
 
 
@@ -101,7 +100,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     refuse(_differences(run.settings, settings))
     problems = load_problems(settings.problems, seed=settings.data.seed)
     console = plain_console(soft_wrap=True)
-    with Run(out, settings).locked():
+    with FolderLock(out).held():
         done, last = _rounds(settings, run, problems, out)
     console.print(round_table(done))
     console.print(f"report: {out / 'report.html'}\ncheckpoint: {last.path}")
@@ -112,14 +111,14 @@ def _rounds(settings: SelfImproveSettings, run: Run, problems: Problems, out: Pa
     """Do all rounds, and return them with the run of the last one."""
     from nemo_reasoning.pipeline import fine_tune
 
-    done: list[Round] = []
+    done, counts = list[Round](), dict[str, int]()
     for number in range(settings.rounds + 1):
         with _asking(run, settings, out) as asker:
-            done.append(_measured(asker, problems, number=number))
+            done.append(Round(number=number, evaluation=_measured(asker, problems, number=number), counts=counts))
             asker.console.print(f"round {number}: {done[-1].in_words()}")
             write_rounds(done, out)
             if number < settings.rounds:
-                _write_rows(asker, problems, number=number + 1)
+                counts = _write_rows(asker, problems, number=number + 1)
         if number < settings.rounds:
             base = str(run.merged_base) if run.settings.peft.merges_start else None
             stage = fit_to_memory(settings.training(number + 1, start=str(run.path), base=base))
@@ -154,24 +153,18 @@ def _asking(run: Run, settings: SelfImproveSettings, out: Path) -> Iterator[_Ask
         console = plain_console(file=terminal, soft_wrap=not terminal.isatty())
         with opened_once(load) as engine:
             yield _Asker(settings, run, engine, console)
-    gc.collect()
-    import torch
-
-    torch.cuda.empty_cache()
 
 
-def _measured(asker: _Asker, problems: Problems, *, number: int) -> Round:
+def _measured(asker: _Asker, problems: Problems, *, number: int) -> Evaluation:
     """Return what the model of a round answers to problems that no round asks, the likeliest token each time."""
-    requests = problems.requests(problems.held_out, modes=_MODES, budget=asker.settings.budget, samples=1)
+    requests = problems.requests(problems.held_out, modes=MODES, budget=asker.settings.budget, samples=1)
     log = asker.settings.folder(number) / "held_out.jsonl"
     what = f"round {number}, held-out problems"
-    found = asker.answers(what, requests, log=log, sampling=_GREEDY, seed=0, problems=problems)
-    counts = json.loads(_counts(asker.settings, number).read_text(encoding="utf-8")) if number else {}
-    return Round(number=number, evaluation=found, counts=counts)
+    return asker.answers(what, requests, log=log, sampling=_GREEDY, seed=0, problems=problems)
 
 
-def _write_rows(asker: _Asker, problems: Problems, *, number: int) -> None:
-    """Write what a round trains on: right answers, or pairs of a right and another one.
+def _write_rows(asker: _Asker, problems: Problems, *, number: int) -> dict[str, int]:
+    """Write what a round trains on, right answers or pairs, and return what became of all that were sampled.
 
     Raises:
         DataError: No answer is right.
@@ -195,11 +188,7 @@ def _write_rows(asker: _Asker, problems: Problems, *, number: int) -> None:
         )
     origin = {"generator": f"{asker.run.path.name}, {asker.run.selected()[1]}", "seed": seed}
     write_text(path, "".join(json.dumps(row | origin, ensure_ascii=False) + "\n" for row in rows))
-    write_text(_counts(settings, number), json.dumps(outcomes))
-
-
-def _counts(settings: SelfImproveSettings, number: int) -> Path:
-    return settings.folder(number) / "counts.json"
+    return outcomes
 
 
 def print_rounds(settings: SelfImproveSettings) -> None:

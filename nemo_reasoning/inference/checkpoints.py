@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nemo_reasoning.config.adapter import is_run
 from nemo_reasoning.data.chat import load_template
 from nemo_reasoning.errors import EngineError, ModelSourceError
 from nemo_reasoning.export.serve_commands import BASE_PLACEHOLDER
@@ -11,7 +12,7 @@ from nemo_reasoning.export.tokenizer import TEMPLATE_FILE, strip_generation
 from nemo_reasoning.inference.hf.multi_lora import read_adapter_config
 from nemo_reasoning.models.hub import fetch_base
 
-_RUN, _ADAPTER = "config.yaml", "adapter_config.json"
+_ADAPTER = "adapter_config.json"
 
 
 def template_text(name: str) -> str:
@@ -81,7 +82,7 @@ def resolve_checkpoint(name: str, *, cache_dir: Path) -> ModelFiles:
         ModelSourceError: There is no such model.
     """
     path = Path(name)
-    if (path / _RUN).is_file():
+    if is_run(path):
         from nemo_reasoning.export.from_run import ensure_exported
         from nemo_reasoning.training.run_dir import Run
 
@@ -89,7 +90,7 @@ def resolve_checkpoint(name: str, *, cache_dir: Path) -> ModelFiles:
         return ModelFiles(path.resolve().name, model, adapter)
     if (path / _ADAPTER).is_file():
         base = read_adapter_config(path).get("base_model_name_or_path")
-        if base in (None, "", BASE_PLACEHOLDER) and (path.resolve().parents[1] / _RUN).is_file():
+        if base in (None, "", BASE_PLACEHOLDER) and is_run(path.resolve().parents[1]):
             from nemo_reasoning.training.run_dir import Run
 
             base = str(Run.open(path.resolve().parents[1]).base.path)

@@ -1,6 +1,9 @@
 """From settings and files to a running engine."""
 
+import gc
 from pathlib import Path
+
+import torch
 
 from nemo_reasoning.config.inference import EngineKind, EngineSettings
 from nemo_reasoning.inference.checkpoints import ModelFiles
@@ -8,6 +11,12 @@ from nemo_reasoning.inference.engine import Engine
 from nemo_reasoning.inference.hf.engine import HFEngine
 from nemo_reasoning.inference.openai_client import OpenAIEngine, RemoteModel
 from nemo_reasoning.inference.vllm.engine import VllmEngine
+
+
+def release_memory() -> None:
+    """Give back what closed engines held, once nothing names them any more."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def load_engine(settings: EngineSettings, files: ModelFiles | RemoteModel) -> Engine:

@@ -191,6 +191,11 @@ class PackedPlan(BatchPlan):
 class PairPlan(PackedPlan):
     """Deals pairs of rows, 2 n and 2 n + 1 of a store; all its numbers are those of pairs."""
 
+    def __init__(self, *, lengths: NDArray[np.int64], supervised: NDArray[np.int64], **plan: Any) -> None:
+        """Plan batches; arguments are those of `PackedPlan`, sizes those of the single rows, [2 * pairs]."""
+        sums = (sizes.reshape(-1, 2).sum(axis=1) for sizes in (lengths, supervised))
+        super().__init__(**dict(zip(("lengths", "supervised"), sums, strict=True)), **plan)
+
     def loss_terms(self, step: int) -> int:
         """Return the pairs of a step."""
         return self.counts(step).samples

@@ -162,10 +162,9 @@ class ChatDataModule(pl.LightningDataModule):
     def _plan(self, split: str, *, seq_length: int, **plan: Any) -> BatchPlan:
         store = self.stores[split]
         plan |= {"lengths": store.lengths - 1, "supervised": store.supervised}
-        if self.pairs:
-            sums = {name: plan[name].reshape(-1, 2).sum(axis=1) for name in ("lengths", "supervised")}
-            return PairPlan(seq_length=seq_length, **plan | sums)
-        return PackedPlan(seq_length=seq_length, **plan) if self.packing else BatchPlan(**plan)
+        if not self.packing:
+            return BatchPlan(**plan)
+        return (PairPlan if self.pairs else PackedPlan)(seq_length=seq_length, **plan)
 
     @property
     def validation_steps(self) -> int:

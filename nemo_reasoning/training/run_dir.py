@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from nemo_reasoning.artifacts import write_json, write_text
 from nemo_reasoning.config import settings_to_dict
+from nemo_reasoning.config.adapter import RUN_CONFIG
 from nemo_reasoning.config.model import Init
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import CheckpointError
@@ -25,7 +26,7 @@ from nemo_reasoning.training.identity import Identity, changed_settings, fixed_s
 from nemo_reasoning.training.process import first_process
 from nemo_reasoning.training.recorded_settings import check_own, read_settings
 
-CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT, MERGED = "config.yaml", "run.json", "data", "export", "base"
+CONFIG_FILE, IDENTITY_FILE, DATA, EXPORT, MERGED = RUN_CONFIG, "run.json", "data", "export", "base"
 
 
 class Run:

@@ -36,7 +36,7 @@ def test_a_round_learns_from_what_was_right_and_is_not_repeated(
         *("max_new_tokens=120", "rounds=1", "drop_longest=0", "sampling.temperature=0.2"),
     ]
     printed = run("self_improve", *rounds)
-    counts = json.loads((out / "round-1" / "counts.json").read_text())
+    counts = json.loads((out / "rounds.json").read_text())["rounds"][1]["answers"]
     rows = [json.loads(line) for line in (out / "round-1" / "rows.jsonl").read_text().splitlines()]
 
     assert counts["sampled"] == 48
