@@ -1,6 +1,8 @@
 """Decide what the machine lacks, and hold the matching patches."""
 
+import gc
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -76,8 +78,9 @@ def resolve(*, cuda: bool | None = None, transformer_engine: bool | None = None)
 def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None) -> Iterator[Backend]:
     """Make NeMo run on this machine for the length of the block.
 
-    On a machine with CUDA, Transformer Engine, Megatron-Core 0.15 and NeMo 2.7.3 nothing is patched. A nested call
-    with the same switches changes nothing; everything is undone at the end of the outermost block.
+    On a machine with CUDA, Transformer Engine and Megatron-Core 0.15 nothing is patched but the reading of checkpoints,
+    which takes what NeMo writes and nothing else. A nested call with the same switches changes nothing; everything is
+    undone at the end of the outermost block.
 
     Args:
         cuda: None to use CUDA if it is there, False to do without.
@@ -95,23 +98,39 @@ def backend(*, cuda: bool | None = None, transformer_engine: bool | None = None)
         return
     require_supported_versions()
     with ExitStack() as stack:
-        active = replace(wanted, patches=tuple(_hold(wanted, stack)))
+        with _importing():
+            active = replace(wanted, patches=tuple(_hold(wanted, stack)))
         _held.append(active)
         stack.callback(_held.pop)
         yield active
 
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Look for no garbage while NeMo is imported, which takes a sixth of the time, nor later in what that leaves."""
+    collecting, known = gc.isenabled(), "nemo.collections.llm" in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not known:
+            gc.freeze()
+        if collecting:
+            gc.enable()
+
+
 def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
     """Enter the patches that Megatron-Core, NeMo and `wanted` call for, yielding their names."""
-    from nemo_reasoning.backend import megatron_016, unpickling
+    from nemo_reasoning.backend import megatron_016
+    from nemo_reasoning.backend.trust import TRUST
 
-    for patch in (*megatron_016.needed(), *unpickling.needed()):  # first: what is imported next needs them
+    for patch in megatron_016.needed():  # first: what is imported next needs them
         stack.enter_context(applied(patch))
         yield patch.name
-    if not wanted.cuda:
-        # Before CUDA is hidden: what asks for a GPU while it is imported keeps the answer for the whole process.
-        import nemo.collections.llm  # noqa: F401
+    # Before CUDA is hidden: what asks for a GPU while it is imported keeps the answer for the whole process.
+    import nemo.collections.llm  # noqa: F401
 
+    if not wanted.cuda:
         from nemo_reasoning.backend.no_cuda import NO_CUDA, TORCH_OPTIMIZER, CudaOnCpu
 
         for patch in NO_CUDA if wanted.transformer_engine else (*NO_CUDA, TORCH_OPTIMIZER):
@@ -125,6 +144,9 @@ def _hold(wanted: Backend, stack: ExitStack) -> Iterator[str]:
         for patch in NO_TE:
             stack.enter_context(applied(patch))
             yield patch.name
+    for patch in TRUST:  # last: they check before anything else reads
+        stack.enter_context(applied(patch))
+        yield patch.name
 
 
 def _lightning_loops() -> list[tuple[Any, str, Any]]:

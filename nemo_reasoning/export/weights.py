@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from nemo_reasoning.backend.trust import check_weights
 from nemo_reasoning.config.model import LORA_TARGETS, Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.models.families import family_named
@@ -186,6 +187,7 @@ def read_tensors(weights: Path) -> dict[str, torch.Tensor]:
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    check_weights(weights)
     reader = FileSystemReader(weights)
     tensors = {
         key: torch.empty(entry.size, dtype=entry.properties.dtype)

@@ -128,7 +128,7 @@ def _step_without_seal(path: Path) -> int | None:
     import torch
 
     try:
-        return int(torch.load(state, map_location="cpu", weights_only=False)["global_step"])
+        return int(torch.load(state, map_location="cpu", weights_only=True)["global_step"])
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError):
         return None
 

@@ -7,6 +7,7 @@ from nemo_reasoning.backend.no_cuda import NO_CUDA, TORCH_OPTIMIZER
 from nemo_reasoning.backend.no_te import NO_TE
 from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.backend.runtime import Backend, backend, resolve
+from nemo_reasoning.backend.trust import TRUST
 from nemo_reasoning.errors import BackendError
 
 
@@ -33,7 +34,7 @@ def _values(patches: tuple[Patch, ...]) -> list[object]:
 
 
 def test_every_patch_is_named_documented_and_undone() -> None:
-    patches = (*NO_CUDA, TORCH_OPTIMIZER, *NO_TE)
+    patches = (*NO_CUDA, TORCH_OPTIMIZER, *NO_TE, *TRUST)
     before = _values(patches)
     with backend(cuda=False, transformer_engine=False) as active:
         assert set(active.patches) == {patch.name for patch in patches} | {"cuda-on-cpu"}
@@ -59,14 +60,14 @@ def test_a_nested_call_cannot_ask_for_something_else(monkeypatch: pytest.MonkeyP
             pass
 
 
-def test_nothing_is_patched_where_cuda_and_transformer_engine_are_present(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_reading_is_patched_where_cuda_and_transformer_engine_are_present(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: object() if name == "transformer_engine" else found(name)
     )
     with backend() as active:
-        assert active == Backend(cuda=True, transformer_engine=True, patches=())
+        assert active == Backend(cuda=True, transformer_engine=True, patches=("contexts", "pickles"))
 
 
 def test_the_switches_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +75,7 @@ def test_the_switches_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
     with backend() as active:
         assert active.cuda
         assert not active.transformer_engine
-        assert set(active.patches) == {patch.name for patch in NO_TE}
+        assert set(active.patches) == {patch.name for patch in (*NO_TE, *TRUST)}
 
 
 def test_demanding_what_is_absent_is_refused() -> None:
