@@ -1,11 +1,19 @@
 """What the checks beside the settings share: ranges of numbers, and the one place that refuses."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from nemo_reasoning.errors import ConfigError
 
 Values = Mapping[str, float | None]  # by dotted key; None is not checked
+_SCHEME = r"[a-z][a-z0-9+.-]*://"
+_PARAMETERS = r"access_?key|access_?token|api_?key|auth|awsaccesskeyid|key|password|secret|sig|signature|token"
+_SECRETS = {
+    "a password": re.compile(rf"{_SCHEME}[^/\s@]*:[^/\s@]+@\S*", re.IGNORECASE),
+    "a key or signature": re.compile(rf"{_SCHEME}\S*[?&](x-(amz|goog)-[a-z-]*)?({_PARAMETERS})=\S+", re.IGNORECASE),
+    "an access token": re.compile(r"(hf_|sk-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{20,}"),
+}
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -45,3 +53,14 @@ def below_one(values: Values) -> list[str]:
 
 def _given(values: Values) -> list[tuple[str, float]]:
     return [(key, value) for key, value in values.items() if value is not None]
+
+
+def secret(key: str, value: str) -> str | None:
+    """Return a problem for a setting that holds a password, key or token; settings are shown and written to files."""
+    for name, pattern in _SECRETS.items():
+        if pattern.fullmatch(value.strip()):
+            return (
+                f"{key} holds {name}, which would be written into files and cards, and shown in lists of processes; "
+                "set it in the environment (HF_TOKEN, AWS_SECRET_ACCESS_KEY and the like), or fetch the file yourself"
+            )
+    return None

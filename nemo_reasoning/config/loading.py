@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_reasoning.config.checks import as_list
+from nemo_reasoning.config.checks import as_list, secret
 from nemo_reasoning.config.trainer import AUTO_BATCH
 from nemo_reasoning.errors import ConfigError
 
@@ -43,7 +43,7 @@ def load_settings(config: DictConfig, schema: type[Settings]) -> Settings:
 def try_settings(config: DictConfig, schema: type[Settings]) -> tuple[Settings | None, Problems]:
     """Return typed settings, or None and every problem by the key that is to blame."""
     plain, problems = _resolved(config)
-    problems = dict(_misfits(plain, schema, "")) | problems
+    problems = dict(_misfits(plain, schema, "")) | problems | dict(_secrets(plain, ""))
     if problems:
         return None, problems
     return cast(Settings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))), {}
@@ -119,6 +119,18 @@ def _resolved(config: DictConfig) -> tuple[dict[str, Any], Problems]:
             return None
 
     return cast(dict[str, Any], plain(config, "")), problems
+
+
+def _secrets(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Yield (key, problem) for values that nobody may see; the problem does not hold them."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _secrets(entry, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _secrets(entry, name)
+    elif isinstance(value, str) and (problem := secret(name, value)):
+        yield name, problem
 
 
 def _misfits(plain: dict[str, Any], schema: type[Any], prefix: str) -> Iterator[tuple[str, str]]:

@@ -114,7 +114,7 @@ def error_reply(error: NemoReasoningError) -> ErrorReply:
     return reply(400, str(error), code="invalid_request")
 
 
-GUARDED = "/v1/"
+GUARDED = ("/v1/", "/metrics", "/openapi.json")  # with a key; the page and the health of the service are open
 
 
 class RequestMiddleware:

@@ -57,6 +57,32 @@ def test_a_wrong_setting_is_named(overrides: list[str], key: str, remedy: str) -
     assert any(line.startswith(f"- {key}") and remedy in line for line in str(refused.value).splitlines())
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.paths", "[https://user:s3cr3tvalue@example.org/rows.jsonl]"),
+        ("data.paths", "['https://bucket.example.org/rows.jsonl?X-Amz-Date=1&X-Amz-Signature=s3cr3tvalue']"),
+        ("data.paths", "['https://blob.example.org/rows.jsonl?sv=1&sig=s3cr3tvalue%3D']"),
+        ("model.source", "hf_s3cr3tvalues3cr3tvalues3cr3t"),
+        ("model.name", "sk-proj-s3cr3tvalue_s3cr3tvalue"),
+        ("cache_dir", "s3://key:s3cr3tvalue@bucket/cache"),
+    ],
+)
+def test_a_secret_is_refused_without_being_shown(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?m)^- {key} holds an? .*; set it in the environment") as refused:
+        load_settings(composed("hardware=cpu", "data=jsonl", "model=hf_local", f"{key}={value}"), SftSettings)
+    assert "s3cr3t" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["hf://datasets/nvidia/a", "s3://bucket/key=1/rows.jsonl", "https://example.org/rows.jsonl?download=true&v=2"],
+)
+def test_an_address_without_a_secret_is_taken(path: str) -> None:
+    settings = load_settings(composed("hardware=cpu", "data=jsonl", f"data.paths=['{path}']"), SftSettings)
+    assert settings.data.paths == [path]
+
+
 def test_wrong_settings_are_named_together() -> None:
     overrides = ("+speed=9", "trainer.seq_length=long", "~optim", "model.init=randm")
     with pytest.raises(ConfigError) as refused:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import torch
@@ -182,3 +183,7 @@ def test_keys(serve: Serve) -> None:
                 pytest.raises(openai.AuthenticationError, match="Authorization: Bearer KEY"),
             ):
                 client.models.list()
+        for path in ("/metrics", "/openapi.json"):
+            assert httpx.get(live.url + path).status_code == 401
+            assert httpx.get(live.url + path, headers={"Authorization": "Bearer first"}).is_success
+        assert httpx.get(f"{live.url}/health").is_success
