@@ -155,10 +155,10 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     raw = AutoTokenizer.from_pretrained(**where)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw.backend_tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        unk_token="<|endoftext|>",
+        bos_token="<|im_start|>",  # noqa: S106 - no password
+        eos_token="<|im_end|>",  # noqa: S106 - no password
+        pad_token="<|im_end|>",  # noqa: S106 - no password
+        unk_token="<|endoftext|>",  # noqa: S106 - no password
     )
     model = AutoModelForCausalLM.from_pretrained(**where, **in_dtype(torch.float32))
     for settings in (model.config, model.generation_config):

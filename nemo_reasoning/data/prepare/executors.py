@@ -100,7 +100,7 @@ def _start(function: bytes) -> None:
     os.environ.update(WITHOUT_TORCH)
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _function = pickle.loads(function)
+    _function = pickle.loads(function)  # noqa: S301 - of the process that started this one
     gc.freeze()  # what is imported stays: collecting garbage need not look at it again and again
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -136,7 +136,7 @@ def _on_ray(function: Callable[[Input], Output], inputs: Sequence[Input], worker
         _RayWorker, fn_constructor_args=(pickle.dumps(function),), concurrency=size
     )
     for row in dataset.iter_rows():
-        yield pickle.loads(row["value"])
+        yield pickle.loads(row["value"])  # noqa: S301 - of a worker of ours
 
 
 class _RayWorker:
@@ -144,4 +144,4 @@ class _RayWorker:
         _start(function)
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"value": pickle.dumps(_call(pickle.loads(row["value"])))}
+        return {"value": pickle.dumps(_call(pickle.loads(row["value"])))}  # noqa: S301 - of the process that asks

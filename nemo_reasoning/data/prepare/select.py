@@ -221,7 +221,7 @@ class Selection:
     def _signatures(self, folder: Path) -> list[Any]:
         if self._near is None:
             return []
-        signatures: list[Any] = pickle.loads((folder / SIGNATURES).read_bytes())
+        signatures: list[Any] = pickle.loads((folder / SIGNATURES).read_bytes())  # noqa: S301 - of a worker of ours
         return signatures
 
     def _keep(self, subset: str, folder: Path, shard: Shard, indices: NDArray[np.int64]) -> None:
