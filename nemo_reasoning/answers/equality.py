@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from nemo_reasoning.answers.formula import Node, negated, number, product
+from nemo_reasoning.answers.deadline import start_clock
+from nemo_reasoning.answers.formula import Node, negated, number, product, symbols
 from nemo_reasoning.answers.symbolic import proportional, rational, same_formula
 from nemo_reasoning.answers.text import normalize
 from nemo_reasoning.answers.tokens import UnparsedError
-from nemo_reasoning.answers.units import PERCENT
+from nemo_reasoning.answers.units import DEGREE, PERCENT, RADIAN
 from nemo_reasoning.answers.values import Group, Relation, Scalar, Value, name_of, readings
 
 _LONGEST = 400  # characters of an answer that is read as mathematics
@@ -31,6 +32,7 @@ def answers_equal(first: str, second: str) -> bool:
         return True
     if not left or not right or max(len(left), len(right)) > _LONGEST:
         return False
+    start_clock()
     return any(_at_top(one, other) for one in readings(left) for other in readings(right))
 
 
@@ -85,7 +87,11 @@ def _last_of_chain(value: Value) -> Value:
 
 
 def _has_symbols(formula: Node) -> bool:
-    return formula.kind == "symbol" or any(map(_has_symbols, formula.parts))
+    return bool(symbols(formula))
+
+
+def _has_pi(formula: Node) -> bool:
+    return formula == Node("constant", "pi") or any(map(_has_pi, formula.parts))
 
 
 def _any_same(first: Sequence[Value], second: Sequence[Value]) -> bool:
@@ -112,9 +118,15 @@ def _same(first: Value, second: Value) -> bool:
 
 def _same_scalar(first: Scalar, second: Scalar) -> bool:
     one, other = first.unit, second.unit
+    if first.base != second.base and 10 not in (first.base, second.base):
+        return False
     if one is None and other is None:
         return same_formula(first.formula, second.formula)
     if one is not None and other is not None:
+        if {one, other} == {DEGREE, RADIAN}:
+            return same_formula(
+                *(_in_radians(value) if value.unit == DEGREE else value.formula for value in (first, second))
+            )
         return one.powers == other.powers and same_formula(
             product(number(one.scale), first.formula), product(number(other.scale), second.formula)
         )
@@ -123,7 +135,13 @@ def _same_scalar(first: Scalar, second: Scalar) -> bool:
         return same_formula(measured.formula, bare.formula) or same_formula(
             measured.formula, product(number(100), bare.formula)
         )
+    if measured.unit == DEGREE and _has_pi(bare.formula):
+        return same_formula(_in_radians(measured), bare.formula)
     return measured.certain and same_formula(measured.formula, bare.formula)
+
+
+def _in_radians(angle: Scalar) -> Node:
+    return product(angle.formula, Node("constant", "pi"), number(Fraction(1, 180)))
 
 
 def _same_group(first: Group, second: Group) -> bool:
@@ -132,12 +150,22 @@ def _same_group(first: Group, second: Group) -> bool:
         return _contains(first.items, second.items) and _contains(second.items, first.items)
     if len(first.items) != len(second.items):
         return False
+    if kinds == {"ratio"}:
+        return _same_ratio(first, second)
     if kinds == {"tuple"}:
         return first.brackets == second.brackets and _in_order(first, second)
     if kinds == {"tuple", "list"}:
         brackets = first.brackets or second.brackets
         return brackets in ("()", "[]") and _in_order(first, second)
     return kinds in ({"list"}, {"union"}, {"list", "set"}) and _in_any_order(first.items, second.items)
+
+
+def _same_ratio(first: Group, second: Group) -> bool:
+    left, right = _cells(first), _cells(second)
+    if left is None or right is None or any(rational(part) == 0 for part in (*left.parts, *right.parts)):
+        return False
+    pairs = zip(left.parts, right.parts, strict=True)
+    return all(same_formula(product(one, right.parts[0]), product(other, left.parts[0])) for one, other in pairs)
 
 
 def _in_order(first: Group, second: Group) -> bool:
@@ -159,10 +187,10 @@ def _in_any_order(first: Sequence[Sequence[Value]], second: Sequence[Sequence[Va
 
 
 def _cells(group: Group) -> Node | None:
-    """Return a vector in round brackets, or a list of rows in square ones, as a matrix."""
-    if group.kind != "tuple":
+    """Return a vector in round brackets, a ratio, or a list of rows in square ones, as a matrix."""
+    if group.kind not in ("tuple", "ratio"):
         return None
-    if group.brackets == "()":
+    if group.brackets == "()" or group.kind == "ratio":
         cells = [one.formula for item in group.items for one in item[:1] if isinstance(one, Scalar) and not one.unit]
         return Node("matrix", (len(cells), 1), tuple(cells)) if len(cells) == len(group.items) else None
     rows = [one for item in group.items for one in item[:1] if isinstance(one, Group) and one.brackets == "[]"]
@@ -184,12 +212,22 @@ def _same_relation(first: Relation, second: Relation) -> bool:
     intervals = _interval(first), _interval(second)
     if intervals[0] is not None and intervals[1] is not None:
         return _variable(first) == _variable(second) and _same_group(intervals[0], intervals[1])
+    if {first.operators, second.operators} & {("in",)}:
+        return _same_domain(first, second)
     if {first.operators, second.operators} == {("!=",)}:
         return all(map(_any_same, first.sides, second.sides[::-1]))
     if {first.operators, second.operators} == {("=",)}:
         left, right = _difference(first), _difference(second)
         return left is not None and right is not None and proportional(left, right)
     return False
+
+
+def _same_domain(first: Relation, second: Relation) -> bool:
+    """Compare an x in (1, 2] with 1 < x <= 2."""
+    member, bounded = (first, second) if first.operators == ("in",) else (second, first)
+    interval, variable = _interval(bounded), _variable(bounded)
+    named = variable is not None and name_of(member) == variable
+    return named and interval is not None and _any_same(member.sides[1], (interval,))
 
 
 def _difference(relation: Relation) -> Node | None:

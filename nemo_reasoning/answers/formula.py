@@ -36,3 +36,10 @@ def negated(node: Node) -> Node:
 def power(base: Node, exponent: Node) -> Node:
     """Return a power."""
     return Node("pow", None, (base, exponent))
+
+
+def symbols(node: Node) -> frozenset[str]:
+    """Return the names that stand in a formula."""
+    if node.kind == "symbol":
+        return frozenset((node.value,))
+    return frozenset[str]().union(*map(symbols, node.parts))

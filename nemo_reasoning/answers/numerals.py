@@ -16,7 +16,10 @@ _GROUPS = {
 _DECIMAL_COMMA = r"\d+,\d+(?!\d|,\d|\.\d)"
 _PLAIN = r"\d+(?:\.\d+)?|\.\d+"
 _EXPONENT = r"(?:[eE](?P<exponent>[+-]?\d+)(?![\w.]))?"
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))(?!\d)")
+_REPEATING = re.compile(
+    r"(\d*)[.,](\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))(?!\d)|\((\d+)\)(?![\d(])"
+    r"|(?:(\d)\6{2,}|(\d{2,6}?)\7{2,})(?:\.{2,}|…|\\[lc]?dots(?![A-Za-z])))"
+)
 
 
 def _compiled(*names: str, decimal_comma: bool) -> re.Pattern[str]:
@@ -49,10 +52,12 @@ def read_numeral(text: str, start: int, *, inside: bool, decimal_comma: bool) ->
         decimal_comma: Whether "3,14" is one number; otherwise it is two.
     """
     repeating = _REPEATING.match(text, start)
+    if repeating and "," in repeating[0] and not decimal_comma:
+        repeating = None
     if repeating and len(repeating[0]) > _MOST_DIGITS:
         return None
     if repeating:
-        return _repeating(repeating[1], repeating[2], repeating[3] or repeating[4]), repeating.end()
+        return _repeating(repeating[1], repeating[2], next(filter(None, repeating.groups()[2:]))), repeating.end()
     match = (_INSIDE if inside else _OUTSIDE)[decimal_comma].match(text, start)
     if match is None or len(match[0]) > _MOST_DIGITS:
         return None

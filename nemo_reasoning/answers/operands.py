@@ -8,7 +8,7 @@ from nemo_reasoning.answers.tokens import Cursor, Token, UnparsedError
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _STARTS = ("number", "symbol", "constant", "function", "matrix")
-_APPLIED = frozenset("fghFGHPTu")  # letters that stand for functions in front of a bracket
+APPLIED = frozenset("fghFGHPTu")  # letters that stand for functions in front of a bracket
 
 
 class Operands(Cursor):
@@ -84,7 +84,7 @@ class Operands(Cursor):
             name += "_" + "".join(
                 str(one.value) for one in self.tokens[start : self.place] if one.value not in ("{", "}")
             )
-        if name in _APPLIED and self.at("(") and not self.tokens[self.place].spaced:
+        if name in APPLIED and self.at("(") and not self.tokens[self.place].spaced:
             return Node("call", name, self._arguments())
         if name == "Gamma" and self.at("("):
             return Node("call", "gamma", self._arguments())
@@ -130,6 +130,8 @@ class Operands(Cursor):
         name = token.value.lstrip("\\")
         if name == "sqrt":
             return self._root(latex=token.value != name)
+        if name == "conjugate":
+            return Node("call", name, (self._group(),))
         if name == "binom":
             return Node("call", name, self._arguments() if self.at("(") else (self._group(), self._group()))
         base, exponent = None, None
@@ -157,7 +159,8 @@ class Operands(Cursor):
         factors = [self._factor()]
         while (token := self.peek()) is not None and token.kind in ("symbol", "constant"):
             factors.append(self._factor())
-        if self.at("/", "("):
+        following = self.tokens[self.place + 1 : self.place + 2]
+        if self.at("(") or (self.at("/") and not (following and following[0].kind == "function")):
             raise UnparsedError("ln 2/3 can be read in two ways")
         return (product(*factors),)
 

@@ -39,7 +39,15 @@ class Parser(Operands):
         while self.at("+", "-"):
             terms.append(self._term(self._signs()))
         self._depth -= 1
+        if (token := self.peek()) is not None and token.kind == "text" and token.value == "bmod":
+            return self._remainder(terms)
         return terms[0] if len(terms) == 1 else Node("add", None, tuple(terms))
+
+    def _remainder(self, terms: list[Node]) -> Node:
+        if len(terms) > 1:
+            raise UnparsedError("1 + 17 mod 5 can be read in two ways")
+        self.take()
+        return Node("call", "mod", (terms[0], self._factor()))
 
     def whole(self) -> Node:
         """Read a sum that takes in every token.
@@ -90,7 +98,9 @@ class Parser(Operands):
     def _factor(self) -> Node:
         base = self._base()
         while True:
-            if self.at("^"):
+            if base.kind == "matrix" and self.at("^"):
+                base = self._transposed(base)
+            elif self.at("^"):
                 self.place += 1
                 base = power(base, self._exponent())
             elif self.at("!"):
@@ -103,6 +113,15 @@ class Parser(Operands):
                 base = product(base, Node("constant", "pi"), number(Fraction(1, 180)))
             else:
                 return base
+
+    def _transposed(self, matrix: Node) -> Node:
+        """Return the matrix in front of an exponent T with rows and columns exchanged."""
+        if [token.value for token in self.tokens[self.place : self.place + 4]] != ["^", "{", "T", "}"]:
+            raise UnparsedError("powers of matrices are not understood")
+        self.place += 4
+        rows, columns = matrix.value
+        cells = tuple(matrix.parts[row * columns + column] for column in range(columns) for row in range(rows))
+        return Node("matrix", (columns, rows), cells)
 
     def _exponent(self) -> Node:
         if self.at("-", "+"):

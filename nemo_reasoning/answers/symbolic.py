@@ -1,26 +1,28 @@
 """Proofs that two formulas are the same; what is not proven is not equal."""
 
-import ctypes
-import threading
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from math import comb, factorial, gcd, lcm
 from typing import Any
 
-from nemo_reasoning.answers.formula import Node, negated
+from nemo_reasoning.answers.deadline import OutOfTime, time_limit
+from nemo_reasoning.answers.formula import Node, negated, symbols
 from nemo_reasoning.answers.tokens import UnparsedError
 
-_SECONDS = 10.0
 _MOST_BITS = 20_000  # of a number that is computed
+_MOST_COMPUTED = 1_000_000  # binary digits in front of or behind the point of what sympy may compute
 _MOST_TERMS = 3_000  # of a sum that is expanded
 _LARGEST_FACTORIAL = 500
+_COMPLEX = ("z", "w", "omega")  # symbols that stand for complex numbers
 
 
 def same_formula(first: Node, second: Node) -> bool:
     """Tell whether two formulas are proven to have the same value for all values of their symbols.
 
-    Numbers compare exactly. Symbols are complex, so that the root of x² is not x.
+    Numbers compare exactly. Symbols are real, so that the root of x² is |x|, but for z, w and ω, which are complex.
+    Common factors cancel: (x² - 1)/(x - 1) is x + 1, as sympy and math-verify have it. But what holds a symbol in
+    a denominator is no formula without that symbol's like: x/x is not 1, which says nothing about x.
 
     Raises:
         UnparsedError: One of them is undefined, as 1/0 is.
@@ -30,18 +32,33 @@ def same_formula(first: Node, second: Node) -> bool:
     left, right = rational(first), rational(second)
     if left is not None and right is not None:
         return left == right
-    return first == second or _zero(Node("add", None, (first, negated(second))))
+    if first == second:
+        return True
+    if not symbols(first) & symbols(second) and (_divides_by_symbols(first) or _divides_by_symbols(second)):
+        return False
+    difference = Node("add", None, (first, negated(second)))
+    return _bits(difference) <= _MOST_COMPUTED and _zero(difference)
+
+
+def _divides_by_symbols(node: Node) -> bool:
+    if node.kind == "pow" and symbols(node.parts[0]):
+        exponent = rational(node.parts[1])
+        if exponent is not None and exponent < 0:
+            return True
+    return any(map(_divides_by_symbols, node.parts))
 
 
 def proportional(first: Node, second: Node) -> bool:
     """Tell whether one formula is proven to be the other times a number that is not zero."""
     import sympy  # before the time is limited: an interrupted import is not repeated
 
+    if _bits(first) + _bits(second) > _MOST_COMPUTED:
+        return False
     try:
-        with _time_limit():
+        with time_limit():
             ratio = sympy.cancel(_sympy(first) / _sympy(second))
             return bool(ratio.is_number and ratio.is_finite and ratio.is_zero is False)
-    except (UnparsedError, _OutOfTime, ArithmeticError, RecursionError):
+    except (UnparsedError, OutOfTime, ArithmeticError, RecursionError):
         return False
 
 
@@ -94,9 +111,30 @@ def _called(name: str, values: list[Fraction]) -> Fraction | None:
         return Fraction(factorial(whole[0]))
     if name == "binom" and len(whole) == 2 and min(whole) >= 0 and max(whole) <= _LARGEST_FACTORIAL:
         return Fraction(comb(*whole))
+    if name == "mod" and len(whole) == 2 and whole[1] > 0:
+        return Fraction(whole[0] % whole[1])
     if name in ("gcd", "lcm"):
         return Fraction(gcd(*whole) if name == "gcd" else lcm(*whole))
     return None
+
+
+def _bits(node: Node) -> float:
+    """Return a bound on the binary digits of a formula, symbols being about one, or infinity if they are too many."""
+    if node.kind == "number":
+        return max(node.value.numerator.bit_length(), node.value.denominator.bit_length())
+    parts = [_bits(part) for part in node.parts]
+    if node.kind == "pow":
+        known = node.parts[1].value if node.parts[1].kind == "number" else None
+        found = parts[0] * (abs(known) if known is not None else _two_to(parts[1]))
+    elif node.kind == "call" and node.value in ("exp", "sinh", "cosh", "gamma", "factorial", "binom"):
+        found = _two_to(sum(parts)) * sum(parts)
+    else:
+        found = sum(parts) + 2
+    return float(found) if found <= _MOST_COMPUTED else math.inf
+
+
+def _two_to(bits: float) -> float:
+    return 2.0**bits if bits < 64 else math.inf
 
 
 def _zero(node: Node) -> bool:
@@ -104,12 +142,12 @@ def _zero(node: Node) -> bool:
     import sympy  # before the time is limited: an interrupted import is not repeated
 
     try:
-        with _time_limit():
+        with time_limit():
             found = _sympy(node)
             if found.has(sympy.nan, sympy.zoo):
                 raise UnparsedError("undefined")
             return found == 0 or (_may_be_zero(found) and any(map(_is_zero, _forms(found))))
-    except (_OutOfTime, ArithmeticError, RecursionError, NotImplementedError):
+    except (OutOfTime, ArithmeticError, RecursionError, NotImplementedError):
         return False
 
 
@@ -142,6 +180,14 @@ def _forms(found: Any) -> Iterator[Any]:
     yield logarithms.rewrite(sympy.exp)
     yield sympy.radsimp(found)
     yield sympy.expand_func(found)
+    yield sympy.factor(found, deep=True)
+    if found.has(sympy.conjugate):
+        parts = {
+            one: sympy.Symbol(f"Re {one}", real=True) + sympy.I * sympy.Symbol(f"Im {one}", real=True)
+            for one in found.free_symbols
+            if not one.is_real
+        }
+        yield sympy.expand_complex(found.subs(parts))
     yield sympy.simplify(found)
     if found.is_number and found.is_algebraic:
         yield sympy.minimal_polynomial(found, sympy.Symbol("_")) - sympy.Symbol("_")
@@ -187,7 +233,7 @@ def _sympy(node: Node) -> Any:
     if value is not None:
         return sympy.Rational(value.numerator, value.denominator)
     if node.kind == "symbol":
-        return sympy.Symbol(node.value)
+        return sympy.Symbol(node.value, real=node.value.partition("_")[0] not in _COMPLEX)
     if node.kind == "constant":
         return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "inf": sympy.oo}[node.value]
     parts = [_sympy(part) for part in node.parts]
@@ -231,7 +277,7 @@ def _sympy_call(name: str, parts: list[Any]) -> Any:
         return sympy.log(parts[0]) / sympy.log(base)
     known = {name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
     known |= {"arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "exp": sympy.exp, "abs": sympy.Abs}
-    known |= {"floor": sympy.floor, "ceiling": sympy.ceiling, "gamma": sympy.gamma}
+    known |= {"floor": sympy.floor, "ceiling": sympy.ceiling, "gamma": sympy.gamma, "conjugate": sympy.conjugate}
     if name in known:
         if len(parts) != 1:
             raise UnparsedError(f"{name} of {len(parts)} arguments")
@@ -248,35 +294,3 @@ def _root(radicand: Any, index: Any) -> Any:
     if index % 2 and radicand.is_negative:
         return -((-radicand) ** sympy.Rational(1, index))
     return radicand ** sympy.Rational(1, index)
-
-
-class _OutOfTime(BaseException):
-    """A proof takes too long; no exception that a library would catch."""
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    """Raise _OutOfTime in this thread, whichever it is, when the block takes more than a few seconds.
-
-    It interrupts Python code only, so single operations have to be bounded by their sizes.
-    """
-    thread, done = threading.get_ident(), threading.Event()
-    lock = threading.Lock()
-
-    def interrupt() -> None:
-        wait = _SECONDS
-        while not done.wait(wait):
-            with lock:
-                if not done.is_set():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_OutOfTime))
-            wait = 0.2  # again, should somebody have caught it
-
-    watch = threading.Thread(target=interrupt, daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        with lock:
-            done.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
-        watch.join()

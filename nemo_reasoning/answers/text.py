@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣⁱ", "0123456789+-()nxi", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -18,7 +19,7 @@ _SYMBOLS = {
     **dict.fromkeys("\u00a0\u202f\u2007\u2008\u2009\u200a\u2002\u2003\u3000", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u200e\u200f\u00ad", ""),
     **{"∞": r"\infty ", "π": r"\pi ", "√": r"\surd ", "∛": r"\sqrt[3]", "≤": "<=", "⩽": "<=", "≥": ">=", "⩾": ">="},
-    **{"≠": "!=", "±": r"\pm ", "∪": r"\cup ", "∅": r"\emptyset ", "∈": r"\in ", "θ": r"\theta "},
+    **{"≠": "!=", "≡": r"\equiv ", "±": r"\pm ", "∪": r"\cup ", "∅": r"\emptyset ", "∈": r"\in ", "θ": r"\theta "},
     **{"α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega "},
     **{"₹": " inr ", "،": ",", "؛": ";", "٫": ".", "٬": ",", "٪": "%", "、": ",", "º": "°", "µ": "μ", "≈": r"\approx "},
     **{"⟨": r"\langle ", "⟩": r"\rangle "},
@@ -30,6 +31,7 @@ _MATH = re.compile(
     re.DOTALL,
 )
 _WHOLE = re.compile(r"\\(?:f?boxed|text(?:bf|it|rm)?|mathrm|mathbf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_SHORT = 400  # characters of what is remembered
 _MARK_UP, _LAYERS = " \t\r\n*`", 20
 _SPACING = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|strut|mathstrut)(?![A-Za-z])"
@@ -57,6 +59,11 @@ _ALIASES = (
 
 
 def normalize(answer: str) -> str:
+    """Return an answer with one spelling for what means the same, as `_normalized` says."""
+    return (_remembered if len(answer) <= _SHORT else _normalized)(answer)
+
+
+def _normalized(answer: str) -> str:
     r"""Return an answer with one spelling for what means the same; letters keep their case.
 
     Digits of any script become ASCII, full-width characters too; "½" becomes a fraction, "x²" a power; Markdown
@@ -69,6 +76,9 @@ def normalize(answer: str) -> str:
     bare = re.sub(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))", " ", _SPACING.sub(" ", bare))
     bare = " ".join(_SPACE.sub(" ", bare).split())
     return unwrap(bare).rstrip("。").removesuffix(".").rstrip()
+
+
+_remembered = lru_cache(maxsize=4096)(_normalized)  # a line is compared with each choice, in each reading
 
 
 def digits(text: str) -> str:

@@ -56,11 +56,28 @@ _GREEK = frozenset(
         """,
     )
 )
-_OPERATORS = ("frac", "pm", "cup", "emptyset", "langle", "rangle", "lfloor", "rfloor", "lceil", "rceil", "in", "surd")
+_OPERATORS = (
+    "frac",
+    "pm",
+    "cup",
+    "emptyset",
+    "langle",
+    "rangle",
+    "lfloor",
+    "rfloor",
+    "lceil",
+    "rceil",
+    "in",
+    "surd",
+    "equiv",
+)
 _TEXT = re.compile(
     r"\\(text(?:bf|it|rm|sf|tt|normal)?|mathrm|mathit|mathbf|mathsf|mbox|operatorname\*?)\s*\{([^{}]*)\}"
 )
 _DECORATED = re.compile(r"\\(hat|bar|vec|tilde|overline|mathbb|mathcal|dot|ddot)\s*(?:\{\s*(\w)\s*\}|(\w))")
+_CONJUGATED = re.compile(
+    r"\\(?:overline|bar)\s*(?:(?=[zw](?![A-Za-z]))|(?=\{[^{}]*(?<![A-Za-z\\])[izw](?![A-Za-z])[^{}]*\}))"
+)
 _MATRIX = re.compile(r"\\begin\{(p|b|v|B|V|small|)(matrix)\}|\\begin\{(array)\}(?:\{[^{}]*\})?")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SIGN = re.compile(r"\\\{|\\\}|\\%|\\\$|<=|>=|!=|[-+*/^_(){}\[\]|,;:=<>!%°$€£¥¢]")
@@ -100,8 +117,11 @@ def _others(text: str, place: int, spaced: bool) -> list[Token]:
         return [_matrix(text, match, spaced)]
     if match := _TEXT.match(text, place):
         return [_text(match, spaced)]
+    if match := _CONJUGATED.match(text, place):
+        return [Token("function", "conjugate", spaced, place, match.end())]
     if match := _DECORATED.match(text, place):
-        return [Token("symbol", f"{match[1]} {match[2] or match[3]}", spaced, place, match.end())]
+        mark = "bar" if match[1] == "overline" else match[1]
+        return [Token("symbol", f"{mark} {match[2] or match[3]}", spaced, place, match.end())]
     if match := _COMMAND.match(text, place):
         return [_command(match, spaced)]
     if match := _SIGN.match(text, place):
@@ -181,6 +201,35 @@ def _are_factors(text: str, word: str, start: int, end: int) -> bool:
     before, after = text[:start].rstrip()[-1:], text[end:].lstrip()[:1]
     glued = start > 0 and (text[start - 1].isdigit() or text[start - 1] in ")}]")
     return glued or before in _COMPARING or after in _COMPARING
+
+
+OPENING, CLOSING = ("(", "[", "{", r"\{", r"\langle"), (")", "]", "}", r"\}", r"\rangle")
+
+
+def is_sign(token: Token, *values: str) -> bool:
+    """Whether a token is one of some signs or words."""
+    return token.kind in ("op", "text") and token.value in values
+
+
+def depths(tokens: list[Token]) -> list[tuple[Token, int]]:
+    """Return each token with the brackets open around it; a closing one stands outside of itself."""
+    found, depth = [], 0
+    for token in tokens:
+        depth -= is_sign(token, *CLOSING)
+        found.append((token, depth))
+        depth += is_sign(token, *OPENING)
+    return found
+
+
+def split(tokens: list[Token], separators: tuple[str, ...], *, flat: bool = False) -> list[list[Token]]:
+    """Split at separators outside of all brackets, or with `flat` at all of them."""
+    parts: list[list[Token]] = [[]]
+    for token, depth in depths(tokens):
+        if (flat or depth == 0) and is_sign(token, *separators):
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
 
 
 class Cursor:

@@ -17,7 +17,7 @@ class Unit(NamedTuple):
     powers: tuple[tuple[str, int], ...]
 
 
-PERCENT = Unit(Fraction(1), (("%", 1),))
+PERCENT, DEGREE, RADIAN = (Unit(Fraction(1), ((name, 1),)) for name in ("%", "°", "rad"))
 
 _INCH, _POUND = Fraction(254, 10_000), Fraction(45_359_237, 100_000_000)
 _TABLE: dict[str, tuple[str, Fraction | int]] = {
