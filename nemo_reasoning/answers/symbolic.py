@@ -121,7 +121,7 @@ def _called(name: str, values: list[Fraction]) -> Fraction | None:
 def _bits(node: Node) -> float:
     """Return a bound on the binary digits of a formula, symbols being about one, or infinity if they are too many."""
     if node.kind == "number":
-        return max(node.value.numerator.bit_length(), node.value.denominator.bit_length())
+        return float(max(node.value.numerator.bit_length(), node.value.denominator.bit_length()))
     parts = [_bits(part) for part in node.parts]
     if node.kind == "pow":
         known = node.parts[1].value if node.parts[1].kind == "number" else None
