@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from nemo_reasoning.answers.equality import answers_equal
 from nemo_reasoning.answers.extraction import statements
-from nemo_reasoning.answers.languages import ARTICLE, LABELS, MARKS, OPTION, RIGHT
+from nemo_reasoning.answers.languages import ARTICLE, LABELS, MARKS, OPTION, RIGHT, SELECTED, SUPPOSED, WRONG
 from nemo_reasoning.answers.text import digits, normalize
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -18,19 +18,42 @@ _END = r"(?=$|[\s.,:;\-–—。，、：；।۔\\]|[^\x00-\x7f\w]|[\u3040-\u30
 _LETTER = re.compile(rf"{_BEFORE}{_NOUN}({_BEFORE})({_LABEL})({_AFTER}){_END}(.*)", re.DOTALL | re.IGNORECASE)
 _MARKED_LETTER = rf"(?-i:{_BEFORE}[A-Z]{_AFTER})"
 _CHOSEN = re.compile(
-    r"\b(?:choose|select|pick|go(?:ing)? with|elijo|escojo|selecciono|je choisis|ich w[äa]hle|escolho|выбираю|memilih)"
-    rf"\s+({_NOUN}{_MARKED_LETTER})(?![\w'’])",
+    r"(?:\b(?:choose|select(?:ed)?|pick(?:ed)?|chose|go(?:ing)? with|I['’]d say|I would say|"
+    r"(?:my|the) (?:final )?(?:choice|pick|selection) is|"
+    r"elijo|escojo|selecciono|"
+    r"je choisis|j['’]ai choisi|he elegido|"
+    r"escolhi|ich w[äa]hle|escolho|"
+    r"seleciono|выбираю|memilih|أختار|اخترت)\s+|(?<![不可未没沒别別误誤])[选選]\s*)"
+    rf"({_NOUN}{_MARKED_LETTER})(?![\w'’])",
     re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
-    r"\b(?:it(?:['’]s|\s+is|\s+must\s+be)|(?:so|hence|thus|therefore),?(?:\s+it(?:['’]s|\s+is|\s+must\s+be))?)"
+    r"\b(?:it(?:['’]s|\s+is|\s+must\s+be|\s+has\s+to\s+be|\s+can\s+only\s+be)|(?:so|hence|thus|therefore),?(?:\s+it(?:['’]s|\s+is|\s+must\s+be))?)"
     rf"\s+({_NOUN}{_MARKED_LETTER})(?=\s*(?:[.;!]|$))",
     re.IGNORECASE | re.MULTILINE,
 )
 _BARE_LETTER = r"(?-i:(?<![\w'’])[(\[*_\"]{0,6}[A-Z][)\]*_\"]{0,6})"
+_ANSWER = (
+    r"(?:(?:the|my|la|die|a)\s+(?:final\s+)?(?:answer|choice|pick|respuesta|r[ée]ponse|antwort|resposta)"
+    r"(?!\s+(?:to|if|only|when|that)\b)|答案|jawaban(?:nya)?|(?:ال)?[إا]جابة|(?:ال)?جواب|উত্তর|उत्तर)"
+)
+_SELECTED = re.compile(
+    rf"(?:^|[.;!。；！۔।]\s)[\s*_#>(\[-]{{0,8}}{SELECTED}\s*(?:{OPTION})?[\s*_]{{0,4}}[:：][\s*_]{{0,4}}([^\n]{{1,200}})",
+    re.IGNORECASE | re.MULTILINE,
+)
+_IT_IS = re.compile(
+    rf"(?:\b(?={OPTION})|^\s*)({_NOUN}{_MARKED_LETTER})\s+it\s+is(?=\s*(?:[.!]|$))", re.IGNORECASE | re.MULTILINE
+)
+_NOT = r"(?:not|pas|nicht|no|não|non|не|bukan)\s+[(\[]?[A-Z](?!\w)"
+_CLAUSE = re.compile(
+    rf"[.!](?:\s+|$)|;\s*|[。；！۔।؛]|\s[-–—]\s|\n|,?\s+(?=(?:but\s+)?{_NOT})"
+    r"|,?\s+(?=(?:because|since|rather\s+than|instead\s+of)\b)"
+)
+_DENIED = re.compile(rf"{WRONG}|\b(?:rather\s+than|instead\s+of|{_NOT})", re.IGNORECASE)
+_DENIED_AT_ONCE = re.compile(rf"[\s,]*(?:(?:which|that|and|is|was|es|est|ist)\s+){{0,3}}{WRONG}", re.IGNORECASE)
 _CALLED = re.compile(
     rf"({OPTION}\s*{_MARKED_LETTER}|{_BARE_LETTER})"
-    rf"\s*+(?:(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)\s*+)?{RIGHT}"
+    rf"\s*+(?:(?:\b(?:is|es|est|ist|adalah|является|ni)\b|é|è|está|هو|هي|是|が|는|은|가|이)\s*+)?(?:{RIGHT}|{_ANSWER})"
     r"(?!\w*(?:\s+(?:answer|option|choice))?\s*(?:only|if|when)\b)",
     re.IGNORECASE,
 )
@@ -52,6 +75,11 @@ _TEXT_IS_RIGHT = re.compile(
     r"(?:\s+(?:answer|option|choice)\b(?!\s+(?:only|if|when)\b)|\s*(?=[.!\n]|$))",
     re.IGNORECASE | re.MULTILINE,
 )
+_IS_RIGHT = re.compile(rf"\s+(?:(?:is|es|est|ist|é|è)\s+)?{RIGHT}$", re.IGNORECASE)
+_ASCII = "[A-Za-z0-9'’]"
+_LABELED = re.compile(r"(?<!\w)([A-Z])[)\]]")
+_WHY = re.compile(r"(?:because|since)\b|因[为為]", re.IGNORECASE)
+_SHORT = 400  # characters of an answer that is a choice and remarks on the others
 _FIRST_FINAL = re.compile(r"The final answer is ([A-D])")
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|boxed|fbox)\s*\{([^{}]*)\}")
 
@@ -83,16 +111,21 @@ def extract_choice(text: str, *, choices: Sequence[str]) -> str | None:
     lines = [line for line in text.split("\n") if line.strip()]
     found = (_alone(lines[-1], choices) or _alone(lines[0], choices)) if lines else None
     if found is None:
-        return None
+        return _beside_denials(text, choices) if len(text) <= _SHORT else None
     recited = any(_alone(line, choices) not in (None, found) for line in dict.fromkeys(lines))
     return None if recited else found
 
 
 def _stated(text: str) -> Iterator[tuple[int, str]]:
     yield from statements(text)
-    for pattern in (_CHOSEN, _CONCLUDED):
+    for match in _SELECTED.finditer(text):
+        chosen = match[1] if len(match[1]) < 4 else _CLAUSE.split(match[1], maxsplit=1)[0]
+        if not SUPPOSED.search(match[1]) and len(set(_LABELED.findall(match[1]))) < 2:
+            yield match.start(), chosen
+    for pattern in (_CHOSEN, _CONCLUDED, _IT_IS):
         for match in pattern.finditer(text):
-            yield match.start(), match[1]
+            if not _DENIED_AT_ONCE.match(text, match.end()):
+                yield match.start(), match[1]
     for match in _CALLED.finditer(text):
         if not _OTHER_SUBJECT.search(text, max(0, match.start() - _NEAR), match.start()):
             yield match.start(), match[1]
@@ -112,11 +145,42 @@ def _named(phrase: str, choices: Sequence[str]) -> str | None:
     upper = letter.upper()
     if upper not in LETTERS[: len(choices)] or (letter.islower() and rest.strip(" .") and not wrapped):
         return _by_text(bare, choices)
-    if _SEVERAL.match(rest):
+    if _SEVERAL.match(rest) or _DENIED.match(_CLAUSE.split(rest, maxsplit=1)[0].removeprefix(" is ").lstrip()):
         return None
     if rest.startswith(" ") and not wrapped and letter in "AIEOaeioYy" and not _REASON.match(rest):  # may be a word
         return upper if _same(rest, choices[LETTERS.index(upper)]) else _by_text(bare, choices)
     return upper
+
+
+def _beside_denials(text: str, choices: Sequence[str]) -> str | None:
+    """Return the letter of a text that begins with a choice, and then says only why others are wrong."""
+    if re.search("[?？؟]", text) or SUPPOSED.search(text):
+        return None
+    first, *others = [clause.strip(" *_,") for clause in _CLAUSE.split(text) if clause.strip(" *_,")] or [""]
+    first = _IS_RIGHT.sub("", first)
+    found = _alone(first, choices) or _labeled(first, choices)
+    denials = [clause for clause in others if _DENIED.search(clause)]
+    if found is None or not denials:
+        return None
+    names = [
+        rf"(?<!{_ASCII}){letter}(?!{_ASCII})|{re.escape(choice)}"
+        for letter, choice in zip(LETTERS, choices, strict=False)
+    ]
+    own = re.compile(names.pop(LETTERS.index(found)))
+    other = re.compile(rf"{'|'.join(names)}|\b(?:others?|rest)\b")
+    agrees = all(map(other.search, denials)) and all(
+        clause in denials or _alone(clause, choices) == found or _WHY.match(clause) for clause in others
+    )
+    return found if agrees and not any(map(own.search, denials)) else None
+
+
+def _labeled(clause: str, choices: Sequence[str]) -> str | None:
+    """Return the letter in front of a few words that are no other choice: they may be a translation."""
+    match = re.fullmatch(r"[(\[（]?([A-Z])[)\]）.:：]\s*(\w[^.;:()]{0,40})", clause)
+    if match is None or match[1] not in LETTERS[: len(choices)] or _DENIED.search(clause):
+        return None
+    said = _by_text(match[2], choices)
+    return match[1] if said in (None, match[1]) and len(match[2].split()) <= 3 else None
 
 
 def _by_text(phrase: str, choices: Sequence[str]) -> str | None:

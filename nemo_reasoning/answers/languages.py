@@ -157,6 +157,21 @@ RIGHT = (
     r"correcte|bonne|richtig(?:e)?|korrekt|corretta|giusta|правильн\w+|верн\w+|正[确確]|सही|সঠিক|درست|صحیح|صحيح|الصحيح|benar|tepat|"
     r"doğru|đúng|정답|맞|正解|正しい))"
 )
+# What stands in front of a colon and a chosen letter; only where it begins a sentence.
+SELECTED = (
+    r"(?:(?:my|the|our|final|best|so|thus|therefore|mi|la|el|ma|mon|le|meine?|die|minha|a|o|мой|मेरा|আমার|میرا|私の|내|나의|我的|最[终終]的?|"
+    r"opci[óo]n|option|op[çc][ãa]o|вариант|विकल्प)(?!\w)[,\s]*+)*+"
+    r"(?:selected|selection|chosen|choice|pick(?:ed)?|verdict|response|result|conclusion|decision|correct|marked|"
+    r"seleccionad[ao]|selecci[óo]n|elecci[óo]n|elegid[ao]|choix|s[ée]lection(?:n[ée]e?)?|choisie?|auswahl|wahl|"
+    r"ausgew[äa]hlt|gew[äa]hlt|entscheidung|escolha|escolhid[ao]|sele[çc][ãa]o|selecionad[ao]|выбор|выбран[оа]?|"
+    r"चयन|चुना(?:\s+गया)?|চয়ন|পছন্দ|নির্বাচিত|নির্বাচন|(?:ال)?[إا]ختيار[يى]?|المختار|انتخاب|منتخب|pilihan(?:\s+saya)?|dipilih|"
+    r"terpilih|[选選][择擇]|所[选選]|選択|선택|scelta|selezionat[ao]|keuze|seçim|seçilen)"
+)
+WRONG = (
+    r"(?:\b(?:wrong|incorrect|false|not|isn['’]t|aren['’]t|incorrectas?|falsas?|incorrectes?|fausse?s?|faux|falsch|"
+    r"errad[ao]s?|incorret[ao]s?|salah|sbagliat[ao]|yanlış|неверн\w*|неправильн\w*)\b"
+    r"|गलत|ভুল|خطأ|خاطئ\w*|غلط|[错錯]|不[对對]|不正[确確]|誤り|間違|틀렸|틀린|오답)"
+)
 # Letters of other scripts that label the options A, B, C, D in their languages, as far as only one can be meant:
 # the Cyrillic В may be the third label of Russian or the Latin B, but its С is no label there, and the Latin C.
 LABELS = {

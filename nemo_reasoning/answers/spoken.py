@@ -38,6 +38,7 @@ _TRANSPOSED = re.compile(
 _SET_OF = re.compile(
     r"\\\{\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|ℝ)\s*)?(?:\\mid(?![A-Za-z])|[|:])(.*\b\1\b.*)\\\}"
 )
+_TWICE = re.compile(r"^(-?[\d.,]+)\s*\(\1\)")  # 18 (eighteen)
 _OF_BASE = re.compile(
     r"(-?)([0-9A-Za-z]{1,60})\s*"
     r"(?:_\s*\{?\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<low>\d{1,2}|[a-z]+)[\s}]*|\(?\s*base[\s-]+(?P<named>\d{1,2}|[a-z]+)\s*\)?)"
@@ -64,7 +65,8 @@ def spelled_out(text: str) -> str:
         return bare if value is None else f"{'-' if found[1] else ''}{value}"
     if found := _FRACTION.fullmatch(bare):
         return _fraction(found) or bare
-    return _SPOKEN.sub(_spoken, bare)
+    digits = _SPOKEN.sub(_spoken, bare)
+    return digits if digits == bare else _TWICE.sub(r"\1", digits)
 
 
 def numeral_of_base(text: str) -> tuple[Fraction, int] | None:
