@@ -26,7 +26,7 @@ import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
-from streaming import ask_in_turn, listen, load
+from streaming import Connection, ServiceError, ask_in_turn, listen, load
 from transformers import AutoModelForCausalLM
 
 from nemo_reasoning.data.builtin import held_out
@@ -180,14 +180,14 @@ class Churn:
             self.left += leaves
             try:
                 await self._ask(number % len(self._bodies), leaves=leaves)
-            except httpx.HTTPError:
+            except (ServiceError, OSError, EOFError):
                 self.lost += 1
             self.sizes.append(self._process.memory_info().rss / 2**20)
 
     async def _ask(self, number: int, *, leaves: bool) -> None:
         hang_up = self._chance.randint(1, 8) if leaves else None
-        async with httpx.AsyncClient(base_url=self._url, timeout=600) as client:
-            heard = await listen(client, self._bodies[number], hang_up=hang_up)
+        async with Connection(self._url) as connection:
+            heard = await listen(connection, self._bodies[number], hang_up=hang_up)
         if not leaves:
             self.lost += heard is None or heard.tokens == 0
             self.mixed += heard is not None and heard.tokens > 0 and heard.answer != self._alone[number]

@@ -1,53 +1,29 @@
 """A batch that requests join and leave between two tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from nemo_reasoning.errors import EngineError, GenerationError
-from nemo_reasoning.inference.hf.kv_cache import KVCache
+from nemo_reasoning.errors import GenerationError
+from nemo_reasoning.inference.hf.kv_cache import Block, KVCache
 from nemo_reasoning.inference.hf.multi_lora import MultiLora
-from nemo_reasoning.inference.sequence import TokenSequence
+from nemo_reasoning.inference.hf.prefixes import Prefixes, worth_waiting
+from nemo_reasoning.inference.hf.row import Row, advanced, failed
 
+_KEPT_SHARE = 0.125  # of the memory, for what was read of requests that are gone
 _NO_NUMBERS = (
     "the model computes no finite numbers (NaN or infinity) for this prompt; set engine.dtype=float32, and if that "
     "changes nothing, its weights are damaged"
 )
 
 
-class Row:
-    """A request in the batch.
-
-    Attributes:
-        sequence: Takes the logits.
-        adapter: Number of its adapter; -1 for none.
-        read: Tokens of its prompt that the model has read.
-    """
-
-    __slots__ = ("adapter", "read", "sequence")
-
-    def __init__(self, sequence: TokenSequence, adapter: int) -> None:
-        """Take the request's sequence and the number of its adapter."""
-        self.sequence, self.adapter, self.read = sequence, adapter, 0
-
-    @property
-    def most(self) -> int:
-        """Positions the row may come to hold."""
-        return len(self.sequence.prompt) + self.sequence.limit
-
-    @property
-    def held(self) -> int:
-        """Positions that hold what the model has read; the last token written is not among them."""
-        return self.read + max(len(self.sequence.tokens) - 1, 0)
-
-
 class RunningBatch:
     """Rows that are decoded together, one token a step, and rows whose prompts are still being read.
 
-    A prompt is read in pieces of `prefill_tokens`, between the tokens of the others, so that a long one
-    does not halt them. Decoding rows stand first, in the cache as in the list. A row's tokens do not depend
-    on its neighbours but for rounding; on a CPU linear layers round alike in batches of any size (see `packed`).
+    Prompts are read in pieces, in one pass with the tokens of the others: a long one does not halt them. Decoding
+    rows stand first, in the cache as in the list. A row's tokens do not depend on its neighbours but for
+    rounding; on a CPU linear layers round alike in batches of any size (see `packed`).
 
     Attributes:
         rows: Of both kinds.
@@ -63,7 +39,7 @@ class RunningBatch:
             lora: Adapters that the model's layers apply by row, if there are any.
             max_rows: Most rows at a time.
             max_bytes: Most memory of the cache.
-            prefill_tokens: Most prompt tokens read between two tokens of the others.
+            prefill_tokens: Most prompt tokens read in a pass.
         """
         config = model.config
         self._model, self._lora = model, lora
@@ -75,10 +51,12 @@ class RunningBatch:
             dtype=model.dtype,
             device=model.device,
         )
+        self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)  # pieces have their own
         # A single row takes another path of oneDNN, with other rounding; two or more round alike in bfloat16.
         self._least_rows = 2 if model.dtype is torch.bfloat16 and model.device.type == "cpu" else 1
         self._max_positions = max_bytes // self._cache.bytes_per_position
-        self._decoding = 0
+        self._prefixes = Prefixes(self._cache, positions=int(self._max_positions * _KEPT_SHARE))
+        self._decoding = self._apart = 0  # rows that are; steps in which prompts are read one at a time
         self.rows: list[Row] = []
 
     def fits(self, row: Row) -> bool:
@@ -100,8 +78,9 @@ class RunningBatch:
         return rows
 
     def leave(self, row: Row) -> None:
-        """Remove a row; others move up into its place."""
+        """Remove a row; others move up into its place. What was read of it is kept for requests that begin alike."""
         place = self.rows.index(row)
+        self._prefixes.keep(row, place)
         if place < self._decoding:
             self._decoding -= 1
             self._move(self._decoding, place)
@@ -117,44 +96,105 @@ class RunningBatch:
             self.rows[target] = row
 
     def step(self) -> list[Row]:
-        """Read a piece of the waiting prompts, write one token of every row that is read, and return who is done."""
-        if self._decoding < len(self.rows):
-            self._drop(done := self._prefill())
-        else:
-            done = []
-        if self._decoding:
-            self._drop(late := self._decode())
-            done += late
-        return done
+        """Write a token of every row that is read, read a piece of the waiting prompts, and return who is done.
 
-    def _drop(self, done: Iterable[Row]) -> None:
+        Both are one pass: weights are read once for all tokens.
+        """
+        pieces = self._next_pieces()
+        try:
+            done = self._pass(self.rows[: self._decoding], pieces)
+        except Exception as error:  # such as memory that these prompts exhaust: the others go on
+            if self._cache.empty or not pieces:
+                raise
+            self._apart = len(pieces) if len(pieces) > 1 else 0
+            done = [] if self._apart else [row for row, _ in pieces if failed(row, error)]
         for row in done:
             self.leave(row)
+        return done
 
-    def _prefill(self) -> list[Row]:
-        first = self._decoding
-        chosen = self._next_prompts()
-        sizes = [min(len(row.sequence.prompt) - row.read, self._prefill_tokens) for row in chosen]
-        pieces = [row.sequence.prompt[row.read : row.read + size] for row, size in zip(chosen, sizes, strict=True)]
-        new = max([*sizes, self._least_rows])
-        ids = [piece + [0] * (new - len(piece)) for piece in pieces]
-        try:
-            hidden = self._forward(chosen, first=first, ids=ids, starts=[row.read for row in chosen])
-            logits = self._logits(hidden, last=sizes)[: len(chosen)]
-        except Exception as error:  # such as memory that these prompts exhaust
-            if self._cache.empty:
-                raise
-            return [row for row in chosen if _failed(row, error)]
-        ready, failed = [], []
-        for place, (row, size) in enumerate(zip(chosen, sizes, strict=True)):
+    def _next_pieces(self) -> list[tuple[Row, int]]:
+        """Return the next prompts and how much to read of each; only of the last there may be more."""
+        pieces: list[tuple[Row, int]] = []
+        room = self._prefill_tokens
+        for row in self.rows[self._decoding :]:
+            if not room or (pieces and self._apart) or not self._begun(row, [other for other, _ in pieces]):
+                break
+            pieces.append((row, min(len(row.sequence.prompt) - row.read, room)))
+            room -= pieces[-1][1]
+        self._apart = max(self._apart - 1, 0)
+        return pieces
+
+    def _begun(self, row: Row, others: Sequence[Row]) -> bool:
+        """Copy the beginning of a prompt that has been read; return False to wait for what others read now."""
+        if row.read or row.sequence.echo is not None:  # the echo wants to see all of it
+            return True
+        beginning = self._prefixes.find(row, self.rows)
+        if worth_waiting(row, others, known=beginning.length):
+            return False
+        if beginning.length:
+            self._reserve(beginning.length)
+            beginning.copy(self.rows.index(row))
+            row.read = beginning.length
+        return True
+
+    def _reserve(self, length: int) -> None:
+        """Make room in the cache for all rows, one of which comes to hold so many positions."""
+        longest = max(length, *(row.held for row in self.rows))
+        self._cache.reserve(rows=len(self.rows), length=longest, most=self._max_positions)
+        self._prefixes.limit(self._max_positions - self._cache.allocated)
+
+    def _pass(self, decoding: list[Row], pieces: list[tuple[Row, int]]) -> list[Row]:
+        """Compute once, and return who is done."""
+        ids = [row.sequence.tokens[-1] for row in decoding]
+        blocks = [Block(0, [row.held for row in decoding], 1)] if decoding else []
+        ready, ends = list(decoding), list(range(len(decoding)))
+        for number, (row, size) in enumerate(pieces):
+            ids += row.sequence.prompt[row.read : row.read + size]
+            blocks.append(Block(self._decoding + number, [row.read], size))
+            if row.read + size == len(row.sequence.prompt):
+                ready.append(row)
+                ends.append(len(ids) - 1)
+        hidden = self._hidden(ids, blocks, [*decoding, *(row for row, size in pieces for _ in range(size))])
+        logits = self._logits(hidden[torch.tensor(ends, device=hidden.device, dtype=torch.int64)])
+        unread = self._note(pieces, hidden[len(decoding) :])
+        return [row for row in unread if row not in ready] + self._advance(ready, logits)
+
+    def _hidden(self, ids: list[int], blocks: list[Block], owners: list[Row]) -> torch.Tensor:
+        """Return the last hidden states [tokens, size]; there may be spare ones behind them.
+
+        Args:
+            ids: The tokens.
+            blocks: How they stand in the cache.
+            owners: Row of each token.
+        """
+        spare = max(self._least_rows - len(ids), 0)
+        longest = max(max(block.starts) + block.new for block in blocks) + spare
+        self._reserve(longest)
+        self._cache.aim(blocks, spare=spare)
+        if self._lora is not None:
+            self._lora.route([row.adapter for row in owners] + [-1] * spare)
+        output = self._model.model(
+            input_ids=torch.tensor([ids + [0] * spare], device=self._model.device),
+            attention_mask=self._no_mask,
+            position_ids=self._cache.positions,
+            cache_position=self._cache.positions[0],
+            past_key_values=self._cache,
+            use_cache=True,
+            pieces=self._cache.pieces,
+        )
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _note(self, pieces: list[tuple[Row, int]], hidden: torch.Tensor) -> list[Row]:
+        """Note what was read of prompts, and return the rows that fail at it."""
+        begin, unread = 0, []
+        for row, size in pieces:
             row.read += size
-            whole = row.read == len(row.sequence.prompt)
-            self._decoding += whole
-            if not self._echoed(row, hidden[place, :size]):
-                failed.append(row)
-            elif whole:
-                ready.append((row, logits[place]))
-        return failed + self._advance([row for row, _ in ready], [scores for _, scores in ready])
+            self._decoding += row.whole
+            if not self._echoed(row, hidden[begin : begin + size]):
+                unread.append(row)
+            begin += size
+        return unread
 
     def _echoed(self, row: Row, hidden: torch.Tensor) -> bool:
         """Let a request read along its prompt, and return whether it could."""
@@ -162,93 +202,30 @@ class RunningBatch:
             if row.sequence.echo is not None:
                 row.sequence.echo.read(hidden, self._model.lm_head)
         except Exception as error:
-            return not _failed(row, error)
+            return not failed(row, error)
         return True
 
-    def _next_prompts(self) -> list[Row]:
-        """Return the next rows to read that fit into one piece; only the last of them may need another piece."""
-        chosen: list[Row] = []
-        longest = 0
-        for row in self.rows[self._decoding :]:
-            rest = len(row.sequence.prompt) - row.read
-            longest = max(longest, rest)
-            if chosen and longest * (len(chosen) + 1) > self._prefill_tokens:
-                break
-            chosen.append(row)
-        return chosen
-
-    def _decode(self) -> list[Row]:
-        rows = self.rows[: self._decoding]
-        spare = max(self._least_rows - len(rows), 0)
-        # A spare row may be the cache's place of a prompt that is half read: write behind what it holds.
-        starts = [row.held for row in self.rows[: len(rows) + spare]]
-        starts += [0] * (len(rows) + spare - len(starts))
-        ids = [[row.sequence.tokens[-1]] for row in rows] + [[0]] * spare
-        hidden = self._forward(rows, first=0, ids=ids, starts=starts)
-        return self._advance(rows, self._logits(hidden, last=[1] * len(ids))[: len(rows)])
-
-    def _forward(self, rows: list[Row], *, first: int, ids: list[list[int]], starts: list[int]) -> torch.Tensor:
-        """Return the last hidden states [rows, new positions, size]."""
-        new, device = len(ids[0]), self._model.device
-        longest = max(max(starts) + new, *(row.held for row in self.rows))
-        in_use = max(first + len(ids), len(self.rows))
-        self._cache.reserve(rows=in_use, length=longest, most=self._max_positions)
-        self._cache.aim(first=first, starts=starts, new=new)
-        if self._lora is not None:
-            self._lora.route([row.adapter for row in rows] + [-1] * (len(ids) - len(rows)))
-        hidden: torch.Tensor = self._model.model(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=self._cache.mask,
-            position_ids=self._cache.positions,
-            cache_position=self._cache.positions[0],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        return hidden
-
-    def _logits(self, hidden: torch.Tensor, *, last: list[int]) -> torch.Tensor:
-        """Return the logits [rows, vocabulary] at the last token of each row, and of rows that only fill up."""
-        places = torch.tensor(last, device=hidden.device) - 1
-        ends = hidden[torch.arange(len(last), device=hidden.device), places]
-        if len(last) < self._least_rows:
-            ends = torch.cat([ends, ends.new_zeros(self._least_rows - len(last), ends.shape[1])])
+    def _logits(self, ends: torch.Tensor) -> torch.Tensor:
+        """Return the logits [rows, vocabulary] of some last hidden states [rows, size]."""
+        rows = len(ends)
+        if not rows:
+            return ends
+        if rows < self._least_rows:
+            ends = torch.cat([ends, ends.new_zeros(self._least_rows - rows, ends.shape[1])])
         logits: torch.Tensor = self._model.lm_head(ends)
-        return logits
+        return logits[:rows]
 
-    def _advance(self, rows: list[Row], logits: Any) -> list[Row]:
+    def _advance(self, rows: list[Row], scores: torch.Tensor) -> list[Row]:
         if not rows:
             return []
-        scores = logits if isinstance(logits, torch.Tensor) else torch.stack(logits)
         highest, likeliest = scores.max(-1)  # argmax takes six times as long in bfloat16
         for row, finite in zip(rows, highest.isfinite().tolist(), strict=True):
             if not finite:
                 self._cache.wipe(self.rows.index(row))  # a mask does not hide NaN from who has the place next
+                row.damaged = True
                 row.sequence.fail(GenerationError(_NO_NUMBERS))
         return [
             row
             for row, score, token in zip(rows, scores, likeliest.tolist(), strict=True)
-            if row.sequence.done or _advanced(row, score, token)
+            if row.sequence.done or advanced(row, score, token)
         ]
-
-
-def _advanced(row: Row, logits: torch.Tensor, likeliest: int) -> bool:
-    """Write a row's next token, and return whether it is done; what fails here is this request's own."""
-    try:
-        return row.sequence.advance(logits, likeliest)
-    except Exception as error:
-        return _failed(row, error)
-
-
-def _failed(row: Row, error: Exception) -> bool:
-    """Fail one request, and return that it is done."""
-    row.sequence.fail(generation_error(error))
-    return True
-
-
-def generation_error(error: Exception) -> EngineError:
-    """Return an error of any library as one of ours."""
-    return (
-        error
-        if isinstance(error, EngineError)
-        else GenerationError(f"generation failed: {type(error).__name__}: {error}")
-    )

@@ -22,7 +22,7 @@ from nemo_reasoning.inference.tokenizer import ChatTokenizer, load_chat_tokenize
 from nemo_reasoning.models.hf_config import in_dtype
 from nemo_reasoning.peft.hf_adapter import read_tensors
 
-_PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads in about the time of a few tokens
+_PREFILL_TOKENS = {"cpu": 256, "cuda": 4096}  # what a device reads, beside a token of each row, in the time of a few
 _MEMORY_SHARE = 0.5
 
 
@@ -31,8 +31,9 @@ class HFEngine(Engine):
 
     The tokenizer is the adapter's where the adapter's directory has one, and the model's otherwise; its
     chat template renders the prompts, unless another one is given. A turn ends at the tokenizer's EOS or
-    at an EOS of the model's generation_config. What else is in the batch may change the last bits of a
-    request's logits, and with them which of two nearly equal ones is the greatest.
+    at an EOS of the model's generation_config. What else is in the batch, and whether the beginning of the prompt
+    was read for another request, may change the last bits of a request's logits, and with them which of two nearly
+    equal ones is the greatest.
 
     Attributes:
         model: In evaluation mode, on its device; a single `adapter` is merged into it. On a CPU its weights are packed

@@ -1,9 +1,11 @@
 """Keys and values of a running batch, with a place of its own for every row."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+from nemo_reasoning.inference.hf.attention import Piece
 
 _BLOCK = 256  # positions by which the cache grows
 _VIEW = 64  # attention sees a multiple of this many: sums then add up in the same order in every batch
@@ -14,6 +16,20 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+class Block(NamedTuple):
+    """Tokens that consecutive rows take in a forward pass, as many each.
+
+    Attributes:
+        first: The first of the rows.
+        starts: How many positions each of them holds already.
+        new: Tokens of each row.
+    """
+
+    first: int
+    starts: Sequence[int]
+    new: int
+
+
 class KVCache:
     """A key-value cache whose rows come, grow and go independently.
 
@@ -22,8 +38,8 @@ class KVCache:
     forward pass needs `update` and `get_seq_length` alone.
 
     Attributes:
-        mask: Boolean [rows, 1, new positions, seen positions], True where the rows of `aim` attend.
-        positions: int64 [rows, new positions] of the tokens of `aim`.
+        pieces: Of the tokens of `aim`.
+        positions: int64 [1, tokens] of the tokens of `aim`.
     """
 
     is_compileable = False
@@ -34,6 +50,7 @@ class KVCache:
         self._options: dict[str, Any] = {"dtype": dtype, "device": device}
         self._rows = self._length = 0
         self._layers = [torch.empty(0) for _ in range(2 * layers)]  # each [rows, length, groups, size]
+        self.pieces: list[Piece] = []
 
     @property
     def bytes_per_position(self) -> int:
@@ -76,37 +93,53 @@ class KVCache:
         return new
 
     @property
+    def allocated(self) -> int:
+        """Positions of all rows, used or not."""
+        return self._rows * self._length
+
+    @property
     def empty(self) -> bool:
         """Whether it holds no row: nothing was reserved yet, or there was no memory for what was."""
         return self._rows == 0
 
-    def aim(self, *, first: int, starts: Sequence[int], new: int) -> None:
-        """Say where the next forward pass writes, and what it may attend to.
+    def aim(self, blocks: Sequence[Block], *, spare: int = 0) -> None:
+        """Say where the next forward pass writes, and what its tokens may attend to.
 
         Args:
-            first: The first row of consecutive ones.
-            starts: How many positions each of them holds already.
-            new: Positions that every row adds; what it needs fewer of is garbage to be written over.
+            blocks: Of the tokens, in the order they stand in.
+            spare: Tokens behind them that only fill up: they attend to nothing, and write behind the last one.
         """
-        device = self._options["device"]
-        seen = min(round_up(max(starts) + new, _VIEW), self._length)
-        begin = torch.tensor(starts, device=device)[:, None]
-        self.positions = begin + torch.arange(new, device=device)
-        self.mask = (torch.arange(seen, device=device) <= self.positions[..., None])[:, None]
-        rows = torch.arange(first, first + len(starts), device=device)[:, None]
-        self._places = (rows * self._length + self.positions).flatten()
-        self._view = (slice(first, first + len(starts)), slice(0, seen))
+        device, self.pieces = self._options["device"], []
+        places: list[torch.Tensor] = []
+        positions: list[torch.Tensor] = []
+        for block in blocks:
+            seen = min(round_up(max(block.starts) + block.new, _VIEW), self._length)
+            at = torch.tensor(block.starts, device=device)[:, None] + torch.arange(block.new, device=device)
+            mask = (torch.arange(seen, device=device) <= at[..., None])[:, None]
+            end = block.first + len(block.starts)
+            rows = torch.arange(block.first, end, device=device)[:, None]
+            self.pieces.append(Piece(slice(block.first, end), block.new, seen, mask))
+            places.append((rows * self._length + at).flatten())
+            positions.append(at.flatten())
+        if spare:
+            behind = torch.arange(1, spare + 1, device=device)
+            places.append(places[-1][-1] + behind)
+            positions.append(positions[-1][-1] + behind)
+        self._places, self.positions = torch.cat(places), torch.cat(positions)[None]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, cache_kwargs: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new keys and values [rows, groups, new, size], and return all [rows, groups, seen, size]."""
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Write new keys and values [1, groups, tokens, size], and return what each piece sees of all.
+
+        Those are [rows, groups, seen, size] each.
+        """
         return self._put(2 * layer_idx, key_states), self._put(2 * layer_idx + 1, value_states)
 
-    def _put(self, number: int, states: torch.Tensor) -> torch.Tensor:
+    def _put(self, number: int, states: torch.Tensor) -> list[torch.Tensor]:
         whole = self._layers[number]
-        whole.view(-1, *self._shape).index_copy_(0, self._places, states.transpose(1, 2).reshape(-1, *self._shape))
-        return whole[self._view].transpose(1, 2)
+        whole.view(-1, *self._shape).index_copy_(0, self._places, states[0].transpose(0, 1))
+        return [whole[piece.rows, : piece.seen].transpose(1, 2) for piece in self.pieces]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return 0: places are told by `positions`."""
@@ -116,6 +149,15 @@ class KVCache:
         """Copy a row's first positions to another row."""
         for layer in self._layers:
             layer[target, :length] = layer[source, :length]
+
+    def copy(self, row: int, *, length: int) -> list[torch.Tensor]:
+        """Return the keys and values of a row's first positions."""
+        return [layer[row, :length].clone() for layer in self._layers]
+
+    def put(self, row: int, states: Sequence[torch.Tensor], *, length: int) -> None:
+        """Write the first positions of what `copy` returned over those of a row."""
+        for layer, kept in zip(self._layers, states, strict=True):
+            layer[row, :length] = kept[:length]
 
     def wipe(self, row: int) -> None:
         """Write zeros over a row."""

@@ -14,16 +14,16 @@ _UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", 
 
 
 class _Route:
-    """Which rows of the running batch use which adapter: int64 [rows, 1, 1], -1 for none."""
+    """Which tokens of the running batch use which adapter: int64 [1, tokens, 1], -1 for none."""
 
-    rows: torch.Tensor
+    tokens: torch.Tensor
 
 
 class _AdaptedLinear(torch.nn.Module):
-    """A linear layer to whose output each row's own adapter adds.
+    """A linear layer to whose output each token's own adapter adds.
 
     The adapters' matrices stand side by side, so that two products serve all of them: what an adapter
-    computes for rows that are not its own is multiplied by zero in between.
+    computes for tokens that are not its own is multiplied by zero in between.
     """
 
     def __init__(self, base: torch.nn.Module, parts: Sequence[tuple[int, torch.Tensor, torch.Tensor]], route: _Route):
@@ -36,8 +36,8 @@ class _AdaptedLinear(torch.nn.Module):
         self._owners = torch.tensor(owners, device=weight.device)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map [rows, positions, in] to [rows, positions, out]."""
-        narrow = torch.nn.functional.linear(hidden, self._down) * (self._route.rows == self._owners)
+        """Map [1, tokens, in] to [1, tokens, out]."""
+        narrow = torch.nn.functional.linear(hidden, self._down) * (self._route.tokens == self._owners)
         output: torch.Tensor = self.base(hidden) + torch.nn.functional.linear(narrow, self._up)
         return output
 
@@ -84,8 +84,8 @@ class MultiLora:
         setattr(owner, name, _AdaptedLinear(base, parts, self._route))
 
     def route(self, numbers: Sequence[int]) -> None:
-        """Say which adapter each row of the next forward pass uses; -1 for none."""
-        self._route.rows = torch.tensor(numbers, device=self._device)[:, None, None]
+        """Say which adapter each token of the next forward pass uses; -1 for none."""
+        self._route.tokens = torch.tensor(numbers, device=self._device)[None, :, None]
 
 
 def _read(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -85,7 +85,9 @@ class Attention(torch.nn.Module):
         turned = (both * cos + torch.cat((-high, low), dim=-1) * sin).transpose(1, 2)
         queries, keys = turned.split([self._heads, self._groups], dim=1)
         keys, values = past_key_values.update(keys, values.transpose(1, 2), self._layer)
-        output, weights = grouped_attention(self, queries, keys, values, attention_mask, scaling=self._scaling)
+        output, weights = grouped_attention(
+            self, queries, keys, values, attention_mask, scaling=self._scaling, **options
+        )
         return self.o_proj(output.reshape(rows, positions, -1)), weights
 
 

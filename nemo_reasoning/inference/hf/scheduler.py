@@ -10,7 +10,8 @@ import torch
 
 from nemo_reasoning.errors import EngineClosedError, EngineError
 from nemo_reasoning.inference.engine import Generation
-from nemo_reasoning.inference.hf.batch import Row, RunningBatch, generation_error
+from nemo_reasoning.inference.hf.batch import RunningBatch
+from nemo_reasoning.inference.hf.row import Row, generation_error
 from nemo_reasoning.inference.sequence import TokenSequence
 
 

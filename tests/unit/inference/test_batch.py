@@ -1,47 +1,16 @@
 """The running batch against transformers' own generate, one prompt at a time."""
 
 import random
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from greedy import PROMPTS, Greedy, run, running
 from transformers import AutoModelForCausalLM
 
-from nemo_reasoning.errors import EngineError, GenerationError
-from nemo_reasoning.inference.hf import attention
-from nemo_reasoning.inference.hf.batch import Row, RunningBatch
-
-PROMPTS = [[5, 9, 40, 7, 100, 3, 77], [60], [8, 8, 30], [120, 121, 122, 90], list(range(3, 90)), [33, 44]]
-
-
-class Greedy:
-    """Writes the likeliest tokens to the end or a limit."""
-
-    echo = None
-
-    def __init__(self, prompt: list[int], limit: int = 24, stop_ids: Collection[int] = ()) -> None:
-        self.prompt, self.limit, self._stop_ids = prompt, limit, stop_ids
-        self.tokens: list[int] = []
-        self.error: EngineError | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.error is not None
-
-    def fail(self, error: EngineError) -> None:
-        self.error = error
-
-    def advance(self, logits: torch.Tensor, likeliest: int) -> bool:
-        assert int(logits.argmax()) == likeliest
-        self.tokens.append(likeliest)
-        return likeliest in self._stop_ids or len(self.tokens) == self.limit
-
-
-@pytest.fixture(scope="module")
-def model(random_model: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(random_model, attn_implementation=attention.register()).eval()
+from nemo_reasoning.errors import GenerationError
+from nemo_reasoning.inference.hf.row import Row
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +30,6 @@ def reference(random_model: Path) -> list[list[int]]:
         )
         rows.append(output[0, len(prompt) :].tolist())
     return rows
-
-
-def running(model: Any, *, max_rows: int = 8, prefill_tokens: int = 16, max_bytes: int = 10**8) -> RunningBatch:
-    return RunningBatch(model, lora=None, max_rows=max_rows, max_bytes=max_bytes, prefill_tokens=prefill_tokens)
-
-
-def run(batch: RunningBatch, sequences: list[Greedy], *, arrivals: random.Random | None = None) -> None:
-    """Serve the sequences, all at once or as chance has them arrive."""
-    waiting = [Row(sequence, -1) for sequence in sequences]
-    with torch.inference_mode():
-        while waiting or batch.rows:
-            while waiting and batch.fits(waiting[0]) and (arrivals is None or arrivals.random() < 0.4):
-                batch.join(waiting.pop(0))
-            if batch.rows:
-                batch.step()
 
 
 @pytest.mark.parametrize("prefill_tokens", [4, 16, 1000])
