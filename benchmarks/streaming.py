@@ -1,7 +1,7 @@
 """Clients of a service that stream, for benchmarks/serve.py and benchmarks/serve_peers.py.
 
-They share the cores with the service, and what they compute is taken from it: so they read HTTP by hand, which takes
-a tenth of the time of a general client, and parse an answer when it has come.
+They share the cores with the service, and what they compute is taken from it: so they read HTTP by hand, and parse an
+answer when it has come.
 """
 
 import asyncio

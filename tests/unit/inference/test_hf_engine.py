@@ -131,6 +131,13 @@ def test_the_beginning_of_a_turn_is_continued(engine: HFEngine, prefill: str, re
     assert (completion.reasoning, completion.answer, completion.well_formed) == (reasoning, answer, True)
 
 
+def test_requests_do_not_count_the_vocabulary(engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = GenerationRequest(messages=(Message("user", "x"),), mode="off", max_new_tokens=2, logit_bias=((5, 1.0),))
+    hf_tokenizer = engine.tokenizer(None).hf_tokenizer
+    monkeypatch.setattr(type(hf_tokenizer), "__len__", lambda self: pytest.fail("which takes tens of milliseconds"))
+    assert engine.tokenizer(None).prompt(request).ids
+
+
 def test_special_tokens_in_a_dialogue_are_text(engine: HFEngine) -> None:
     tokenizer = engine.tokenizer(None)
     [end] = tokenizer.hf_tokenizer.encode("<|im_end|>", add_special_tokens=False)
