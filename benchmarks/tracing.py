@@ -233,23 +233,24 @@ def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> 
 def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
     from nemo.collections.llm import fn
 
+    from nemo_reasoning.peft import layers
     from nemo_reasoning.peft.qlora import nf4_linears
     from nemo_reasoning.training import nemo_objects
 
     trainer = settings.trainer
     config = nemo_objects.build_model(settings, base=None, tokenizer=None).config
-    config.perform_initialization, config.pipeline_dtype = False, torch.bfloat16
-    config.init_model_with_meta_device = te
+    config.perform_initialization, config.init_model_with_meta_device, config.pipeline_dtype = False, te, torch.bfloat16
     config.tensor_model_parallel_size = trainer.tensor_model_parallel_size
     config.pipeline_model_parallel_size = trainer.pipeline_model_parallel_size
     if settings.peft.scheme is PeftScheme.qlora:
-        stack.enter_context(nf4_linears(targets=settings.peft.target_modules, from_checkpoint=False))
+        stack.enter_context(nf4_linears(targets=settings.peft.target_modules))
     assert settings.model.architecture is not None
     model = config.configure_model(SimpleNamespace(vocab_size=settings.model.architecture.vocab_size))
-    adapter = nemo_objects.build_peft(settings.peft)
+    for weight in [one for one in model.parameters() if isinstance(one, layers.PendingWeight)]:
+        weight.fill(torch.empty_like(weight, device=DEVICE))
+    adapter = nemo_objects.build_peft(settings.peft, seed=trainer.seed)
     if adapter is not None:
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        model.requires_grad_(False)
         adapter._add_via_setattr = False
         fn.walk(model, adapter.transform)
     return model
@@ -270,8 +271,7 @@ def _step(model: Any, settings: SftSettings, *, samples: int, te: bool) -> None:
     if not model.pre_process:
         hidden = torch.empty(tokens, rows, model.config.hidden_size, dtype=torch.bfloat16, device=DEVICE)
         model.set_input_tensor(hidden.requires_grad_())
-    extra = {} if packed is None else {"packed_seq_params": packed}
-    output = model(ids, places, None, labels=ids, **extra)
+    output = model(ids, places, None, labels=ids, **({} if packed is None else {"packed_seq_params": packed}))
     output.sum().backward() if model.post_process else output.backward(torch.empty_like(output))
 
 

@@ -32,6 +32,8 @@ from nemo_reasoning.errors import BackendError
 class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
     """RMSNorm followed by a column-parallel linear, as `TELayerNormColumnParallelLinear` names it.
 
+    With `sequence_parallel` a rank norms its share of the positions, and Megatron sums the gains' gradients over ranks.
+
     Attributes:
         layer_norm_weight: Gain of the norm, [input_size], in the dtype of the parameters.
         return_layernorm_output: When True, `forward` also returns the normalised input, which is
@@ -41,10 +43,9 @@ class LayerNormColumnParallelLinear(ColumnParallelLinear):  # type: ignore[misc]
     def __init__(self, input_size: int, output_size: int, *, config: Any, **kwargs: Any) -> None:
         if config.normalization != "RMSNorm":
             raise BackendError(f"normalization={config.normalization!r}: the torch layers support RMSNorm only")
-        if config.sequence_parallel:
-            raise BackendError("sequence_parallel=true needs Transformer Engine; set it to false")
         super().__init__(input_size, output_size, config=config, **kwargs)
         self.layer_norm_weight = torch.nn.Parameter(torch.ones(input_size, dtype=config.params_dtype))
+        self.layer_norm_weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
         self.eps = config.layernorm_epsilon
         self.return_layernorm_output = False
 
@@ -79,6 +80,7 @@ class TorchNorm(torch.nn.RMSNorm):
 
     def __init__(self, config: Any, hidden_size: int, eps: float) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the norm of x [..., hidden_size], in its dtype."""

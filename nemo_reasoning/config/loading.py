@@ -76,7 +76,6 @@ def group_names(group: str) -> list[str]:
 
 # Of NeMo and Megatron, and missing here on purpose; docs/training.md says more.
 _NOT_OFFERED = {
-    "sequence_parallel": "the torch layers and the loss take whole sequences on every rank",
     "use_distributed_optimizer": "its state cannot be saved with torch's Adam, and an adapter's is small",
     "use_transformer_engine_op_fuser": "Transformer Engine's fused MLP refuses linears that carry an adapter",
 }

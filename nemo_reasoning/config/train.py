@@ -197,8 +197,10 @@ def _check_model(settings: SftSettings) -> list[str]:
             "peft=lora, or leave linear_qkv out of peft.target_modules"
         )
     heads, groups, layers = shape.num_attention_heads, shape.num_query_groups, shape.num_layers
+    width, vocabulary = shape.ffn_hidden_size, shape.vocab_size
+    shared = f"{heads} attention heads, {groups} KV groups, {width} MLP channels and {vocabulary} tokens"
     for key, parts, divisible in (
-        ("tensor_model_parallel_size", f"{heads} attention heads and {groups} KV groups", gcd(heads, groups)),
+        ("tensor_model_parallel_size", shared, gcd(heads, groups, width, vocabulary)),
         ("pipeline_model_parallel_size", f"{layers} layers", layers),
     ):
         size = getattr(trainer, key)
@@ -224,15 +226,6 @@ def _check_machine(settings: SftSettings) -> list[str]:
     on_cpu = settings.hardware.accelerator is Accelerator.cpu
     quantised = settings.peft.scheme is PeftScheme.qlora
     problems = needs_gpu(settings) if used.cuda is False else []
-    if (
-        settings.peft.start_from is not None
-        and not settings.peft.merges_start
-        and (trainer.tensor_model_parallel_size > 1 or trainer.pipeline_model_parallel_size > 1)
-    ):
-        problems.append(
-            "peft.start_from goes on with an adapter on ranks that hold whole layers only; set peft.start=merged, or "
-            "trainer.tensor_model_parallel_size=1 and trainer.pipeline_model_parallel_size=1"
-        )
     if on_cpu and wanted.cuda:
         problems.append(f"backend.cuda=true contradicts hardware={settings.hardware.name}; choose one of conf/hardware")
     if quantised and wanted.transformer_engine:
@@ -246,6 +239,12 @@ def _check_machine(settings: SftSettings) -> list[str]:
                 f"trainer.context_parallel_size={trainer.context_parallel_size} needs GPUs with Transformer Engine; "
                 "set it to 1"
             )
+    tensor, dim = trainer.tensor_model_parallel_size, settings.peft.dim
+    if settings.peft.scheme is not PeftScheme.none and tensor > 0 and dim % tensor:
+        problems.append(
+            f"peft.dim={dim} with trainer.tensor_model_parallel_size={tensor}: each of these ranks holds an equal "
+            f"share of an adapter; make it a multiple of {tensor}"
+        )
     if settings.peft.scheme is PeftScheme.dora and trainer.tensor_model_parallel_size > 1:
         problems.append(
             f"trainer.tensor_model_parallel_size={trainer.tensor_model_parallel_size} with peft=dora: NeMo's DoRA "

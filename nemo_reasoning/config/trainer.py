@@ -109,6 +109,7 @@ class TrainerSettings:
     tensor_model_parallel_size: int
     pipeline_model_parallel_size: int
     context_parallel_size: int
+    sequence_parallel: bool
     packing: bool
     recompute: Recompute
     offload_layers: int
@@ -149,22 +150,21 @@ class TrainerSettings:
                 f"trainer.fp8={self.fp8.value} with trainer.precision={self.precision}: FP8 is for products in "
                 "bfloat16; set trainer.precision=bf16-mixed"
             )
-        if self.fp8 is not Fp8.none and self.pipeline_model_parallel_size > 1 and self.seq_length % 16:
-            found.append(
-                f"trainer.fp8={self.fp8.value} with trainer.seq_length={self.seq_length}: pipeline parallelism pads "
-                "every row to it, and FP8 kernels ask for a multiple of 16; make it one"
-            )
         if self.fp8 is Fp8.delayed and self.deterministic:
             found.append(
                 "trainer.fp8=delayed with trainer.deterministic=true: adapter checkpoints lack the past maxima that it "
                 "scales by, so a continued run differs; set trainer.fp8=tensorwise"
             )
-        found += [
-            f"trainer.packing=true with trainer.{name}={getattr(self, name)}: packed batches differ in length; "
-            "set trainer.packing=false"
-            for name in ("pipeline_model_parallel_size", "context_parallel_size")
-            if self.packing and getattr(self, name) > 1
-        ]
+        if self.packing and self.context_parallel_size > 1:
+            found.append(
+                f"trainer.packing=true with trainer.context_parallel_size={self.context_parallel_size}: it cuts every "
+                "row into equal parts, and packed rows are of any length; set trainer.packing=false"
+            )
+        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
+            found.append(
+                "trainer.sequence_parallel=true with trainer.tensor_model_parallel_size=1: tensor-parallel ranks share "
+                "the positions, and there is one; set trainer.sequence_parallel=false"
+            )
         return found + self._batch_problems()
 
     def _outside_ranges(self) -> list[str]:

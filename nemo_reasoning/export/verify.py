@@ -87,7 +87,7 @@ def nemo_reference_logits(
         quantized: AbstractContextManager[None] = nullcontext()
         changes, held = list[Callable[[Any], None]](), DTYPES[dtype]
         if nf4 is not None and nf4.shards == 1:
-            quantized, held = nf4_linears(targets=nf4.targets, from_checkpoint=True), DTYPES[nf4.dtype]
+            quantized, held = nf4_linears(targets=nf4.targets), DTYPES[nf4.dtype]
         elif nf4 is not None:
             changes.append(partial(hold_nemo_as_trained, base=nf4))
         if combined is not None:

@@ -13,7 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
-from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
 from megatron.core.transformer.spec_utils import ModuleSpec
 
 from nemo_reasoning.backend.torch_layers import LayerNormColumnParallelLinear, torch_layer_spec
@@ -131,6 +134,8 @@ class _Nf4Linear(torch.nn.Module):
         """Multiply, in the place where Megatron's linears choose between their kernels."""
         if kwargs["allreduce_dgrad"]:
             input = copy_to_tensor_model_parallel_region(input, group=kwargs["tp_group"])
+        elif kwargs["sequence_parallel"]:
+            input = gather_from_sequence_parallel_region(input, group=kwargs["tp_group"])
         output: torch.Tensor = Nf4Matmul.apply(input, self.dense_weight)  # type: ignore[no-untyped-call]
         return output if kwargs["bias"] is None else output + kwargs["bias"]
 

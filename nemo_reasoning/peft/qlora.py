@@ -15,15 +15,14 @@ from nemo_reasoning.peft.nf4 import require_bitsandbytes
 
 
 @contextmanager
-def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool, te_attention: bool = False) -> Iterator[None]:
+def nf4_linears(*, targets: Sequence[str], te_attention: bool = False) -> Iterator[None]:
     """Give models that NeMo builds in the block linears in NF4; call inside `backend` without Transformer Engine.
 
-    A loaded weight exists in full precision only between its reading and its quantization, one at a time
+    A weight exists in full precision only between its reading or drawing and its quantization, one at a time
     on each rank.
 
     Args:
         targets: Megatron's names of the linears to quantize.
-        from_checkpoint: Whether the weights will be loaded; otherwise they are initialised.
         te_attention: Whether attention is Transformer Engine's; the other layers are torch's.
 
     Raises:
@@ -33,7 +32,7 @@ def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool, te_attention: 
     layers = Patch(
         "nf4-layers",
         "nemo.collections.llm.gpt.model.base.default_layer_spec",
-        lambda: _layer_spec(targets, pending=from_checkpoint, te_attention=te_attention),
+        lambda: _layer_spec(targets, te_attention=te_attention),
     )
     loading = Patch(
         "nf4-loading", "nemo.lightning.io.pl.MegatronCheckpointIO loads all weights before the first is used", _loading
@@ -42,12 +41,14 @@ def nf4_linears(*, targets: Sequence[str], from_checkpoint: bool, te_attention: 
         yield
 
 
-def _layer_spec(targets: Sequence[str], **options: bool) -> Sequence[tuple[Any, str, Any]]:
+def _layer_spec(targets: Sequence[str], *, te_attention: bool) -> Sequence[tuple[Any, str, Any]]:
     from nemo.collections.llm.gpt.model import base
 
     from nemo_reasoning.peft.layers import nf4_layer_spec
 
-    return [(base, "local_layer_spec", partial(nf4_layer_spec, targets=targets, **options))]
+    return [
+        (base, "local_layer_spec", partial(nf4_layer_spec, targets=targets, pending=True, te_attention=te_attention))
+    ]
 
 
 def _loading() -> Sequence[tuple[Any, str, Any]]:

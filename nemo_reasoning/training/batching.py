@@ -224,8 +224,13 @@ class PlannedBatches(Sampler[list[int]]):
         self.plan, self.rank, self.first_step, self.steps = plan, rank, first_step, steps
 
     def __len__(self) -> int:
-        """Return the most micro-batches that the whole run can have."""
-        return self.steps * self.plan.micro_batches
+        """Return the micro-batches; of a training, which ends by itself, the most that it can have.
+
+        At the end of a validation a pipeline's last stage has to know, or it waits for what the first one never sends.
+        """
+        if self.plan.repeat:
+            return self.steps * self.plan.micro_batches
+        return sum(self.plan.micro_batches_of(step) for step in range(self.steps))
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield row numbers, one list a micro-batch."""

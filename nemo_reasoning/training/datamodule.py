@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class ChatDataModule(pl.LightningDataModule):
         endless: bool = False,
         epochs: float,
         pad_id: int,
-        fixed_length: bool,
+        share_positions: int = 1,
         packing: bool,
         pairs: bool = False,
         seed: int | None,
@@ -127,7 +128,7 @@ class ChatDataModule(pl.LightningDataModule):
             endless: Whether the steps may become more than that while they run.
             epochs: Passes over the training rows.
             pad_id: Token that fills short rows.
-            fixed_length: Pad every micro-batch to `seq_length`, as pipeline parallelism requires.
+            share_positions: Ranks that share the positions of a micro-batch, and need equally many.
             packing: Lay rows end to end instead of padding each; `micro_batch_size` then says how many
                 rows of `seq_length` a micro-batch has room for.
             pairs: Whether every two rows are a pair, which counts as one row.
@@ -147,7 +148,7 @@ class ChatDataModule(pl.LightningDataModule):
                 micro_batch_size=micro_batch_size,
                 global_batch_size=global_batch_size,
                 data_parallel_size=data_parallel_size,
-                pad_to=seq_length if fixed_length else PACK_MULTIPLE if packing else ROW_MULTIPLE,
+                pad_to=lcm(PACK_MULTIPLE if packing else ROW_MULTIPLE, share_positions),
             )
             for split in self.stores
         }

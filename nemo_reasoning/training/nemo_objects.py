@@ -4,8 +4,7 @@ NeMo records the arguments of these objects in every checkpoint, so only plain v
 ListConfig, none of our classes. Our callbacks join the trainer after its construction.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
 from nemo_reasoning.models.families import family_named
+from nemo_reasoning.peft.initialization import Start, initialize, initialized
 from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH
 from nemo_reasoning.training.checkpoints import Checkpoint
 from nemo_reasoning.training.datamodule import ChatDataModule
@@ -49,7 +49,7 @@ def build_data(settings: SftSettings, folder: Path, *, pad_id: int) -> ChatDataM
         endless=trainer.hours is not None,
         epochs=trainer.epochs,
         pad_id=pad_id,
-        fixed_length=trainer.pipeline_model_parallel_size > 1,
+        share_positions=trainer.tensor_model_parallel_size if trainer.sequence_parallel else 1,
         packing=trainer.packing,
         pairs=settings.loss.pairs,
         seed=trainer.seed if settings.data.order is Order.shuffle else None,
@@ -70,6 +70,7 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
         family = family_named(settings.model.architecture.family)
         chosen = None if tokenizer is None else AutoTokenizer(str(tokenizer))
         model = family.nemo_model(family.nemo_config(settings.model.architecture), tokenizer=chosen)
+        model.configure_model = _initialized(model, settings)
     else:
         model = nl.io.load_context(base / "context", subpath="model")
     config = model.config
@@ -78,11 +79,26 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     config.bf16, config.fp16 = settings.trainer.precision == "bf16-mixed", False  # whatever the base was saved in
     config.params_dtype = torch.bfloat16 if config.bf16 else torch.float32
     config.deterministic_mode = settings.trainer.deterministic
+    if settings.trainer.pipeline_model_parallel_size > 1:  # stages tell each other how long a micro-batch is
+        config.variable_seq_lengths = True
+        config.moe_token_dispatcher_type = "alltoall"  # noqa: S105 - the default excludes that, without experts too
     _set_recompute(config, settings.trainer.recompute)
     if settings.trainer.offload_layers:
         config.cpu_offloading, config.cpu_offloading_num_layers = True, settings.trainer.offload_layers
         config.cpu_offloading_activations, config.cpu_offloading_weights = True, False
     return model
+
+
+def _initialized(model: GPTModel, settings: SftSettings) -> Callable[..., None]:
+    """Return NeMo's `configure_model`, which makes the weights, with weights that no layout changes."""
+    configure, shape = model.configure_model, settings.model.architecture
+    assert shape is not None
+
+    def configure_model(*args: Any, **kwargs: Any) -> None:
+        configure(*args, **kwargs)
+        initialize(model.module, shape, seed=settings.trainer.seed)
+
+    return configure_model
 
 
 def _set_recompute(config: GPTConfig, recompute: Recompute) -> None:
@@ -92,16 +108,15 @@ def _set_recompute(config: GPTConfig, recompute: Recompute) -> None:
         config.recompute_granularity, config.recompute_modules = "selective", ["core_attn"]
 
 
-def build_peft(
-    peft: PeftSettings, *, start: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None
-) -> LoRA | DoRA | None:
+def build_peft(peft: PeftSettings, *, seed: int, start: Start | None = None) -> LoRA | DoRA | None:
     """Return NeMo's adapter, or None to train every weight.
 
     Both adapters scale by alpha / dim, so rsLoRA's alpha / sqrt(dim) goes into alpha.
 
     Args:
         peft: The settings.
-        start: (linear_in [L, r, in], linear_out [L, out, r]) of each adapted linear to begin with; one rank holds all.
+        seed: Of a fresh adapter.
+        start: As `initialized` takes it.
     """
     if peft.scheme is PeftScheme.none:
         return None
@@ -112,23 +127,8 @@ def build_peft(
         dropout=peft.dropout,
         dropout_position="pre",
     )
-    if start is not None:
-        adapter.transform = _beginning_with(start, adapter.transform)
+    adapter.transform = initialized(adapter.transform, seed=seed, start=start)
     return adapter
-
-
-def _beginning_with(start: Mapping[str, tuple[torch.Tensor, torch.Tensor]], transform: Any) -> Any:
-    """Return NeMo's transform of a module, which adds an adapter to a linear, with the adapter's first weights."""
-
-    def with_weights(m: torch.nn.Module, name: str | None = None, prefix: str | None = None) -> torch.nn.Module:
-        made: torch.nn.Module = transform(m, name=name, prefix=prefix)
-        if made is not m and name is not None and name in start:
-            layer = int(re.search(r"layers\.(\d+)", prefix or "")[1])  # type: ignore[index]
-            for half, weights in zip(("linear_in", "linear_out"), start[name], strict=True):
-                made.get_parameter(f"adapter.{half}.weight").data.copy_(weights[layer])
-        return made
-
-    return with_weights
 
 
 def warmup_steps(optim: OptimSettings, max_steps: int) -> int:
@@ -210,6 +210,7 @@ def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:
         tensor_model_parallel_size=trainer.tensor_model_parallel_size,
         pipeline_model_parallel_size=trainer.pipeline_model_parallel_size,
         context_parallel_size=trainer.context_parallel_size,
+        sequence_parallel=trainer.sequence_parallel,
         pipeline_dtype=torch.bfloat16 if trainer.precision == "bf16-mixed" else torch.float32,
         ddp=DistributedDataParallelConfig(check_for_nan_in_grad=trainer.max_skipped_steps == 0),
         ckpt_async_save=False,

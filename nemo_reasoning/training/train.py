@@ -166,10 +166,9 @@ def _asked_steps(run: Run, inputs: TrainingInputs, checkpoint: Checkpoint) -> in
 
 def _train(job: _Job) -> None:
     settings = job.run.settings
-    from_checkpoint = job.inputs.base is not None
     with (
         backend(**vars(backend_in_use(settings))) as active,
-        _quantized(settings, from_checkpoint=from_checkpoint),
+        _quantized(settings),
         switched(settings.trainer),
         optimizer_in_use(settings.optim.kind),
         without_leftovers(),
@@ -188,14 +187,14 @@ def identity_of(inputs: TrainingInputs) -> Identity:
     )
 
 
-def _quantized(settings: SftSettings, *, from_checkpoint: bool) -> AbstractContextManager[None]:
+def _quantized(settings: SftSettings) -> AbstractContextManager[None]:
     """Return what makes NeMo build the base in NF4 where a run wants that, with the best attention there is."""
     base, found = nf4_base(settings), detect()
     if base is None:
         return nullcontext()
     on_gpu = found.cuda and backend_in_use(settings).cuda is not False
     te_attention = on_gpu and found.transformer_engine and settings.backend.transformer_engine is not False
-    return nf4_linears(targets=base.targets, from_checkpoint=from_checkpoint, te_attention=te_attention)
+    return nf4_linears(targets=base.targets, te_attention=te_attention)
 
 
 def _finetune(job: _Job, active: Backend) -> None:
@@ -230,7 +229,7 @@ def _finetune(job: _Job, active: Backend) -> None:
             optim=nemo_objects.build_optimizer(
                 settings.optim, precision=settings.trainer.precision, max_steps=max_steps
             ),
-            peft=nemo_objects.build_peft(settings.peft, start=inputs.start),
+            peft=nemo_objects.build_peft(settings.peft, seed=settings.trainer.seed, start=inputs.start),
             tokenizer="model",
         )
     teardown(trainer, model)

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -59,10 +61,12 @@ _LOG = tempfile.NamedTemporaryFile(prefix="warm-", suffix=".log")  # noqa: SIM11
 class Process:
     """A recipe that runs, forked from a process that has imported NeMo: `warm.py`."""
 
-    def __init__(self, recipe: str, *overrides: str, stdout: IO[bytes], stderr: IO[bytes]) -> None:
+    def __init__(
+        self, recipe: str, *overrides: str, stdout: IO[bytes], stderr: IO[bytes], place: Mapping[str, str] | None = None
+    ) -> None:
         _, *argv = command(recipe, *overrides)
         told, tell = os.pipe()
-        asked = json.dumps({"argv": argv, "env": environment(), "cwd": str(ROOT)}).encode()
+        asked = json.dumps({"argv": argv, "env": environment() | dict(place or {}), "cwd": str(ROOT)}).encode()
         socket.send_fds(_warm(), [asked], [stdout.fileno(), stderr.fileno(), tell])
         os.close(tell)
         self._told = os.fdopen(told)
@@ -119,6 +123,34 @@ def run(recipe: str, *overrides: str, succeeds: bool = True) -> str:
             texts.append(stream.read().decode())
     assert (code == 0) == succeeds, f"exit code {code}\n{texts[0]}\n{texts[1]}"
     return "".join(texts)
+
+
+class Ranks:
+    """A recipe that runs in several processes, started as a cluster's launcher does it."""
+
+    def __init__(self, recipe: str, *overrides: str, count: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+        places = [{**meet, "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)} for rank in range(count)]
+        self._outputs = [tempfile.TemporaryFile() for _ in places]  # noqa: SIM115 - closed in `wait`
+        self.processes = [
+            Process(recipe, *overrides, stdout=output, stderr=output, place=place if count > 1 else None)
+            for output, place in zip(self._outputs, places, strict=True)
+        ]
+
+    def wait(self, timeout: float = 120) -> tuple[list[int], list[str]]:
+        """Return the exit codes, and what each process printed; all are killed where one does not end in time."""
+        codes, texts, end = [], [], time.monotonic() + timeout
+        for process, output in zip(self.processes, self._outputs, strict=True):
+            try:
+                codes.append(process.wait(max(0.0, end - time.monotonic())))
+            except TimeoutError:
+                codes.append(-signal.SIGKILL)
+            with output:
+                output.seek(0)
+                texts.append(output.read().decode())
+        return codes, texts
 
 
 def run_anew(recipe: str, *overrides: str) -> str:

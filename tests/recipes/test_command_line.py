@@ -94,7 +94,7 @@ def test_a_value_is_not_blamed_for_what_another_one_causes() -> None:
 
 
 @pytest.mark.parametrize("given", ["trainer.", "+trainer."])
-@pytest.mark.parametrize("name", ["sequence_parallel", "use_distributed_optimizer", "use_transformer_engine_op_fuser"])
+@pytest.mark.parametrize("name", ["use_distributed_optimizer", "use_transformer_engine_op_fuser"])
 def test_what_nemo_has_and_this_package_not_is_refused_with_the_reason(given: str, name: str) -> None:
     (problem,) = problems_of(RECIPES["sft"], [f"{given}{name}=true"])
 

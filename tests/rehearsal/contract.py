@@ -90,7 +90,7 @@ def _described(settings: Any, *, torch_layers: bool) -> dict[str, set[str]]:
         install(model)
         described["loss"] = {"installed"} if model._postprocess is not before else set()
         model.requires_grad_(False)
-        peft = nemo_objects.build_peft(settings.peft)
+        peft = nemo_objects.build_peft(settings.peft, seed=0)
         if peft is not None:
             peft._add_via_setattr = False
             fn.walk(model, peft.transform)

@@ -126,16 +126,25 @@ def test_sequences_fit_the_model() -> None:
     assert problems("model=llama31_8b", "hardware=gpu_80gb", trainer__seq_length=131072) == []
 
 
-def test_tensor_parallelism_divides_heads_and_kv_groups() -> None:
+def test_tensor_parallelism_divides_what_its_ranks_share() -> None:
     message = (
-        "trainer.tensor_model_parallel_size={} does not divide the {} attention heads and {} KV groups of {}; "
-        "choose one of {}"
+        "trainer.tensor_model_parallel_size={} does not divide the {} attention heads, {} KV groups, {} MLP channels "
+        "and {} tokens of {}; choose one of {}"
     )
     wide = {"trainer__devices": 16, "trainer__tensor_model_parallel_size": 16}
     # 16 divides Llama 3's 32 heads, but not its 8 groups.
-    assert problems(**wide) == [message.format(16, 32, 8, "llama3_8b", "1, 2, 4, 8")]
+    assert problems(**wide) == [message.format(16, 32, 8, 14336, 128256, "llama3_8b", "1, 2, 4, 8")]
     small = {"trainer__devices": 2, "trainer__tensor_model_parallel_size": 2}
-    assert problems("hardware=cpu", **small) == [message.format(2, 9, 3, "smollm2_135m", "1, 3")]
+    assert problems("hardware=cpu", **small) == [message.format(2, 9, 3, 1536, 49152, "smollm2_135m", "1, 3")]
+    half = {"trainer__devices": 2, "trainer__tensor_model_parallel_size": 2}
+    odd = {"model__architecture__vocab_size": 128255, "model__architecture__ffn_hidden_size": 14337}
+    for name, value in odd.items():
+        (problem,) = problems(**half, **{name: value})
+        assert f"{value}" in problem
+        assert problem.endswith("choose one of 1")
+    (problem,) = problems(peft__dim=3, **half)
+    assert problem.startswith("peft.dim=3 with trainer.tensor_model_parallel_size=2")
+    assert problems("hardware=cpu", "model=llama3_8b", "peft=none", **half) == []
 
 
 def test_pipeline_parallelism_divides_the_layers() -> None:
@@ -181,12 +190,13 @@ def test_qlora_does_without_transformer_engine() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["pipeline_model_parallel_size", "context_parallel_size"])
-def test_packed_batches_differ_in_length(name: str) -> None:
-    [problem] = problems("hardware=gpu_80gb", **{"trainer__devices": 2, f"trainer__{name}": 2})
+def test_packed_rows_are_not_cut_into_equal_parts() -> None:
+    [problem] = problems("hardware=gpu_80gb", trainer__devices=2, trainer__context_parallel_size=2)
     assert problem == (
-        f"trainer.packing=true with trainer.{name}=2: packed batches differ in length; set trainer.packing=false"
+        "trainer.packing=true with trainer.context_parallel_size=2: it cuts every row into equal parts, and packed "
+        "rows are of any length; set trainer.packing=false"
     )
+    assert problems("hardware=gpu_80gb", trainer__devices=2, trainer__pipeline_model_parallel_size=2) == []
 
 
 def test_a_cpu_has_no_cuda() -> None:
@@ -266,10 +276,7 @@ def test_what_a_machine_lacks_is_refused(key: str, value: Any) -> None:
         ({"offload_layers": 4, "recompute": Recompute.full}, "set trainer.recompute=none"),
         ({"fp8": Fp8.delayed, "deterministic": True}, "set trainer.fp8=tensorwise"),
         ({"fp8": Fp8.tensorwise, "precision": "32"}, "set trainer.precision=bf16-mixed"),
-        (
-            {"fp8": Fp8.delayed, "seq_length": 4100, "pipeline_model_parallel_size": 2, "packing": False, "devices": 2},
-            "FP8 kernels ask for a multiple of 16",
-        ),
+        ({"sequence_parallel": True}, "set trainer.sequence_parallel=false"),
     ],
 )
 def test_switches_that_exclude_each_other(changes: dict[str, Any], remedy: str) -> None:

@@ -150,11 +150,17 @@ def gpt_models(wrapped: torch.nn.Module) -> Iterator[Any]:
 
 
 def _with_supervised_loss(model: Any, plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
+
     def postprocess(*, hidden_states: torch.Tensor, labels: torch.Tensor | None, **rest: Any) -> torch.Tensor:
         if labels is None:
             return plain(hidden_states=hidden_states, labels=labels, **rest)
         tied = model.share_embeddings_and_output_weights
         weight = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
+        if model.config.sequence_parallel:  # the loss sums the gradients of the ranks' vocabularies itself
+            hidden_states = gather_from_sequence_parallel_region(
+                hidden_states, tensor_parallel_output_grad=False, group=model.pg_collection.tp
+            )
         return supervised_loss(hidden_states, weight, labels, group=model.pg_collection.tp)
 
     return postprocess

@@ -38,7 +38,7 @@ def module(folder: Path, **changes: Any) -> "ChatDataModule":
     from nemo_reasoning.training.datamodule import ChatDataModule
 
     arguments = {"micro_batch_size": 2, "global_batch_size": 4, "data_parallel_size": 1, "seq_length": 32, "seed": 3}
-    arguments |= {"max_steps": 6, "epochs": 1.0, "pad_id": PAD, "fixed_length": False, "packing": False}
+    arguments |= {"max_steps": 6, "epochs": 1.0, "pad_id": PAD, "packing": False}
     return ChatDataModule(folder, **arguments | changes)
 
 
@@ -128,9 +128,10 @@ def _training_batches(data: "ChatDataModule") -> Iterator[dict[str, torch.Tensor
     return iter(data.train_dataloader())
 
 
-@pytest.mark.parametrize("fixed_length", [False, True])
-def test_rows_are_padded_as_far_as_planned(folder: Path, fixed_length: bool) -> None:
-    data = module(folder, fixed_length=fixed_length)
+@pytest.mark.parametrize(("ranks", "multiple"), [(1, 16), (2, 16), (3, 48)])
+def test_rows_are_padded_as_far_as_planned(folder: Path, ranks: int, multiple: int) -> None:
+    """To what kernels ask for, and so that ranks with sequence parallelism have equally many positions."""
+    data = module(folder, share_positions=ranks)
     batches = list(_training_batches(data))
     for step in range(6):
         micro = batches[2 * step : 2 * step + 2]
@@ -140,7 +141,7 @@ def test_rows_are_padded_as_far_as_planned(folder: Path, fixed_length: bool) -> 
         assert counts.supervised_tokens == sum(int(batch["loss_mask"].sum()) for batch in micro)
         assert counts.samples == 4
     widths = {batch["tokens"].shape[1] for batch in batches}
-    assert widths == {32} if fixed_length else widths <= {16, 32}
+    assert {width % multiple for width in widths} == {0}
 
 
 def test_replicas_share_out_each_step(folder: Path, rank: Any) -> None:

@@ -239,7 +239,7 @@ def test_one_weight_at_a_time_is_held_in_full(room: Path, monkeypatch: pytest.Mo
         return quantise(weight)
 
     monkeypatch.setattr(nf4, "quantize", counted)
-    with nf4_linears(targets=LORA_TARGETS, from_checkpoint=True), load_nemo_model(room / "nemo") as logits:
+    with nf4_linears(targets=LORA_TARGETS), load_nemo_model(room / "nemo") as logits:
         found = logits(torch.arange(40)[None])
     assert [len(storages) for storages in seen] == [1] * 8
 

@@ -256,7 +256,6 @@ def test_weights_alone_are_read_from_a_pickle(inputs: TrainingInputs, foreign: P
         (("peft.dim=8",), "peft.dim=8, but the adapter .* has 4; leave it out"),
         (("peft=dora",), "peft=dora: only LoRA"),
         (("peft=none", "peft.start=adapter"), "peft=none: set peft.start=merged"),
-        (("trainer.devices=2", "trainer.tensor_model_parallel_size=2"), "ranks that hold whole layers"),
     ],
 )
 def test_settings_that_contradict_the_adapter(

@@ -44,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "backend.transformer_engine": False,
     "trainer.gc_interval": 5,
     "trainer.tensor_model_parallel_size": 2,
+    "trainer.pipeline_model_parallel_size": 2,
+    "trainer.sequence_parallel": True,
     "model.source": "elsewhere/base",
     "model.template": "elsewhere/chatml.jinja",
     "data.seed": 3,

@@ -1,0 +1,80 @@
+"""Layouts of processes, and a short training in one of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch import Ranks, records, tiny_overrides
+
+COMPARED = ("loss", "grad_norm", "val_loss")
+TOLERANCE = 1e-4
+SHORT = ("trainer.max_steps=3", "trainer.eval_interval=2", "data.rows=60", "peft.dropout=0")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How processes share a model.
+
+    Attributes:
+        tensor: Ranks that share each linear.
+        pipeline: Ranks that share the layers.
+        data: Replicas.
+        sequence: Whether the tensor-parallel ranks share the positions too.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    sequence: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Number of processes."""
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def overrides(self) -> list[str]:
+        """The settings that ask for it."""
+        return [
+            f"trainer.devices={self.processes}",
+            f"trainer.tensor_model_parallel_size={self.tensor}",
+            f"trainer.pipeline_model_parallel_size={self.pipeline}",
+            f"trainer.sequence_parallel={str(self.sequence).lower()}",
+        ]
+
+
+LAYOUTS = {
+    "1": Layout(),
+    "tensor 2": Layout(tensor=2),
+    "tensor 2, sequence": Layout(tensor=2, sequence=True),
+    "pipeline 2": Layout(pipeline=2),
+    "data 2": Layout(data=2),
+    "tensor 2 x pipeline 2": Layout(tensor=2, pipeline=2, sequence=True),
+    "tensor 2 x data 2": Layout(tensor=2, data=2),
+    "pipeline 2 x data 2": Layout(pipeline=2, data=2),
+}
+
+
+class Refused(Exception):
+    """A training that a layout does not have, with what was said about it."""
+
+
+def train_in(layout: Layout, model: Path, out: Path, *more: str) -> dict[str, dict[int, float]]:
+    """Train for three steps in a layout, and return what was measured, by name and step.
+
+    Raises:
+        Refused: It was refused.
+    """
+    codes, texts = Ranks(
+        "sft_lora", *tiny_overrides(model, out, *SHORT, *layout.overrides, *more), count=layout.processes
+    ).wait()
+    if set(codes) == {1} and all(text.startswith("ConfigError:") for text in texts):
+        raise Refused(texts[0].splitlines()[1].removeprefix("- "))
+    assert set(codes) == {0}, f"{codes}\n{texts[0]}\n{texts[-1]}"
+    return {name: records(out, name) for name in COMPARED}
+
+
+def largest_difference(one: dict[str, dict[int, float]], other: dict[str, dict[int, float]]) -> float:
+    """Return the largest difference of what two trainings measured, of numbers above 1 as a share."""
+    assert {name: set(steps) for name, steps in one.items()} == {name: set(steps) for name, steps in other.items()}
+    pairs = [(one[name][step], other[name][step]) for name in one for step in one[name]]
+    return max(abs(a - b) / max(1.0, abs(a)) for a, b in pairs)
