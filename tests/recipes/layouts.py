@@ -1,13 +1,20 @@
 """Layouts of processes, and a short training in one of them."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch import Ranks, records, tiny_overrides
 
+from nemo_reasoning.training.checkpoints import list_checkpoints
+
 COMPARED = ("loss", "grad_norm", "val_loss")
 TOLERANCE = 1e-4
-SHORT = ("trainer.max_steps=3", "trainer.eval_interval=2", "data.rows=60", "peft.dropout=0")
+SHORT = (
+    *("trainer.max_steps=3", "trainer.eval_interval=1", "trainer.keep_checkpoints=3"),
+    *("data.rows=60", "peft.dropout=0"),
+)
+Measured = dict[str, dict[int, float]]  # by name and step
 
 
 @dataclass(frozen=True)
@@ -58,22 +65,30 @@ class Refused(Exception):
     """A training that a layout does not have, with what was said about it."""
 
 
-def train_in(layout: Layout, model: Path, out: Path, *more: str) -> dict[str, dict[int, float]]:
-    """Train for three steps in a layout, and return what was measured, by name and step.
+def train_in(layout: Layout, model: Path, out: Path, *more: str, scheme: str = "lora") -> Measured:
+    """Train for three steps in a layout, and return what was measured.
 
     Raises:
         Refused: It was refused.
     """
-    codes, texts = Ranks(
-        "sft_lora", *tiny_overrides(model, out, *SHORT, *layout.overrides, *more), count=layout.processes
-    ).wait()
+    overrides = tiny_overrides(model, out, *SHORT, *layout.overrides, f"peft={scheme}", *more)
+    if scheme == "none":
+        overrides = [one for one in overrides if not one.startswith("peft.")]
+    codes, texts = Ranks("sft_lora", *overrides, count=layout.processes).wait()
     if set(codes) == {1} and all(text.startswith("ConfigError:") for text in texts):
         raise Refused(texts[0].splitlines()[1].removeprefix("- "))
     assert set(codes) == {0}, f"{codes}\n{texts[0]}\n{texts[-1]}"
     return {name: records(out, name) for name in COMPARED}
 
 
-def largest_difference(one: dict[str, dict[int, float]], other: dict[str, dict[int, float]]) -> float:
+def go_back(out: Path, *, step: int) -> None:
+    """Remove the checkpoints of a run after a step, as if it had been killed."""
+    for checkpoint in list_checkpoints(out):
+        if checkpoint.step > step:
+            shutil.rmtree(checkpoint.path)
+
+
+def largest_difference(one: Measured, other: Measured) -> float:
     """Return the largest difference of what two trainings measured, of numbers above 1 as a share."""
     assert {name: set(steps) for name, steps in one.items()} == {name: set(steps) for name, steps in other.items()}
     pairs = [(one[name][step], other[name][step]) for name in one for step in one[name]]

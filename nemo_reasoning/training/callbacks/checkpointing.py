@@ -96,6 +96,7 @@ class Checkpointing(Callback):
         number = self._stop_signal()
         if loop.step >= loop.max_steps or not loop.any_rank(number is not None or self._late()):
             return
+        number = -loop.agree(-(number or 0)) or None  # another process may have received it
         self._save(loop)
         reason, code = ("trainer.max_hours", TIME_IS_UP) if number is None else (signal_name(number), 128 + number)
         self._show(f"{reason}: saved step {loop.step} of {loop.max_steps}; run the same command to go on (exit {code})")
