@@ -116,6 +116,7 @@ def problems(settings: SftSettings) -> list[str]:
         *settings.callbacks.problems(),
         *_check_command(settings),
         *_check_loss(settings),
+        *_check_layout(settings),
         *_check_model(settings),
         *_check_machine(settings),
     ]
@@ -153,6 +154,20 @@ def _check_command(settings: SftSettings) -> list[str]:
     if not settings.data.messages:
         problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")
     return problems
+
+
+def _check_layout(settings: SftSettings) -> list[str]:
+    """Return what ranks that hold a part of the model, or of a row, cannot do."""
+    trainer = settings.trainer
+    sizes = {name: getattr(trainer, name) for name in ("pipeline_model_parallel_size", "context_parallel_size")}
+    if settings.callbacks.eval is None:
+        return []
+    return [
+        f"trainer.{name}={size} with callbacks.eval: a rank that answers while it trains holds all layers and whole "
+        "rows; set it to 1, or callbacks=default"
+        for name, size in sizes.items()
+        if size > 1
+    ]
 
 
 def _check_loss(settings: SftSettings) -> list[str]:

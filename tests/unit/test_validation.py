@@ -155,6 +155,13 @@ def test_pipeline_parallelism_divides_the_layers() -> None:
     ]
 
 
+def test_questions_while_training_need_whole_ranks() -> None:
+    pipeline = {"trainer__devices": 2, "trainer__pipeline_model_parallel_size": 2}
+    (problem,) = problems(*LLAMA, "callbacks=eval", **pipeline)
+    assert problem.startswith("trainer.pipeline_model_parallel_size=2 with callbacks.eval: a rank that answers")
+    assert problems(*LLAMA, **pipeline) == []
+
+
 def test_a_shape_that_only_its_directory_knows_is_not_judged() -> None:
     assert problems(model__architecture=None, trainer__seq_length=10**6) == []
 
