@@ -76,7 +76,7 @@ _TEXT = re.compile(
 )
 _DECORATED = re.compile(r"\\(hat|bar|vec|tilde|overline|mathbb|mathcal|dot|ddot)\s*(?:\{\s*(\w)\s*\}|(\w))")
 _CONJUGATED = re.compile(
-    r"\\(?:overline|bar)\s*(?:(?=[zw](?![A-Za-z]))|(?=\{[^{}]*(?<![A-Za-z\\])[izw](?![A-Za-z])[^{}]*\}))"
+    r"\\(?:overline|bar)\s*(?:(?=[zw](?![A-Za-z]))|(?=\{[^{}]*(?<![A-Za-z\\])(?:i|[zw]+)(?![A-Za-z])[^{}]*\}))"
 )
 _MATRIX = re.compile(r"\\begin\{(p|b|v|B|V|small|)(matrix)\}|\\begin\{(array)\}(?:\{[^{}]*\})?")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")

@@ -53,7 +53,7 @@ class JsonSchema(Lenient):
     """A JSON schema and its name."""
 
     name: str | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")] = {}
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
 class ResponseFormat(Lenient):
@@ -64,8 +64,8 @@ class ResponseFormat(Lenient):
 
     @model_validator(mode="after")
     def _with_schema(self) -> "ResponseFormat":
-        if self.type == "json_schema" and self.json_schema is None:
-            raise ValueError("json_schema is missing; send it, or give the type 'json_object'")
+        if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
+            raise ValueError("json_schema.schema is missing; send it, or give the type 'json_object'")
         return self
 
     @property
@@ -73,7 +73,7 @@ class ResponseFormat(Lenient):
         """The JSON schema of the answer; None for free text."""
         if self.type == "text":
             return None
-        schema = self.json_schema.schema_ if self.json_schema else {}
+        schema = self.json_schema.schema_ if self.json_schema else None
         return json.dumps(schema if self.type == "json_schema" else {"type": "object"})
 
 

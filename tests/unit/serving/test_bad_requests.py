@@ -84,6 +84,7 @@ def refused(response: httpx.Response, status: int, message: str, param: str | No
         ),
         ({"response_format": {"type": "yaml"}}, "'json_object' or 'json_schema'", "response_format.type"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}}, "schema", None),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "schema is missing", None),
         ({"frequency_penalty": 2.5}, "give 2 or less (got 2.5)", "frequency_penalty"),
         ({"logit_bias": {"a": 1.0}}, "'a' is no number of a token", "logit_bias"),
         ({"logit_bias": {"1" * 5000: 1.0}}, "is no number of a token", "logit_bias"),
