@@ -1,7 +1,7 @@
 """Ask two replicas of the service behind one address, while one is killed and one is stopped, and both are replaced.
 
-    python benchmarks/replicas.py                # 500 requests, half of them streams; needs haproxy
-    python benchmarks/replicas.py --requests 60
+    python benchmarks/replicas.py            # 500 requests, half of them streams; needs haproxy
+    python benchmarks/replicas.py --quick    # 60
 
 Counts what was answered and what was lost. The last line is a JSON object.
 """
@@ -69,8 +69,8 @@ class Replica:
 def main() -> None:
     """Run it and print a table and a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=500)
-    count = parser.parse_args().requests
+    parser.add_argument("--quick", action="store_true", help="60 requests")
+    count = 60 if parser.parse_args().quick else 500
     if shutil.which("haproxy") is None:
         sys.exit("haproxy is not installed; on Debian: apt-get install haproxy")
     with tempfile.TemporaryDirectory() as name:

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
@@ -31,6 +32,10 @@ def problems(files: list[Path]) -> list[str]:
         limit = RECIPE_LINES if path.parent.name == "recipes" and path.parent.parent == ROOT else FILE_LINES
         if lines > limit:
             found.append(f"{path.relative_to(ROOT)}: {lines} lines, at most {limit}")
+    tests = Counter(path.name for path in files if path.name.startswith("test_"))
+    found += [
+        f"{name}: {count} test files have this name, and pytest takes one" for name, count in tests.items() if count > 1
+    ]
     functions = [function for path in files for function in function_lengths(path)]
     lengths = [length for _, length in functions]
     found += [f"{place}: {length} lines, at most {LONGEST}" for place, length in functions if length > LONGEST]

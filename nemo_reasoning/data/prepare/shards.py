@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ ROW = np.dtype(
     ]
 )
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
+_PARSING = threading.Lock()  # numpy parses headers with `ast`: in two threads it may fail before Python 3.11.8
 _ARRAYS = ("tokens", "loss_mask", "token_ends", "messages", "message_ends", "rows", "outcomes", "modes")
 _FACTS = ("names", "licenses", "quarantine", "lines", "encoded_again", "unknown", "unused_answers")
 MODES: tuple[Mode | None, ...] = (None, "on", "off")
@@ -78,7 +80,10 @@ class Shard:
     def open(cls, folder: Path) -> "Shard":
         """Map the arrays of a finished shard."""
         # As plain arrays: slicing a `memmap` takes several times as long.
-        arrays: dict[str, Any] = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS}
+        with _PARSING:
+            arrays: dict[str, Any] = {
+                name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS
+            }
         return cls(**arrays, **json.loads((folder / "shard.json").read_text(encoding="utf-8")))
 
     def save(self, folder: Path, *, extra: dict[str, bytes]) -> None:
