@@ -85,11 +85,14 @@ def _tensors(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=True)
 
 
-class _Limited(pickle.Unpickler):
-    where = "the checkpoint"
+def _limited(where: str) -> type[pickle.Unpickler]:
+    """Return an unpickler of what is somewhere that refuses what `find` does."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        return find(module, name, where=self.where)
+    class Limited(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            return find(module, name, where=where)
+
+    return Limited
 
 
 def limited_load(file: IO[bytes]) -> Any:
@@ -98,9 +101,7 @@ def limited_load(file: IO[bytes]) -> Any:
     Raises:
         CheckpointError: Something else is named; nothing of it has run.
     """
-    limited = _Limited(file)
-    limited.where = getattr(file, "name", limited.where)
-    return limited.load()
+    return _limited(getattr(file, "name", "the checkpoint"))(file).load()
 
 
 def check_context(path: Path) -> None:
@@ -174,7 +175,7 @@ def check_weights(folder: Path) -> None:
 
 def _check_bytes(data: io.BytesIO, *, where: str) -> None:
     """Refuse what a layer kept besides tensors, such as FP8's scales, where it names anything but those."""
-    limited = type("Limited", (_Limited,), {"where": where})
+    limited = _limited(where)
     module = SimpleNamespace(__name__="limited", Unpickler=limited, load=lambda file, **options: limited(file).load())
     try:
         kept = torch.load(data, weights_only=False, pickle_module=module)
