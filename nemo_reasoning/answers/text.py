@@ -59,16 +59,15 @@ _ALIASES = (
 
 
 def normalize(answer: str) -> str:
-    """Return an answer with one spelling for what means the same, as `_normalized` says."""
-    return (_remembered if len(answer) <= _SHORT else _normalized)(answer)
-
-
-def _normalized(answer: str) -> str:
-    r"""Return an answer with one spelling for what means the same; letters keep their case.
+    """Return an answer with one spelling for what means the same; letters keep their case.
 
     Digits of any script become ASCII, full-width characters too; "½" becomes a fraction, "x²" a power; Markdown
     and dollar signs around mathematics go, a dollar sign in front of an amount stays.
     """
+    return (_remembered if len(answer) <= _SHORT else _normalized)(answer)
+
+
+def _normalized(answer: str) -> str:
     bare = re.sub(r"^[–—](?=\s?[\d.\\])", "-", unwrap(digits(answer)))
     bare = "".join(_SYMBOLS.get(character, character) for character in bare)
     for pattern, replacement in _ALIASES:

@@ -147,11 +147,14 @@ def _reading_contexts() -> Sequence[tuple[Any, str, Any]]:
     return [(mixin, "load", checked_load), (api, "load", checked_load), (mixin, reader, limited_load)]
 
 
-def check_weights(folder: Path) -> None:
-    """Refuse a distributed checkpoint whose pickles name what NeMo's own do not.
+def check_weights(folder: Path) -> Any:
+    """Return the metadata of a distributed checkpoint, having refused pickles that name what NeMo's own do not.
 
     Args:
         folder: With `.metadata` and the files that it lists; what is not there is left to Megatron-Core.
+
+    Returns:
+        A `torch.distributed.checkpoint.metadata.Metadata`; None where there is none.
 
     Raises:
         CheckpointError: Says what is named, or that a pickle is damaged; nothing of it has run.
@@ -160,7 +163,7 @@ def check_weights(folder: Path) -> None:
 
     file = folder / ".metadata"
     if not file.is_file():
-        return
+        return None
     with file.open("rb") as opened:
         try:
             metadata = limited_load(opened)
@@ -171,6 +174,7 @@ def check_weights(folder: Path) -> None:
             with (folder / place.relative_path).open("rb") as opened:
                 opened.seek(place.offset)
                 _check_bytes(io.BytesIO(opened.read(place.length)), where=f"{folder}, {index.fqn},")
+    return metadata
 
 
 def _check_bytes(data: io.BytesIO, *, where: str) -> None:

@@ -8,11 +8,17 @@ from nemo_reasoning.errors import ConfigError
 
 Values = Mapping[str, float | None]  # by dotted key; None is not checked
 _SCHEME = r"[a-z][a-z0-9+.-]*://"
-_PARAMETERS = r"access_?key|access_?token|api_?key|auth|awsaccesskeyid|key|password|secret|sig|signature|token"
+_PARAMETERS = r"access_?key|access_?token|api_?key|awsaccesskeyid|password|secret|sig|signature|token"
+_SIGNED = r"x-(amz|goog)-(credential|security-token|signature)"
+# `key` and `auth` name many things: there only a value that nobody would write by hand is a secret.
+_OPAQUE = r"(key|auth)=(aiza[\w-]{35}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[a-z]*\d)(?=\d*[a-z])[a-z0-9]{20})"
+_PREFIXED = r"(hf_|sk-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{20,}"
 _SECRETS = {
     "a password": re.compile(rf"{_SCHEME}[^/\s@]*:[^/\s@]+@\S*", re.IGNORECASE),
-    "a key or signature": re.compile(rf"{_SCHEME}\S*[?&](x-(amz|goog)-[a-z-]*)?({_PARAMETERS})=\S+", re.IGNORECASE),
-    "an access token": re.compile(r"(hf_|sk-|nvapi-|gh[opsu]_|github_pat_)[A-Za-z0-9_-]{20,}"),
+    "a key or signature": re.compile(
+        rf"{_SCHEME}\S*[?&](({_PARAMETERS}|{_SIGNED})=[^&#\s]|{_OPAQUE})\S*", re.IGNORECASE
+    ),
+    "an access token": re.compile(rf"{_PREFIXED}|{_SCHEME}{_PREFIXED}@\S*"),
 }
 
 

@@ -187,16 +187,17 @@ def read_tensors(weights: Path) -> dict[str, torch.Tensor]:
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    check_weights(weights)
-    reader = FileSystemReader(weights)
+    metadata = check_weights(weights)
+    if metadata is None:
+        raise ExportError(f"{weights} has no .metadata, which every checkpoint has; restore it")
     tensors = {
         key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in reader.read_metadata().state_dict_metadata.items()
+        for key, entry in metadata.state_dict_metadata.items()
         if key.startswith(_MODEL) and isinstance(entry, TensorStorageMetadata)
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=FileSystemReader(weights), no_dist=True)
     return tensors
 
 

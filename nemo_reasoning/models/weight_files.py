@@ -1,6 +1,5 @@
 """The weight files of a base model as it was published: safetensors or torch's pickles, one file or many."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models.weights import names_in
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SAFETENSORS, _PICKLES = "model.safetensors", "pytorch_model.bin"
@@ -17,13 +17,15 @@ def base_files(base: Path) -> dict[Path, str]:
     """Return the weight files of a Hugging Face directory, each with its name as safetensors.
 
     Raises:
-        ModelSourceError: There are none.
+        ModelSourceError: There are none, or their index is broken or names files elsewhere.
     """
     for single in (_SAFETENSORS, _PICKLES):
         index = base / f"{single}.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            return {base / name: _as_safetensors(name) for name in names}
+            try:
+                return {base / name: _as_safetensors(name) for name in names_in(index)}
+            except ValueError as error:
+                raise ModelSourceError(f"{base} has {error}") from error
         if (base / single).is_file():
             return {base / single: _SAFETENSORS}
     raise ModelSourceError(

@@ -64,12 +64,30 @@ def _weight_files(path: Path) -> tuple[list[Path], list[str]]:
     return [], [f"has parts of weights, but none of {', '.join(_KINDS)} or their index; download it again"]
 
 
-def _indexed(index: Path) -> tuple[list[Path], list[str]]:
+def names_in(index: Path) -> list[str]:
+    """Return the files that an index of weights names, which lie beside it.
+
+    Raises:
+        ValueError: It is broken, or names something elsewhere, where a converted copy would be written too.
+    """
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        return [], [f"has a broken {index.name} ({type(error).__name__}: {error}); download it again"]
-    files = [index.with_name(name) for name in names]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"a broken {index.name} ({type(error).__name__}: {error}); download it again") from error
+    if not names:
+        raise ValueError(f"a broken {index.name} (it names no file); download it again")
+    if elsewhere := [
+        name for name in names if not isinstance(name, str) or Path(name).name != name or name in ("", "..")
+    ]:
+        raise ValueError(f"an {index.name} that names {elsewhere[0]!r}, no file beside it; do not use this model")
+    return names
+
+
+def _indexed(index: Path) -> tuple[list[Path], list[str]]:
+    try:
+        files = [index.with_name(name) for name in names_in(index)]
+    except ValueError as error:
+        return [], [f"has {error}"]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         return [], [f"lacks {', '.join(absent)}, which {index.name} names; download it again"]

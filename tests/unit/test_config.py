@@ -63,6 +63,9 @@ def test_a_wrong_setting_is_named(overrides: list[str], key: str, remedy: str) -
         ("data.paths", "[https://user:s3cr3tvalue@example.org/rows.jsonl]"),
         ("data.paths", "['https://bucket.example.org/rows.jsonl?X-Amz-Date=1&X-Amz-Signature=s3cr3tvalue']"),
         ("data.paths", "['https://blob.example.org/rows.jsonl?sv=1&sig=s3cr3tvalue%3D']"),
+        ("data.paths", "['https://example.org/rows.jsonl?key=AIzas3cr3tvalue-s3cr3tvalue_s3cr3tvaluex']"),
+        ("data.paths", "['https://example.org/rows.jsonl?v=2&auth=s3cr3tvalues3cr3tvalue']"),
+        ("data.paths", "['https://hf_s3cr3tvalues3cr3tvalues3@huggingface.co/rows.jsonl']"),
         ("model.source", "hf_s3cr3tvalues3cr3tvalues3cr3t"),
         ("model.name", "sk-proj-s3cr3tvalue_s3cr3tvalue"),
         ("cache_dir", "s3://key:s3cr3tvalue@bucket/cache"),
@@ -76,7 +79,11 @@ def test_a_secret_is_refused_without_being_shown(key: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["hf://datasets/nvidia/a", "s3://bucket/key=1/rows.jsonl", "https://example.org/rows.jsonl?download=true&v=2"],
+    [
+        *("hf://datasets/nvidia/a", "s3://bucket/key=1/rows.jsonl", "https://example.org/rows.jsonl?download=true&v=2"),
+        *("https://example.org/a?key=train", "https://example.org/a?key=2024/part-00001-of-00128.jsonl&auth=none"),
+        *("https://example.org/a?token=&X-Amz-Date=20261126T000000Z", "abfs://a-container-of-rows@account.net/a"),
+    ],
 )
 def test_an_address_without_a_secret_is_taken(path: str) -> None:
     settings = load_settings(composed("hardware=cpu", "data=jsonl", f"data.paths=['{path}']"), SftSettings)
