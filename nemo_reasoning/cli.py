@@ -41,7 +41,12 @@ def sft(settings: "SftSettings") -> None:
     from nemo_reasoning.training.memory.planner import fit_to_memory
 
     fitted = fit_to_memory(settings)
-    if settings.dry_run:
+    if settings.launch.starts_elsewhere:
+        from nemo_reasoning.launching.command import Command
+        from nemo_reasoning.launching.start import start
+
+        start(settings, Command.running("sft"))
+    elif settings.dry_run:
         from nemo_reasoning.training.dry_run import print_plan
 
         print_plan(fitted, asked=settings)

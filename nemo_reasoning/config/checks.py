@@ -61,6 +61,13 @@ def _given(values: Values) -> list[tuple[str, float]]:
     return [(key, value) for key, value in values.items() if value is not None]
 
 
+def hidden(text: str) -> str:
+    """Return a text with what looks like a password, key or token in it replaced by "***"."""
+    for pattern in _SECRETS.values():
+        text = pattern.sub("***", text)
+    return text
+
+
 def secret(key: str, value: str) -> str | None:
     """Return a problem for a setting that holds a password, key or token; settings are shown and written to files."""
     for name, pattern in _SECRETS.items():

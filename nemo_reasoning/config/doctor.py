@@ -28,4 +28,9 @@ def validate(settings: DoctorSettings) -> None:
     Raises:
         ConfigError: Lists every problem found.
     """
-    checks.refuse(checks.positive({"timeout_seconds": settings.timeout_seconds}))
+    problems = checks.positive({"timeout_seconds": settings.timeout_seconds})
+    if settings.launch.starts_elsewhere:
+        problems.append(
+            f"launch={settings.launch.kind.value}: the doctor judges the machine it runs on; leave launch out"
+        )
+    checks.refuse(problems)

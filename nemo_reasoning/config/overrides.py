@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_reasoning.config import Recipe
-from nemo_reasoning.config.checks import as_list
+from nemo_reasoning.config.checks import as_list, hidden
 from nemo_reasoning.config.loading import CONF_DIR, CONF_PACKAGE, nearest, try_settings
 from nemo_reasoning.errors import ConfigError
 
@@ -57,7 +57,8 @@ def problems_of(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
     usable = [text for text in overrides if text not in found]
     config = _composed(recipe, usable)
     if config is None:
-        broken = [text for text in usable if _composed(recipe, [text]) is None] or usable
+        choices = [text for text in usable if key_of(text) in groups_of(recipe)]
+        broken = [text for text in usable if _composed(recipe, [*choices, text]) is None] or usable
         found |= {text: f"{text}: this value cannot stand here; `--help` shows what does" for text in broken}
         usable = [text for text in usable if text not in broken]
         config = _composed(recipe, usable)
@@ -105,7 +106,7 @@ def _of_values(recipe: Recipe, config: DictConfig, overrides: list[str]) -> list
     """Return which values do not fit, and what is wrong with the others, but for what the former may cause."""
     settings, misfits = try_settings(config, recipe.settings)
     if settings is None:
-        kept = [text for text in overrides if not any(_key(text).startswith(key) for key in misfits)]
+        kept = [text for text in overrides if not any(key_of(text).startswith(key) for key in misfits)]
         rest = _composed(recipe, kept)
         settings = None if rest is None else try_settings(rest, recipe.settings)[0]
     problems = list(misfits.values())
@@ -126,7 +127,10 @@ def _unusable(recipe: Recipe, overrides: Sequence[str]) -> Iterator[tuple[str, s
     for text in overrides:
         override = _parsed(text)
         if override is None:
-            yield text, f"{text}: cannot be read; write key=value, in quotes where it has spaces, braces or commas"
+            yield (
+                text,
+                f"{hidden(text)}: cannot be read; write key=value, in quotes where it has spaces, braces or commas",
+            )
         elif override.is_delete() or override.key_or_group.startswith("hydra"):
             continue
         elif override.key_or_group in groups:
@@ -183,7 +187,8 @@ def _parsed(text: str) -> Override | None:
         return None
 
 
-def _key(text: str) -> str:
+def key_of(text: str) -> str:
+    """Return the setting or group that an override is of; "" if it cannot be read."""
     override = _parsed(text)
     return "" if override is None else override.key_or_group
 

@@ -133,6 +133,8 @@ def _own_problems(settings: SelfImproveSettings) -> list[str]:
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: rounds sample and train in one "
             "process; set both to 1, or train the rows of a round with recipes/sft_lora.py and peft.start_from="
         )
+    if settings.launch.starts_elsewhere:
+        found.append(f"launch={settings.launch.kind.value}: rounds run where they are started; leave launch out")
     if settings.restart:
         found.append("restart=True: set false, and delete the folder of a round to do it again")
     if settings.evaluate:

@@ -7,6 +7,7 @@ from math import gcd
 from nemo_reasoning.config import checks
 from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.config.evaluate import EvaluationCallbackSettings
+from nemo_reasoning.config.launch import LaunchSettings
 from nemo_reasoning.config.loss import LossSettings
 from nemo_reasoning.config.model import ModelSettings, PeftScheme, PeftSettings
 from nemo_reasoning.config.trainer import (
@@ -86,6 +87,7 @@ class SftSettings:
     optim: OptimSettings
     callbacks: CallbackSettings
     logger: LoggerSettings
+    launch: LaunchSettings
 
     @property
     def measured_before(self) -> int:
@@ -114,6 +116,8 @@ def problems(settings: SftSettings) -> list[str]:
         *settings.hardware.problems(),
         *settings.optim.problems(),
         *settings.callbacks.problems(),
+        *settings.launch.problems(),
+        *settings.launch.contradictions(num_nodes=settings.trainer.num_nodes, restart=settings.restart),
         *_check_command(settings),
         *_check_loss(settings),
         *_check_layout(settings),
@@ -149,7 +153,7 @@ def _check_command(settings: SftSettings) -> list[str]:
     before = settings.evaluate_before
     if before is not None and not 1 <= before <= settings.evaluate:
         problems.append(f"evaluate_before={before} with evaluate={settings.evaluate}: give 1 to evaluate, or null")
-    if settings.dry_run and settings.evaluate:
+    if settings.dry_run and settings.evaluate and not settings.launch.starts_elsewhere:
         problems.append("dry_run=true loads nothing, so nothing can be evaluated; set evaluate=0")
     if not settings.data.messages:
         problems.append("data.messages=false: training shows its samples from validation.jsonl; leave it true")

@@ -160,8 +160,14 @@ def process_began() -> float:
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes files, of those that train together."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0
+    """Whether this is the process that writes files, of those that train together.
+
+    torchrun says the rank among all; Lightning and others, the ranks on the machine and of the machine; srun, its own.
+    """
+    for names in (("RANK",), ("LOCAL_RANK", "NODE_RANK"), ("SLURM_PROCID",)):
+        if names[0] in os.environ:
+            return all(int(os.environ.get(name, "0")) == 0 for name in names)
+    return True
 
 
 TIME_IS_UP = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run it again

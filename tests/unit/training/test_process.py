@@ -13,7 +13,13 @@ from composing import sft_settings
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import BackendError, ConfigError
-from nemo_reasoning.training.process import prepare_process, process_began, switched, with_expandable_segments
+from nemo_reasoning.training.process import (
+    first_process,
+    prepare_process,
+    process_began,
+    switched,
+    with_expandable_segments,
+)
 
 
 def settings(*overrides: str) -> SftSettings:
@@ -165,3 +171,23 @@ def test_offloading_reaches_megatrons_configuration(nemo_cpu: None) -> None:
     config = build_model(settings("trainer.offload_layers=3"), base=None, tokenizer=None).config
     assert (config.cpu_offloading, config.cpu_offloading_num_layers) == (True, 3)
     assert (config.cpu_offloading_activations, config.cpu_offloading_weights) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True),  # as Lightning starts them
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),  # torchrun, on the second machine
+        ({"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
+        ({"SLURM_PROCID": "1", "SLURM_LOCALID": "1"}, False),  # srun
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # Lightning, within a task of Slurm's
+    ],
+)
+def test_one_process_of_all_writes(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], first: bool) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert first_process() == first
