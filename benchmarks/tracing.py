@@ -160,7 +160,7 @@ def traced_device(*, tensor_parallel: int = 1, pipeline_parallel: int = 1, te: b
     random._get_all_rng_states = lambda: (None, None, {})
     random._set_all_rng_states = lambda *_: None
     torch.nn.functional.dropout = _dropout  # type: ignore[assignment]
-    nf4.dequantize = _dequantize
+    nf4.dequantize, nf4.digest = _dequantize, lambda *_: ""
     torch_layers.rms_norm = _RmsNorm.apply
     kernels.swiglu = lambda gate_up, *_: _Swiglu.apply(gate_up)
     loss.cross_entropy = _cross_entropy
@@ -246,8 +246,8 @@ def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
         stack.enter_context(nf4_linears(targets=settings.peft.target_modules))
     assert settings.model.architecture is not None
     model = config.configure_model(SimpleNamespace(vocab_size=settings.model.architecture.vocab_size))
-    for weight in [one for one in model.parameters() if isinstance(one, layers.PendingWeight)]:
-        weight.fill(torch.empty_like(weight, device=DEVICE))
+    for linear in [one for one in model.modules() if isinstance(getattr(one, "weight", None), layers.PendingWeight)]:
+        linear.weight.fill(torch.empty(linear.output_size, linear.input_size, dtype=linear.weight.dtype, device=DEVICE))
     adapter = nemo_objects.build_peft(settings.peft, seed=trainer.seed)
     if adapter is not None:
         model.requires_grad_(False)

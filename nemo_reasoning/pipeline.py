@@ -162,20 +162,19 @@ def _where_rows_went(counts: dict[str, Any]) -> str:
     )
 
 
-def _check_rows(formatter: ChatFormatter, base: BaseModel, data: Path) -> None:
-    """Refuse prepared rows that hold tokens the base has no embedding for.
+def _check_rows(formatter: ChatFormatter, vocabulary: int, data: Path, *, name: str) -> None:
+    """Refuse prepared rows that hold tokens the base, which has this name, has no embedding for.
 
     Raises:
         ConfigError: Names the largest one.
     """
-    vocabulary = architecture_from_hf(base.path).vocab_size
     if len(formatter.tokenizer) <= vocabulary:
         return
     largest = max(TokenStore.open(data / split).largest_token for split in SPLITS)
     if largest >= vocabulary:
         raise ConfigError(
             f"the rows hold the token {formatter.tokenizer.convert_ids_to_tokens(largest)!r} ({largest}), but "
-            f"{base.name} has embeddings for tokens 0 to {vocabulary - 1} only; remove it from the rows or from the "
+            f"{name} has embeddings for tokens 0 to {vocabulary - 1} only; remove it from the rows or from the "
             "tokenizer, or resize the base's embedding"
         )
 
@@ -239,8 +238,9 @@ def _prepare(settings: SftSettings, base: BaseModel, *, folder: Path, console: C
         out=folder / "data",
         tell=console.print,
     )
-    if not random:
-        _check_rows(formatter, base, folder / "data")
+    drawn, name = settings.model.architecture, f"model.architecture.vocab_size of {settings.model.name}"
+    shape, name = (drawn, name) if random and drawn else (architecture_from_hf(base.path), base.name)
+    _check_rows(formatter, shape.vocab_size, folder / "data", name=name)
     counts = manifest["counts"]
     console.print(_where_rows_went(counts))
     checkpoint = None

@@ -1,6 +1,5 @@
 """The base weights a QLoRA run computed with, under Hugging Face's names."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -85,17 +84,3 @@ def hold_as_trained(model: Any, *, base: Nf4Base, shape: Architecture) -> None:
     for linear in TrainedBase(lambda name: state[name], base=base, shape=shape).linears():
         for name, weight in linear.items():
             state[name].copy_(weight)
-
-
-@torch.no_grad()
-def hold_nemo_as_trained(model: Any, *, base: Nf4Base) -> None:
-    """Replace the linears' weights of a NeMo model on one rank, in place, by those a QLoRA run computed with.
-
-    For runs on several tensor-parallel ranks, each of which quantized its own shard; one rank cannot load those as
-    training did, which `verify.nemo_reference_logits` does where it can.
-    """
-    for name, module in model.named_modules():
-        target = name.removesuffix(".to_wrap").rpartition(".")[2]
-        if name.endswith(".to_wrap") and target in base.targets:
-            layer = int(re.search(r"layers\.(\d+)\.", name)[1])  # type: ignore[index]
-            module.weight.copy_(as_trained(module.weight, target=target, base=base, layer=layer))

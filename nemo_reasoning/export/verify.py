@@ -6,7 +6,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.errors import VerificationError
 from nemo_reasoning.export import tokenizer_probe
 from nemo_reasoning.export.combining import Combination
-from nemo_reasoning.export.quantised_base import hold_as_trained, hold_nemo_as_trained
+from nemo_reasoning.export.quantised_base import hold_as_trained
 from nemo_reasoning.export.weights import Adapter, FullWeights
 from nemo_reasoning.models.hf_config import in_dtype
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -70,8 +69,7 @@ def nemo_reference_logits(
 
     An adapter's base is the NeMo checkpoint `base`; None for the place where it was when the adapter was saved.
     Its weights are rounded to `dtype`, as the training's were. With `nf4` those of the linears are what a QLoRA run
-    computed with: built, loaded and quantized as training did it, without what the export uses. Only where several
-    ranks quantized their shards are both the same code, and the run's recorded bits the proof.
+    computed with: built, loaded and quantized as training did it, without what the export uses.
 
     With `combined` its weights are made those of the combination, by parameters and dense products.
 
@@ -85,18 +83,9 @@ def nemo_reference_logits(
         from nemo_reasoning.peft.qlora import nf4_linears
 
         quantized: AbstractContextManager[None] = nullcontext()
-        changes, held = list[Callable[[Any], None]](), DTYPES[dtype]
-        if nf4 is not None and nf4.shards == 1:
+        held, prepare = DTYPES[dtype], None if combined is None else combined.prepare
+        if nf4 is not None:
             quantized, held = nf4_linears(targets=nf4.targets), DTYPES[nf4.dtype]
-        elif nf4 is not None:
-            changes.append(partial(hold_nemo_as_trained, base=nf4))
-        if combined is not None:
-            changes.append(combined.prepare)
-
-        def prepare(model: Any) -> None:
-            for change in changes:
-                change(model)
-
         loaded = load_nemo_model(checkpoint, base=base, dtype=held, prepare=prepare)
         with backend(cuda=False), quantized, loaded as model:
             return [model(ids).cpu() for ids in batches]

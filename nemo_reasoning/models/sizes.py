@@ -1,5 +1,6 @@
 """Sizes that follow from a model's shape alone."""
 
+from math import gcd
 from pathlib import Path
 
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
@@ -72,11 +73,35 @@ def flops_adapter_weights(shape: Architecture, peft: PeftSettings) -> int | None
     return None if peft.scheme is PeftScheme.none else count_lora_parameters(shape, peft)
 
 
-def nf4_bytes(weights: int) -> int:
-    """Return the bytes of a matrix of `weights` entries in NF4 with double quantization.
+def nf4_groups(linear: str, outputs: int) -> int:
+    """Return how many times tensor-parallel ranks take turns in a linear's weight [outputs, inputs], row by row.
+
+    A row-parallel rank holds some columns, a column-parallel one some rows, of gate and up some of each.
+    """
+    return {"linear_proj": outputs, "linear_fc2": outputs, "linear_fc1": 2}.get(linear, 1)
+
+
+def nf4_blocks(run: int) -> tuple[int, int]:
+    """Return (weights that share a scale, scales that share a float32) in a rank's share of a quantized matrix.
+
+    Args:
+        run: Weights of the share that lie one behind the other in the whole, whose blocks its ends may cut.
+    """
+    block = gcd(NF4_BLOCK, run)
+    return block, gcd(NF4_BLOCK * NF4_SCALE_BLOCK, run) // block
+
+
+def nf4_bytes(weights: int, *, ranks: int = 1, groups: int = 1) -> int:
+    """Return the bytes of a matrix of `weights` entries in NF4 with double quantization, of one rank's share of it.
 
     Half a byte a weight, a byte for each 64 weights and four for each 256 of those (arXiv 2305.14314,
-    section 3): 4.127 bits a weight.
+    section 3): 4.127 bits a weight, a little more where shares cut blocks.
+
+    Args:
+        weights: Of the whole matrix.
+        ranks: That share it.
+        groups: As `nf4_groups` says.
     """
-    scales = -(-weights // NF4_BLOCK)
-    return -(-weights // 2) + scales + 4 * -(-scales // NF4_SCALE_BLOCK)
+    block, nested = (NF4_BLOCK, NF4_SCALE_BLOCK) if ranks == 1 else nf4_blocks(weights // ranks // groups)
+    scales = -(-weights // ranks // block)
+    return -(-weights // ranks // 2) + scales + 4 * -(-scales // nested)

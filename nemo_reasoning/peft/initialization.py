@@ -94,17 +94,16 @@ def _fill(weight: torch.Tensor, whole: torch.Tensor, *, parts: int = 1) -> None:
     """Set a weight to this tensor-parallel rank's share of a whole one, along the axis in which they differ.
 
     Args:
-        weight: What the rank holds; one that is pending takes its share as it takes one from a checkpoint.
+        weight: What the rank holds; one that is pending takes its share itself.
         whole: Of all ranks.
         parts: So many matrices lie in it one behind the other, of each of which a rank has a share.
     """
+    if isinstance(weight, PendingWeight):
+        return weight.fill(whole)
     split = [axis for axis in range(whole.dim()) if whole.shape[axis] != weight.shape[axis]]
     if split:
         rank, size = (getattr(parallel_state, f"get_tensor_model_parallel_{what}")() for what in ("rank", "world_size"))
         (axis,) = split
         whole = torch.cat([part.chunk(size, axis)[rank] for part in whole.chunk(parts, axis)], axis)
-    if isinstance(weight, PendingWeight):
-        weight.fill(whole)
-    else:
-        with torch.no_grad():
-            weight.copy_(whole)
+    with torch.no_grad():
+        weight.copy_(whole)

@@ -7,7 +7,6 @@ packed, uint8, and in no state dict: a checkpoint holds the adapter alone.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from megatron.core.tensor_parallel.mappings import (
 from megatron.core.transformer.spec_utils import ModuleSpec
 
 from nemo_reasoning.backend.torch_layers import LayerNormColumnParallelLinear, torch_layer_spec
+from nemo_reasoning.models.sizes import nf4_groups
 from nemo_reasoning.peft import nf4
 
 
@@ -51,10 +51,10 @@ def _buffer(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) ->
 
 
 class PendingWeight(torch.nn.Parameter):
-    """A weight on the meta device that takes no memory and waits for a checkpoint.
+    """This rank's share of a weight, on the meta device: it takes no memory and waits for the weight.
 
     Attributes:
-        fill: Takes the loaded weight [outputs, inputs], on any device.
+        fill: Takes the whole weight [outputs, inputs] of all ranks, on any device.
     """
 
     fill: Callable[[torch.Tensor], None]
@@ -81,32 +81,38 @@ class _Nf4Linear(torch.nn.Module):
     """What the linears share; stands before one of Megatron's among the bases.
 
     Attributes:
-        weight: A `PendingWeight`, later uint8 [outputs * inputs / 2, 1], of this rank's shard.
+        weight: A `PendingWeight`, later uint8 [outputs * inputs / 2, 1], of this rank's share.
         quant_state: bitsandbytes' `QuantState`; None while the weight is pending.
+        digest: `nf4.digest` of the whole weight, which no layout of ranks changes.
     """
 
     weight: torch.Tensor
+    digest: str
+    tp_group: Any
 
-    def __init__(self, *args: Any, config: Any, pending: bool, **kwargs: Any) -> None:
-        made = config
-        if pending:
-            made = copy.copy(config)
-            made.use_cpu_initialization, made.perform_initialization = True, False
-        with torch.device("meta") if pending else nullcontext():
+    def __init__(self, *args: Any, config: Any, target: str, **kwargs: Any) -> None:
+        made = copy.copy(config)
+        made.use_cpu_initialization, made.perform_initialization = True, False
+        with torch.device("meta"):
             super().__init__(*args, config=made, **kwargs)
-        self.config = config
+        self.config, self.target = config, target
         self.quant_state: Any = None
-        if pending:
-            self.weight = PendingWeight(self.weight, self.quantize)
-            _materialize(self, "bias")
-        else:
-            self.quantize(self.weight)
+        self.weight = PendingWeight(self.weight, self.quantize)
+        _materialize(self, "bias")
 
     def quantize(self, weight: torch.Tensor) -> None:
-        """Hold a weight [outputs, inputs] in NF4, on the device on which Megatron makes its weights."""
+        """Quantize a whole weight [outputs, inputs] where Megatron makes its weights, and hold this rank's share.
+
+        Scales are shared across the edges of the shares, so no rank could make its own from its share alone.
+        """
         device = "cpu" if self.config.use_cpu_initialization else torch.cuda.current_device()
-        packed, self.quant_state = nf4.quantize(weight.to(device, dtype=self.config.params_dtype))
+        packed, state = nf4.quantize(weight.to(device, dtype=self.config.params_dtype))
+        self.digest, ranks = nf4.digest(packed, state), weight.numel() // self.weight.numel()
+        if ranks > 1:
+            groups = nf4_groups(self.target, len(weight))
+            packed, state = nf4.share_of(packed, state, ranks=ranks, rank=self.tp_group.rank(), groups=groups)
         del self.weight
+        self.quant_state = state
         self.register_buffer("weight", packed, persistent=False)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
@@ -159,18 +165,17 @@ _NF4 = {
 }
 
 
-def nf4_layer_spec(config: Any, *, targets: Sequence[str], pending: bool, te_attention: bool = False) -> ModuleSpec:
-    """Return the torch layers' specification with some linears in NF4.
+def nf4_layer_spec(config: Any, *, targets: Sequence[str], te_attention: bool = False) -> ModuleSpec:
+    """Return the torch layers' specification with some linears in NF4, which wait for their weights.
 
     Args:
         config: Megatron's configuration of the model.
         targets: Megatron's names of the linears to quantize.
-        pending: Whether the weights come from a checkpoint; otherwise they are initialised, then quantized.
         te_attention: As for `torch_layer_spec`.
     """
     spec = torch_layer_spec(config, te_attention=te_attention)
     for part in (spec.submodules.self_attention, spec.submodules.mlp):
         for target in set(targets) & vars(part.submodules).keys():
             made = _NF4[getattr(part.submodules, target)]
-            setattr(part.submodules, target, ModuleSpec(module=made, params={"pending": pending}))
+            setattr(part.submodules, target, ModuleSpec(module=made, params={"target": target}))
     return spec

@@ -9,6 +9,7 @@ computes the base again that a GPU trained on. Dequantizing is bitsandbytes' ker
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,13 @@ import torch
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import VerificationError
-from nemo_reasoning.models.sizes import NF4_BLOCK, NF4_SCALE_BLOCK
+from nemo_reasoning.models.sizes import NF4_BLOCK, NF4_SCALE_BLOCK, nf4_blocks
 from nemo_reasoning.packages import require
 
 DIGESTS_FILE = "nf4.json"  # in the folder of a run
+SEPARATELY = "an earlier version began it, whose tensor-parallel ranks quantized their shares separately; train it anew"
+_OTHER_BASE = "the base model is not the one it was trained on, or bitsandbytes' code books have changed since"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_SPLIT_COLUMNS = ("linear_proj", "linear_fc2")  # row parallel: each rank holds some of the inputs
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # weights at a time: within a CPU's cache, and 64 MiB of float32 on a GPU
 
 
@@ -34,13 +36,12 @@ class Nf4Base:
 
     Attributes:
         targets: Megatron's names of the quantized linears.
-        shards: Tensor-parallel size; each rank quantized its own shard.
         dtype: Name of the dtype of the run's parameters, from and to which weights are quantized and dequantized.
-        digests: `digest` of each rank's shard under "layer.target", as the run recorded them; None if it did not.
+        digests: `digest` of each linear under "layer.target", as the run recorded it; None if it did not. Earlier
+            versions recorded one for each tensor-parallel rank, which quantized its share alone.
     """
 
     targets: tuple[str, ...]
-    shards: int
     dtype: str
     digests: Mapping[str, Sequence[str]] | None = None
 
@@ -51,7 +52,6 @@ def nf4_base(settings: SftSettings) -> Nf4Base | None:
         return None
     return Nf4Base(
         targets=tuple(settings.peft.target_modules),
-        shards=settings.trainer.tensor_model_parallel_size,
         dtype=settings.parameter_dtype,
     )
 
@@ -90,6 +90,33 @@ def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, Any]:
     return _packed(codes), state
 
 
+def share_of(packed: torch.Tensor, state: Any, *, ranks: int, rank: int, groups: int) -> tuple[torch.Tensor, Any]:
+    """Return a tensor-parallel rank's share of what `quantize` made of a whole matrix: the same values, to the bit.
+
+    Args:
+        packed: Two weights a byte.
+        state: What belongs to them.
+        ranks: That share the matrix.
+        rank: Number of this one.
+        groups: As `models.sizes.nf4_groups` says.
+    """
+    outputs, inputs = state.shape
+    count = outputs * inputs
+    block, nested = nf4_blocks(count // ranks // groups)
+
+    def part(values: torch.Tensor, *, held: int, wanted: int) -> torch.Tensor:
+        """Return the share of values of which each stands for `held` weights, as values for `wanted` ones."""
+        repeated = values.repeat_interleave(held // wanted)[: count // wanted]
+        return repeated.view(groups, ranks, -1)[:, rank].flatten()
+
+    share, scales = copy(state), copy(state.state2)
+    scales.absmax = part(scales.absmax, held=NF4_BLOCK * NF4_SCALE_BLOCK, wanted=block * nested)
+    scales.blocksize, share.state2 = nested, scales
+    share.absmax, share.blocksize = part(state.absmax, held=NF4_BLOCK, wanted=block), block
+    share.shape = torch.Size((outputs, inputs // ranks) if groups == outputs else (outputs // ranks, inputs))
+    return _packed(part(_unpacked(packed)[:count], held=1, wanted=1)), share
+
+
 def _blockwise(flat: torch.Tensor, code: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the nearest entry of a sorted code for each value over its block's maximum, uint8, and the maxima."""
     bounds = (code[:-1] + code[1:]) / 2
@@ -123,6 +150,10 @@ def _packed(codes: torch.Tensor) -> torch.Tensor:
     return ((codes[::2] << 4) | codes[1::2])[:, None]
 
 
+def _unpacked(packed: torch.Tensor) -> torch.Tensor:
+    return torch.cat([packed >> 4, packed & 15], dim=1).flatten()
+
+
 @cache
 def _nf4_code(device: torch.device) -> torch.Tensor:
     from bitsandbytes.functional import get_4bit_type
@@ -147,10 +178,34 @@ def dequantize(packed: torch.Tensor, state: Any, *, out: torch.Tensor | None = N
         state: What belongs to them.
         out: Where to write it, on a GPU.
     """
-    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.functional import QuantState, dequantize_4bit
 
-    weight: torch.Tensor = dequantize_4bit(packed, state, out=out)
-    return weight
+    weight: torch.Tensor
+    scales, count = _scales(state), state.shape.numel()
+    if state.blocksize != NF4_BLOCK:  # which bitsandbytes has no kernel for
+        codes = _unpacked(packed)[:count].int()
+        values = state.code.index_select(0, codes).view(-1, state.blocksize) * scales[:, None]
+        weight = values.view(state.shape).to(state.dtype)
+        return weight if out is None else out.copy_(weight)
+    # whole blocks a row: on a CPU the kernel takes wrong scales where a row ends within a block
+    width = NF4_BLOCK if count % NF4_BLOCK == 0 else count
+    rows = torch.Size((count // width, width))
+    flat = QuantState(absmax=scales, shape=rows, blocksize=NF4_BLOCK, quant_type="nf4", dtype=state.dtype)
+    weight = dequantize_4bit(packed, flat, out=None if out is None else out.view(rows))
+    return weight.view(state.shape)
+
+
+def _scales(state: Any) -> torch.Tensor:
+    """Return the scale of each block in float32."""
+    from bitsandbytes.functional import dequantize_blockwise
+
+    nested = state.state2
+    if nested.blocksize == NF4_SCALE_BLOCK:
+        scales: torch.Tensor = dequantize_blockwise(state.absmax, nested)
+    else:  # the same arithmetic in blocks that it has no kernel for
+        values = nested.code.index_select(0, state.absmax.int()).view(-1, nested.blocksize)
+        scales = (values * nested.absmax[:, None]).flatten()
+    return scales.add_(state.offset)
 
 
 def digest(packed: torch.Tensor, state: Any) -> str:
@@ -188,31 +243,12 @@ def as_trained(weight: torch.Tensor, *, target: str, base: Nf4Base, layer: int |
     """
     require_bitsandbytes()
     rounded = weight.to(DTYPES[base.dtype])
-    pieces = [quantize(piece) for piece in _split(rounded, target=target, shards=base.shards)]
+    quantized = quantize(rounded)
     if base.digests is not None and layer is not None:
-        found, known = [digest(*piece) for piece in pieces], list(base.digests.get(f"{layer}.{target}", []))
+        found, known = [digest(*quantized)], list(base.digests.get(f"{layer}.{target}", []))
         if found != known:
             raise VerificationError(
-                f"quantizing {target} of layer {layer} again gives {found}, but the run trained on {known}; the base "
-                "model is not the one it was trained on, or bitsandbytes' code books have changed since"
+                f"quantizing {target} of layer {layer} again gives {found}, but the run trained on {known}; "
+                + (SEPARATELY if len(known) > 1 else _OTHER_BASE)
             )
-    return _join([dequantize(*piece) for piece in pieces], target=target).to(weight.dtype)
-
-
-def _split(weight: torch.Tensor, *, target: str, shards: int) -> Sequence[torch.Tensor]:
-    """Return the shard of each rank."""
-    if target in _SPLIT_COLUMNS:
-        return weight.chunk(shards, dim=1)
-    if target == "linear_fc1":  # rows: gate, then up; a rank holds a part of each
-        gate, up = (half.chunk(shards) for half in weight.chunk(2))
-        return [torch.cat(pair) for pair in zip(gate, up, strict=True)]
-    return weight.chunk(shards)
-
-
-def _join(pieces: Sequence[torch.Tensor], *, target: str) -> torch.Tensor:
-    if target in _SPLIT_COLUMNS:
-        return torch.cat(list(pieces), dim=1)
-    if target == "linear_fc1":
-        halves = [piece.chunk(2) for piece in pieces]
-        return torch.cat([gate for gate, _ in halves] + [up for _, up in halves])
-    return torch.cat(list(pieces))
+    return dequantize(*quantized).to(weight.dtype)

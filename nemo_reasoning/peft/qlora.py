@@ -46,9 +46,7 @@ def _layer_spec(targets: Sequence[str], *, te_attention: bool) -> Sequence[tuple
 
     from nemo_reasoning.peft.layers import nf4_layer_spec
 
-    return [
-        (base, "local_layer_spec", partial(nf4_layer_spec, targets=targets, pending=True, te_attention=te_attention))
-    ]
+    return [(base, "local_layer_spec", partial(nf4_layer_spec, targets=targets, te_attention=te_attention))]
 
 
 def _loading() -> Sequence[tuple[Any, str, Any]]:
@@ -86,31 +84,27 @@ def _part(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _read(request: Any, folder: Path) -> torch.Tensor:
-    """Return what a request asks for, in host memory: this rank's shard and nothing else.
+    """Return the whole weight of which a request asks for this rank's share, in host memory, and nothing else.
 
     Megatron's own loading wants all layers of a stored tensor at once.
     """
     from megatron.core.dist_checkpointing.mapping import ShardedTensorFactory
-
-    weight = torch.empty_like(request.data, device="cpu")
-    asked = replace(request, data=weight)
-    # a factory's parts, such as gate and up, are views of the weight
-    for part in asked.build() if isinstance(asked, ShardedTensorFactory) else [asked]:
-        _read_into(part, folder)
-    return weight
-
-
-def _read_into(shard: Any, folder: Path) -> None:
     from megatron.core.dist_checkpointing.strategies.checkpointable import CheckpointableShardedTensor
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    shape = (1,) * shard.prepend_axis_num + shard.local_shape  # of all layers, this one
-    placed = replace(shard, data=shard.data.view(shape), local_shape=shape, prepend_axis_num=0)
+    # a factory's parts, gate and up, are stored as one tensor
+    share = request.build()[0] if isinstance(request, ShardedTensorFactory) else request
+    layers = share.prepend_axis_num
+    weight = torch.empty(share.global_shape[layers:], dtype=share.dtype)
+    held = weight.view((1,) * layers + weight.shape)  # of all layers, this one
+    first = share.global_offset[:layers] + (0,) * weight.dim()
+    whole = replace(share, data=held, local_shape=tuple(held.shape), global_offset=first, prepend_axis_num=0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         load(
-            {shard.key: CheckpointableShardedTensor.from_sh_ten(placed)},
+            {whole.key: CheckpointableShardedTensor.from_sh_ten(whole)},
             storage_reader=FileSystemReader(folder),
             no_dist=True,
         )
+    return weight

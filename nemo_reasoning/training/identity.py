@@ -8,7 +8,6 @@ from typing import Any
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.train import SftSettings
 
 _STORES = tuple(
@@ -85,25 +84,19 @@ def rows_fingerprint(data: Path) -> str | None:
 def fixed_settings(settings: SftSettings) -> dict[str, Any]:
     """Return the settings that a checkpoint depends on, beside content, by their keys."""
     held = settings_to_dict(settings)
-    return dict(pair for key in _fixed_keys(settings) for pair in _flat(key, _value(held, key)) if pair[0] != _START)
+    return dict(pair for key in _FIXED for pair in _flat(key, _value(held, key)) if pair[0] != _START)
 
 
 def changed_settings(before: SftSettings, now: SftSettings) -> list[str]:
     """Return the settings that a run depends on and that changed, each with both values."""
     was, held = settings_to_dict(before), settings_to_dict(now)
-    keys = [*_fixed_keys(now), *(f"data.{name}" for name in held["data"] if name not in _FREE_DATA)]
+    keys = [*_FIXED, *(f"data.{name}" for name in held["data"] if name not in _FREE_DATA)]
     hours = before.trainer.hours, now.trainer.hours
     refitted = None not in hours and hours[0] != hours[1]
     return [said for key in keys for said in _differences(key, _value(was, key), _value(held, key))] + [
         f"trainer.hours was {hours[0]}, is {hours[1]}, but the steps are fitted once; for more of them set "
         "trainer.hours=null and trainer.max_steps"
     ] * refitted
-
-
-def _fixed_keys(settings: SftSettings) -> tuple[str, ...]:
-    # each tensor-parallel rank quantizes its own shard of the base
-    quantised = ("trainer.tensor_model_parallel_size",) if settings.peft.scheme is PeftScheme.qlora else ()
-    return (*_FIXED, *quantised)
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -4,7 +4,8 @@ NeMo records the arguments of these objects in every checkpoint, so only plain v
 ListConfig, none of our classes. Our callbacks join the trainer after its construction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nemo.collections.llm.peft import DoRA, LoRA
 from nemo.lightning.ckpt_utils import ADAPTER_META_FILENAME
 from nemo.lightning.resume import AdapterPath
 
+from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.data import Order
 from nemo_reasoning.config.model import PeftScheme, PeftSettings
@@ -239,4 +241,23 @@ def load_from(trainer: nl.Trainer, *, base: Path | None, checkpoint: Checkpoint 
         return
     weights = checkpoint.path / "weights"
     is_adapter = (weights / ADAPTER_META_FILENAME).is_file()
-    trainer.ckpt_path = AdapterPath(weights, base_model_path=base) if is_adapter else weights
+    trainer.ckpt_path = AdapterPath(weights, base_model_path=base or weights) if is_adapter else weights
+
+
+def base_kept(base: Path | None) -> AbstractContextManager[None]:
+    """Let a random base (None) stay as it was drawn where an adapter's run goes on: it is in no checkpoint."""
+    answers = "nemo.lightning.pytorch.callbacks.peft takes every adapter's base from a checkpoint"
+    return nullcontext() if base else applied(Patch("random-base", answers, _own_base))
+
+
+def _own_base() -> Sequence[tuple[Any, str, Any]]:
+    load = nl.io.pl.MegatronCheckpointIO.load_checkpoint
+
+    def load_checkpoint(self: Any, path: Any, sharded_state_dict: Any = None, *args: Any, **kwargs: Any) -> Any:
+        asked = (sharded_state_dict or {}).get("state_dict", {})
+        is_adapter = (Path(path) / ADAPTER_META_FILENAME).is_file()
+        if is_adapter and asked and not any(".adapter." in key for key in asked):
+            return {"state_dict": {key: getattr(value, "data", value) for key, value in asked.items()}}
+        return load(self, path, sharded_state_dict, *args, **kwargs)
+
+    return [(nl.io.pl.MegatronCheckpointIO, "load_checkpoint", load_checkpoint)]

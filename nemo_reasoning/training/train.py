@@ -219,7 +219,7 @@ def _finetune(job: _Job, active: Backend) -> None:
     )
     trainer.callbacks.insert(0, hooks)
     told = translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step))
-    with closing(hooks), told, applied(OWN_STOPS):
+    with closing(hooks), told, applied(OWN_STOPS), nemo_objects.base_kept(inputs.base):
         nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
         llm.finetune(
             model=model,

@@ -45,6 +45,14 @@ def test_a_run_goes_on_in_other_layouts(shared_llama: Path, alone: tuple[Path, M
     torch.testing.assert_close(*adapters, atol=1e-6, rtol=0)
 
 
+def test_a_quantized_base_is_the_same_in_another_tensor_parallelism(shared_llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    alone = train_in(LAYOUTS["1"], shared_llama, out, scheme="qlora")
+    go_back(out, step=1)
+    measured = train_in(LAYOUTS["tensor 2"], shared_llama, out, scheme="qlora")  # its digests are compared
+    assert largest_difference(alone, measured) < TOLERANCE, (measured, alone)
+
+
 def test_a_signal_to_one_process_stops_all(shared_llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     layout = LAYOUTS["data 2"]

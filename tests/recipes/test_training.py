@@ -156,3 +156,10 @@ def test_two_replicas_compute_what_one_does(shared_llama: Path, trained: Path, t
     for key in ("loss", "val_loss", "grad_norm"):
         assert records(tmp_path, key) == pytest.approx(records(trained, key), rel=1e-4), key
     assert [checkpoint.step for checkpoint in Run.open(tmp_path).checkpoints] == [3, 6]
+
+
+def test_random_weights_with_fewer_tokens_than_the_rows_are_refused(shared_llama: Path, tmp_path: Path) -> None:
+    out, size = tmp_path / "run", "model.architecture.vocab_size"
+    overrides = [one for one in tiny_overrides(shared_llama, out) if not one.startswith("model")]
+    told = run("sft_lora", "model=smollm2_135m", "model.init=random", f"{size}=264", *overrides, succeeds=False)
+    assert f"but {size} of smollm2_135m has embeddings for tokens 0 to 263 only" in told

@@ -18,14 +18,13 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "recipes")]
-from layouts import LAYOUTS, Refused, largest_difference, train_in  # noqa: E402
+from layouts import LAYOUTS, Measured, Refused, largest_difference, train_in  # noqa: E402
 from tiny import FAMILIES, save_tiny  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "scale.md"
 SCHEMES = ("lora", "qlora", "dora", "none")
 ROWS = {"packed": "trainer.packing=true", "padded": "trainer.packing=false"}
 _TABLE = re.compile(r"(<!-- tried -->\n)(.*?)(?=\n<!-- /tried -->)", re.DOTALL)
-_OTHERS = [name for name in LAYOUTS if name != "1"]
 
 
 def row(family: str, scheme: str, rows: str) -> str:
@@ -34,14 +33,16 @@ def row(family: str, scheme: str, rows: str) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = save_tiny(folder / "model", family)
-        alone = train_in(LAYOUTS["1"], model, folder / "alone", ROWS[rows], scheme=scheme)
-        for number, layout in enumerate(_OTHERS):
+        alone: Measured = {}
+        for number, layout in enumerate(LAYOUTS):
             try:
                 measured = train_in(LAYOUTS[layout], model, folder / f"{number}", ROWS[rows], scheme=scheme)
+                alone = alone or measured
                 cells.append(f"{largest_difference(alone, measured):.0e}")
             except Refused as refused:
                 cells.append(f"refused: {str(refused).partition(': ')[2].partition(';')[0] or refused}")
             print(family, scheme, rows, layout, cells[-1], flush=True)
+    cells = cells[1:]  # the first is one process itself
     return f"| {family} | {scheme} | {rows} | {' | '.join(cells)} | {datetime.date.today().isoformat()} |"
 
 
@@ -51,7 +52,7 @@ def write(line: str) -> None:
     before = _TABLE.search(page)
     assert before is not None, f"{PAGE} has no table to write into"
     kept = {_training(one): one for one in [*before[2].splitlines()[2:], line]}
-    titles = ["family", "peft", "rows", *_OTHERS, "tried"]
+    titles = ["family", "peft", "rows", *list(LAYOUTS)[1:], "tried"]
     head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     table = "\n".join([*head, *(kept[training] for training in sorted(kept))])
     PAGE.write_text(page[: before.start(2)] + table + page[before.end(2) :], encoding="utf-8")

@@ -7,8 +7,10 @@ import torch.distributed as dist
 
 from nemo_reasoning.artifacts import write_json
 from nemo_reasoning.errors import CheckpointError
-from nemo_reasoning.peft.nf4 import DIGESTS_FILE, digest, nf4_base, read_digests
+from nemo_reasoning.peft.nf4 import DIGESTS_FILE, SEPARATELY, nf4_base, read_digests
 from nemo_reasoning.training.callbacks.base import Callback, Loop, RunContext
+
+_CHANGED = "its base model or precision has changed. Restore them, or choose another name"
 
 
 class Nf4Digests(Callback):
@@ -35,17 +37,17 @@ class Nf4Digests(Callback):
         known = read_digests(self.folder)
         if known is not None and known != found:
             changed = sorted(key for key in found.keys() | known.keys() if found.get(key) != known.get(key))
+            shares = any(len(digests) > 1 for digests in known.values())
             raise CheckpointError(
                 f"{self.folder}: quantizing the base gives other bits than at the run's first start, in "
-                f"{len(changed)} of {len(found)} linears such as {changed[0]}; its base model or precision has "
-                "changed. Restore them, or choose another name"
+                f"{len(changed)} of {len(found)} linears such as {changed[0]}; " + (SEPARATELY if shares else _CHANGED)
             )
         if loop.first_rank:
             write_json(self.folder / DIGESTS_FILE, found)
 
 
 def _digests(model: Any) -> Any:
-    """Yield ("layer.target", digest) of this rank's quantized linears; layers count from 0 over all stages."""
+    """Yield ("layer.target", digest) of the quantized linears of this stage; layers count from 0 over all stages."""
     from megatron.core.transformer.transformer_layer import TransformerLayer
 
     for layer in model.modules():
@@ -53,20 +55,17 @@ def _digests(model: Any) -> Any:
             for name, module in layer.named_modules():
                 if getattr(module, "quant_state", None) is not None:
                     target = name.removesuffix(".to_wrap").rpartition(".")[2]
-                    yield f"{layer.layer_number - 1}.{target}", digest(module.weight, module.quant_state)
+                    yield f"{layer.layer_number - 1}.{target}", module.digest
 
 
 def _of_all_ranks(own: dict[str, str]) -> dict[str, list[str]]:
-    """Return the digests of each linear in the order of the tensor-parallel ranks that hold it."""
-    from megatron.core import parallel_state
-
-    rank = parallel_state.get_tensor_model_parallel_rank()
-    gathered: list[Any] = [(rank, own)]
+    """Return the digests that the ranks have found of each linear; one, where they agree."""
+    gathered: list[Any] = [own]
     if dist.get_world_size() > 1:
         gathered = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, (rank, own))
-    by_rank: dict[str, dict[int, str]] = {}
-    for number, digests in gathered:
+        dist.all_gather_object(gathered, own)
+    found: dict[str, set[str]] = {}
+    for digests in gathered:
         for key, value in digests.items():
-            by_rank.setdefault(key, {})[number] = value
-    return {key: [ranks[number] for number in sorted(ranks)] for key, ranks in sorted(by_rank.items())}
+            found.setdefault(key, set()).add(value)
+    return {key: sorted(values) for key, values in sorted(found.items())}

@@ -64,13 +64,13 @@ def _loading_bytes(work: Workload) -> int:
     """Return what lies on the device while the base is loaded: it is built in the dtype it is held in.
 
     Megatron joins gate and up of a layer in a copy, which it makes on the host where the device has no room. A QLoRA
-    base takes one weight in full at a time, and what quantizing a chunk of it needs (peft/nf4.py).
+    base takes one weight of all ranks at a time, and what quantizing a chunk of it needs (peft/nf4.py).
     """
     weights, width = static_bytes(work).weights, work.width
-    largest = max(inputs * outputs for inputs, outputs in linear_shapes(work.shape).values()) // work.tensor_parallel
+    largest = max(inputs * outputs for inputs, outputs in linear_shapes(work.shape).values())
     if work.scheme is PeftScheme.qlora:
         return weights + largest * (width + 1) + QUANTIZING_BYTES
-    return weights + largest * width
+    return weights + largest // work.tensor_parallel * width
 
 
 def logit_bytes(work: Workload) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nemo_reasoning.config.model import PeftScheme
 from nemo_reasoning.config.trainer import Fp8
-from nemo_reasoning.models.sizes import linear_shapes, nf4_bytes, small_tensors
+from nemo_reasoning.models.sizes import linear_shapes, nf4_bytes, nf4_groups, small_tensors
 from nemo_reasoning.training.memory.workload import Workload
 
 _FLOAT32 = 4
@@ -133,7 +133,7 @@ def _weight_bytes(work: Workload) -> int:
     if work.scheme is PeftScheme.qlora:
         for name in work.target_modules:
             inputs, outputs = linear_shapes(work.shape)[name]
-            matrix = inputs * outputs // work.tensor_parallel
-            parameters -= work.layers * matrix
-            packed += work.layers * nf4_bytes(matrix)
+            matrix, ranks = inputs * outputs, work.tensor_parallel
+            parameters -= work.layers * matrix // ranks
+            packed += work.layers * nf4_bytes(matrix, ranks=ranks, groups=nf4_groups(name, outputs))
     return work.width * parameters + packed

@@ -1,5 +1,6 @@
 """NF4 is bitsandbytes', bit for bit, and as small as promised."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from bitsandbytes.functional import quantize_4bit, quantize_blockwise
 from composing import sft_settings
 
 from nemo_reasoning.errors import BackendError, VerificationError
-from nemo_reasoning.models.sizes import count_parameters, nf4_bytes
+from nemo_reasoning.models.sizes import count_parameters, nf4_bytes, nf4_groups
 from nemo_reasoning.peft import nf4
 from nemo_reasoning.training.memory.static import static_bytes
 from nemo_reasoning.training.memory.workload import workload_of
@@ -82,10 +83,21 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("shape", [(64, 48), (64, 176), (96, 64), (128, 32), (5, 66), (5, 33), (2, 40)])
+def test_dequantized_is_each_code_times_the_scale_of_its_block(shape: tuple[int, int]) -> None:
+    """On a CPU, bitsandbytes' kernel takes other scales where a row ends within a block."""
+    packed, state = nf4.quantize(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    scales = state.state2.code[state.absmax.int()] * state.state2.absmax[0] + state.offset
+    codes = torch.cat([packed >> 4, packed & 15], dim=1).flatten()[: math.prod(shape)]
+    wanted = state.code[codes.int()] * scales.repeat_interleave(64)[: len(codes)]
+
+    assert torch.equal(nf4.dequantize(packed, state), wanted.view(shape))
+
+
 @pytest.mark.parametrize("target", list(SHAPES))
 def test_a_linear_as_a_run_held_it(target: str) -> None:
     for name, dtype in nf4.DTYPES.items():
-        base = nf4.Nf4Base(targets=tuple(SHAPES), shards=1, dtype=name)
+        base = nf4.Nf4Base(targets=tuple(SHAPES), dtype=name)
         weight = weight_of(target, dtype)
         base = replace(base, digests={f"0.{target}": [nf4.digest(*nf4.quantize(weight))]})
 
@@ -94,23 +106,39 @@ def test_a_linear_as_a_run_held_it(target: str) -> None:
             nf4.as_trained(weight * 1.5, target=target, base=base, layer=0)
 
 
-def test_each_rank_quantises_its_own_shard() -> None:
-    base = nf4.Nf4Base(targets=tuple(SHAPES), shards=2, dtype="float32")
-    trained = {target: nf4.as_trained(weight_of(target), target=target, base=base) for target in SHAPES}
-    qkv, proj, fc1, fc2 = (weight_of(target) for target in SHAPES)
+def rows_and_columns(target: str, weight: torch.Tensor, *, ranks: int, rank: int) -> torch.Tensor:
+    """Return what a tensor-parallel rank holds of a linear's weight."""
+    if target in ("linear_proj", "linear_fc2"):
+        return weight.chunk(ranks, dim=1)[rank]
+    halves = weight.chunk(2) if target == "linear_fc1" else [weight]
+    return torch.cat([half.chunk(ranks)[rank] for half in halves])
 
-    assert torch.equal(trained["linear_qkv"], torch.cat([roundtrip(qkv[:48]), roundtrip(qkv[48:])]))
-    for target, weight in (("linear_proj", proj), ("linear_fc2", fc2)):
-        half = weight.shape[1] // 2
-        columns = [roundtrip(weight[:, :half].contiguous()), roundtrip(weight[:, half:].contiguous())]
-        assert torch.equal(trained[target], torch.cat(columns, dim=1))
-    second = roundtrip(torch.cat([fc1[88:176], fc1[264:]]))  # rank 1: half of gate, half of up
-    assert torch.equal(trained["linear_fc1"][88:176], second[:88])
-    assert torch.equal(trained["linear_fc1"][264:], second[88:])
+
+# rows shorter than a block, odd shares, and rows of many blocks whose scales' blocks are cut
+WIDE = {"linear_qkv": (128, 512), "linear_proj": (64, 1024), "linear_fc1": (256, 128), "linear_fc2": (32, 7168)}
+ODD = {"linear_qkv": (6, 35), "linear_proj": (5, 66), "linear_fc1": (12, 33), "linear_fc2": (3, 54)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("sizes", "ranks"), [(SHAPES, 2), (SHAPES, 4), (WIDE, 2), (WIDE, 8), (ODD, 2), (ODD, 3)])
+def test_a_share_is_the_part_of_the_whole(sizes: dict[str, tuple[int, int]], ranks: int, dtype: torch.dtype) -> None:
+    for target, shape in sizes.items():
+        if shape[target in ("linear_proj", "linear_fc2")] % ranks:
+            continue
+        weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        packed, state = nf4.quantize(weight)
+        whole, held, groups = nf4.dequantize(packed, state), 0, nf4_groups(target, shape[0])
+        for rank in range(ranks):
+            part, its = nf4.share_of(packed, state, ranks=ranks, rank=rank, groups=groups)
+            found = nf4.dequantize(part, its)
+            assert torch.equal(found, rows_and_columns(target, whole, ranks=ranks, rank=rank)), (target, rank)
+            assert found.dtype == dtype
+            held = part.nbytes + its.absmax.nbytes + its.state2.absmax.nbytes
+            assert nf4_bytes(weight.numel(), ranks=ranks, groups=groups) == held, target
 
 
 def test_weights_are_rounded_before_they_are_quantised() -> None:
-    base = nf4.Nf4Base(targets=("linear_qkv",), shards=1, dtype="bfloat16")
+    base = nf4.Nf4Base(targets=("linear_qkv",), dtype="bfloat16")
     weight = weight_of("linear_qkv")
     found = nf4.as_trained(weight, target="linear_qkv", base=base)
 
@@ -126,9 +154,8 @@ def test_weights_are_rounded_before_they_are_quantised() -> None:
 def test_how_a_run_holds_its_base(dtype: str, precision: str, quantised: str) -> None:
     overrides = ("hardware=cpu", f"model.dtype={dtype}", f"trainer.precision={precision}")
     run = sft_settings("peft=qlora", *overrides)
-    run.trainer.tensor_model_parallel_size = 3
 
-    assert nf4.nf4_base(run) == nf4.Nf4Base(targets=tuple(SHAPES), shards=3, dtype=quantised)
+    assert nf4.nf4_base(run) == nf4.Nf4Base(targets=tuple(SHAPES), dtype=quantised)
     assert nf4.nf4_base(sft_settings(*overrides)) is None
 
 

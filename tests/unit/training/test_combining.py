@@ -74,10 +74,10 @@ def test_adapters_are_added_with_weights(inputs: TrainingInputs, first: Run, tmp
     assert json.loads((tmp_path / "out" / "hf_peft" / "adapter_config.json").read_text())["r"] == 8
 
 
-def test_an_average_on_a_base_of_two_ranks(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
-    """The proof has both: the base as each rank quantized its shard, and the averaged adapter."""
+def test_an_average_on_a_quantized_base(inputs: TrainingInputs, first: Run, tmp_path: Path) -> None:
+    """The proof has both: the base as training held it, and the averaged adapter."""
     export_run(first, average=2, formats=["hf_peft"], dtype="float32", out=tmp_path)
-    nf4 = Nf4Base(tuple(first.settings.peft.target_modules), shards=2, dtype="float32")
+    nf4 = Nf4Base(tuple(first.settings.peft.target_modules), dtype="float32")
     exported = load_hf_peft(tmp_path / "hf_peft", base=first.base.path, base_dtype="float32", nf4=nf4)
     combined = combination(first, last=2, adapters={}, folder_of=Path, shape=shape_of(first))
     path, batches = first.checkpoints[-1].path, [torch.arange(10, 60)[None]]
