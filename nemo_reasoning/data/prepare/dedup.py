@@ -3,11 +3,13 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_reasoning.data.prepare.external import merged
 from nemo_reasoning.reasoning.trace import visible
 
 # Thai, Lao, Myanmar, Khmer, kana, Han, and Han of the supplementary planes.
@@ -23,11 +25,12 @@ _PERMUTATIONS, _BANDS, _SHINGLE, _SEED = 128, 16, 5, 1
 class Seen:
     """A set of 64-bit hashes in eight bytes each, for tens of millions of rows.
 
-    Sorted arrays of doubling size, merged as in a log-structured tree.
+    Sorted arrays of doubling size, merged as in a log-structured tree; large ones lie in files.
     """
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, folder: Path) -> None:
+        """Start empty; the folder tells on which disk the files are."""
+        self._folder = folder
         self._levels: list[NDArray[np.uint64]] = []
 
     def new(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -49,7 +52,7 @@ class Seen:
         if not len(level):
             return
         while self._levels and len(self._levels[-1]) <= 2 * len(level):
-            level = np.union1d(self._levels.pop(), level)
+            level = merged(self._levels.pop(), level, self._folder)
         self._levels.append(level)
 
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from nemo_reasoning.errors import DataError
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
+Job = TypeVar("Job")
 _WAITING = 4  # finished or queued inputs of each worker
 
 # Tokenising needs no torch, whose import takes five times as long and as much memory as all the rest.
@@ -34,14 +35,16 @@ def run(
     Args:
         function: Can be pickled; each worker gets its own copy, once.
         inputs: Can be pickled.
-        engine: What runs the workers.
+        engine: What runs the workers; a cluster is joined before, by `ray_cluster.joined`.
         workers: How many; None for one per core.
 
     Raises:
-        DataError: A worker was killed.
+        DataError: A worker was killed; on a cluster, several times over the same input.
     """
     if engine is Executor.ray:
-        return _on_ray(function, inputs, workers)
+        from nemo_reasoning.data.prepare import ray_cluster
+
+        return ray_cluster.run(function, inputs, workers=workers)
     count = min(workers or _cores(), len(inputs))
     return map(function, inputs) if count <= 1 else _in_processes(function, inputs, count)
 
@@ -55,22 +58,37 @@ def _in_processes(function: Callable[[Input], Output], inputs: Sequence[Input], 
     start_server()
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(pickle.dumps(function),)) as pool:
-        waiting: deque[Future[Any]] = deque()
         try:
-            for value in inputs:
-                waiting.append(pool.submit(_call, value))
-                if len(waiting) >= _WAITING * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from in_order(
+                inputs, lambda value: pool.submit(_call, value), Future.result, Future.cancel, most=_WAITING * workers
+            )
         except BrokenProcessPool as error:
             raise DataError(
                 "a worker was killed, most likely for want of memory; choose fewer data.workers or a smaller "
                 "data.shard_mb, then run again: finished parts are kept"
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
+
+
+def in_order(
+    inputs: Iterable[Input],
+    begin: Callable[[Input], Job],
+    result: Callable[[Job], Any],
+    cancel: Callable[[Job], object],
+    *,
+    most: int,
+) -> Iterator[Any]:
+    """Yield the results of jobs in the order of their inputs, with at most so many begun; the rest is canceled."""
+    begun: deque[Job] = deque()
+    try:
+        for value in inputs:
+            begun.append(begin(value))
+            if len(begun) >= most:
+                yield result(begun.popleft())
+        while begun:
+            yield result(begun.popleft())
+    finally:
+        for job in begun:
+            cancel(job)
 
 
 def start_server() -> None:
@@ -95,13 +113,19 @@ def patched_environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start(function: bytes) -> None:
-    global _function
+def load(function: bytes) -> Callable[[Any], Any]:
+    """Make this process a worker, and return the function that it gets its inputs for."""
     os.environ.update(WITHOUT_TORCH)
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _function = pickle.loads(function)  # noqa: S301 - of the process that started this one
+    loaded: Callable[[Any], Any] = pickle.loads(function)  # noqa: S301 - of the process that started this one
     gc.freeze()  # what is imported stays: collecting garbage need not look at it again and again
+    return loaded
+
+
+def _start(function: bytes) -> None:
+    global _function
+    _function = load(function)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -115,33 +139,3 @@ def _end_with_parent() -> None:
 
 def _call(value: Any) -> Any:
     return _function(value)
-
-
-def _on_ray(function: Callable[[Input], Output], inputs: Sequence[Input], workers: int | None) -> Iterator[Output]:
-    """Run on the cluster that RAY_ADDRESS names, or on a local one."""
-    import ray
-    from ray.data import DataContext
-
-    if not inputs:
-        return
-    if not ray.is_initialized():
-        ray.init(
-            log_to_driver=False, include_dashboard=False, num_cpus=workers if "RAY_ADDRESS" not in os.environ else None
-        )
-    context = DataContext.get_current()
-    context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    rows = [{"value": pickle.dumps(value)} for value in inputs]
-    size = min(workers or int(ray.cluster_resources()["CPU"]), len(rows))
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _RayWorker, fn_constructor_args=(pickle.dumps(function),), concurrency=size
-    )
-    for row in dataset.iter_rows():
-        yield pickle.loads(row["value"])  # noqa: S301 - of a worker of ours
-
-
-class _RayWorker:
-    def __init__(self, function: bytes) -> None:
-        _start(function)
-
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"value": pickle.dumps(_call(pickle.loads(row["value"])))}  # noqa: S301 - of the process that asks

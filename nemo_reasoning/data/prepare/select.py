@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from nemo_reasoning.config.data import DataSettings, RowSampling
 from nemo_reasoning.data.prepare.dedup import NearlySeen, Seen
+from nemo_reasoning.data.prepare.external import ArrayFile
 from nemo_reasoning.data.prepare.inputs import Subset
-from nemo_reasoning.data.prepare.shards import KEPT, MODES, QUARANTINED, Shard
+from nemo_reasoning.data.prepare.shards import KEPT, MODES, QUARANTINED, ROW, Shard
 from nemo_reasoning.data.prepare.units import Unit
 from nemo_reasoning.data.prepare.worker import SIGNATURES
 from nemo_reasoning.data.schemas.dialogue import fraction
@@ -29,23 +30,8 @@ _EARLIEST_COMPLAINT = 10_000  # rows
 _SECONDS_OF_SILENCE = 15
 
 
-@dataclass
-class Taken:
-    """Rows of one shard that are kept.
-
-    Attributes:
-        subset: Their subset.
-        folder: The shard.
-        indices: Which of its rows, rising, [n], int64.
-        rows: Facts on them, [n], of dtype ROW.
-        lengths: Their tokens, [n], int64.
-    """
-
-    subset: str
-    folder: Path
-    indices: NDArray[np.int64]
-    rows: NDArray[np.void]
-    lengths: NDArray[np.int64]
+# Of a kept row: the facts of its shard, that shard's place among `Selection.shards`, its place there, and its tokens.
+TAKEN = np.dtype([*ROW.descr, ("shard", "i4"), ("index", "i4"), ("length", "i4")])
 
 
 @dataclass
@@ -96,13 +82,20 @@ class Selection:
     """Takes rows until every subset has as many as it wants.
 
     Attributes:
-        taken: Kept rows, shard by shard, in the order they were taken.
+        taken: Kept rows, of dtype TAKEN, in the order they were taken.
+        shards: Subset and folder of each shard with kept rows.
         licenses: Kept rows of each licence, by subset.
         encoded_again: Rows tokenised by the reference because an audit of the fast path failed.
     """
 
     def __init__(
-        self, data: DataSettings, *, quarantine: TextIO, origins: dict[str, str], tell: Callable[[str], None]
+        self,
+        data: DataSettings,
+        *,
+        quarantine: TextIO,
+        origins: dict[str, str],
+        scratch: Path,
+        tell: Callable[[str], None],
     ) -> None:
         """Take the settings.
 
@@ -110,14 +103,15 @@ class Selection:
             data: Settings of conf/data.
             quarantine: Where unusable rows are listed.
             origins: Names of files to use for others in that list.
+            scratch: Folder whose disk takes what grows with the rows.
             tell: Called with a line of text now and then.
         """
         self.data, self._quarantine, self._origins, self._tell = data, quarantine, origins, tell
         self._told = time.monotonic()
-        self.taken: list[Taken] = []
+        self.taken, self.shards = ArrayFile(TAKEN, scratch), list[tuple[str, Path]]()
         self.licenses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.encoded_again = 0
-        self._exact = Seen()
+        self._exact = Seen(scratch)
         near = data.filters.near_duplicates
         self._near = None if near is None else NearlySeen(near)
         self._subsets: dict[str, _Progress] = {}
@@ -230,7 +224,13 @@ class Selection:
         rows = np.array(shard.rows[indices])
         self._exact.add(rows["content"])
         self.licenses[subset].update(shard.licenses[number] for number in rows["license"])
-        self.taken.append(Taken(subset, folder, indices, rows, np.diff(shard.token_ends)[indices]))
+        taken = np.empty(len(rows), TAKEN)
+        for name in ROW.names or ():
+            taken[name] = rows[name]
+        taken["shard"], taken["index"] = len(self.shards), indices
+        taken["length"] = np.diff(shard.token_ends)[indices]
+        self.taken.append(taken)
+        self.shards.append((subset, folder))
 
     def _list_unusable(self, unit: Unit, shard: Shard, progress: _Progress, read: NDArray[np.bool_]) -> None:
         """Write unusable rows with their line in the file, where the file is read from its beginning."""

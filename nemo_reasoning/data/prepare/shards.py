@@ -96,7 +96,11 @@ class Shard:
         try:
             with disk_errors(folder):
                 self._write(partial, extra)
-                partial.rename(folder)
+                try:
+                    partial.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # else of a worker that was given up as lost, and went on: the same bytes
+                        raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -16,7 +16,7 @@ SIGNS = "aBé中ß1 \t\n\x1f\x85\u00a0\u2028\u3000\u200b\ufeff"
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=12))
 def test_seen_is_a_set(batches: list[list[int]]) -> None:
-    seen, known = Seen(), set[int]()
+    seen, known = Seen(Path()), set[int]()
     for batch in batches:
         hashes = np.array(batch, dtype=np.uint64)
         new = seen.new(hashes)
