@@ -5,19 +5,42 @@ from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, flag_override
 
 from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.training.memory.planner import fit_to_memory
 
+_PARSER = OverridesParser.create()
+
 
 def composed(*overrides: str, root: str = "sft_lora", hydra: bool = False) -> DictConfig:
-    """Return the configuration of a recipe; with `hydra` it holds Hydra's own settings too."""
+    """Return the configuration of a recipe; with `hydra` it holds Hydra's own settings too.
+
+    What is chosen is composed once; values are set as Hydra sets them, in what was composed.
+    """
+    values = tuple(text for text in overrides if _sets_a_value(text))
+    chosen = tuple(text for text in overrides if text not in values)
+    config = deepcopy(_composed(chosen, root, hydra))
+    with flag_override(config, ["struct"], True):
+        ConfigLoaderImpl._apply_overrides_to_config(_PARSER.parse_overrides(list(values)), config)
+    return config
+
+
+@cache
+def _composed(chosen: tuple[str, ...], root: str, hydra: bool) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return compose(root, overrides=list(overrides), return_hydra_config=hydra)
+        return compose(root, overrides=list(chosen), return_hydra_config=hydra)
+
+
+def _sets_a_value(override: str) -> bool:
+    """Whether an override neither chooses from a folder of conf/ nor adds or removes anything."""
+    key = override.partition("=")[0]
+    return not key.startswith(("+", "~", "hydra")) and not (CONF_DIR / key.partition("@")[0]).is_dir()
 
 
 @cache

@@ -1,6 +1,6 @@
 """From what Hydra composed to typed settings; what does not fit is named, all of it at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from enum import EnumType
@@ -177,6 +177,16 @@ def _fits(value: Any, hint: Any) -> bool:
         return False
     if bool in kinds and isinstance(value, int | float) and value not in (0, 1):
         return False
+    return _taken(hint, type(value), value) if isinstance(value, Hashable) else _merges(hint, value)
+
+
+@cache
+def _taken(hint: Any, kind: type[Any], value: Hashable) -> bool:
+    """Whether OmegaConf takes it; `kind` tells what is equal apart, such as 1 and 1.0."""
+    return _merges(hint, value)
+
+
+def _merges(hint: Any, value: Any) -> bool:
     try:
         OmegaConf.merge(_holder(hint), {"value": value})
     except OmegaConfBaseException:
