@@ -44,15 +44,13 @@ class Warm:
         )
         theirs.close()
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-        """Return the exit code of a command and what it printed, errors last."""
+    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
+        """Return the exit code of a command, what it printed, and its errors."""
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             code = Forked(self, argv, stdout=stdout, stderr=stderr, environment=environment).wait()
-            texts = []
             for stream in (stdout, stderr):
                 stream.seek(0)
-                texts.append(stream.read().decode())
-        return code, "".join(texts)
+            return code, stdout.read().decode(), stderr.read().decode()
 
 
 class Forked:

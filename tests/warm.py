@@ -14,6 +14,7 @@ import sys
 import threading
 from importlib import import_module
 
+
 def preload(modules: list[str]) -> None:
     """Import modules, and forget what NeMo registers with Hydra meanwhile."""
     from hydra.core.config_store import ConfigStore

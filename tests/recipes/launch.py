@@ -63,11 +63,12 @@ class Process(Forked):
         self, recipe: str, *overrides: str, stdout: IO[bytes], stderr: IO[bytes], place: Mapping[str, str] | None = None
     ) -> None:
         _, *argv = command(recipe, *overrides)
-        super().__init__(_warm(), argv, stdout=stdout, stderr=stderr, environment=environment() | dict(place or {}))
+        super().__init__(warm(), argv, stdout=stdout, stderr=stderr, environment=environment() | dict(place or {}))
 
 
 @cache
-def _warm() -> Warm:
+def warm() -> Warm:
+    """Return the process that has imported what recipes do, for others to be forked from."""
     return Warm(environment())
 
 
@@ -77,9 +78,9 @@ def run(recipe: str, *overrides: str, succeeds: bool = True) -> str:
     Raises:
         AssertionError: Its exit code says the opposite of `succeeds`.
     """
-    code, text = _warm().run(command(recipe, *overrides)[1:], environment())
-    assert (code == 0) == succeeds, f"exit code {code}\n{text}"
-    return text
+    code, *texts = warm().run(command(recipe, *overrides)[1:], environment())
+    assert (code == 0) == succeeds, f"exit code {code}\n{texts[0]}\n{texts[1]}"
+    return "".join(texts)
 
 
 class Ranks:

@@ -1,13 +1,11 @@
 """The public names: which they are, that importing them is lazy, and that the page about them runs."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import indent
 
 import pytest
-from launch import ROOT, environment, tiny_overrides
+from launch import ROOT, environment, tiny_overrides, warm
 
 import nemo_reasoning
 
@@ -35,11 +33,10 @@ def test_the_page_about_them_runs(tmp_path: Path, shared_llama: Path) -> None:
     script = "\n".join(BLOCKS).replace('"experiment=demo"', ", ".join(map(repr, short)))
     guarded = 'if __name__ == "__main__":\n' + indent(script, "    ")
     (tmp_path / "page.py").write_text(guarded, encoding="utf-8")
-    command = [sys.executable, "page.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    printed = done.stdout.splitlines()
+    code, text, errors = warm().run([str(tmp_path / "page.py")], environment())
+    assert code == 0, text + errors
+    printed = text.splitlines()
     assert printed[0] == "64 ['linear_qkv', 'linear_proj', 'linear_fc1', 'linear_fc2']"
     assert "- model=llama3_8bb: there is no such choice; did you mean llama3_8b?" in printed
-    assert "demo 4" in done.stdout
+    assert "demo 4" in text
     assert printed[-1] == "True True False"

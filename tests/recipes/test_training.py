@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import environment, records, run, run_anew, tiny_overrides
+from launch import environment, records, run, tiny_overrides
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import read_manifest
@@ -25,7 +25,7 @@ def trained(shared_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("runs") / "trained"
     more = ["trainer.max_steps=6", "trainer.eval_interval=3", "peft.dropout=0", "callbacks.samples_interval=3"]
     more += ["data.workers=2"]  # of the other runs one process prepares the rows
-    run_anew("sft_lora", *tiny_overrides(shared_llama, out, *more), "callbacks.samples_max_new_tokens=4")
+    run("sft_lora", *tiny_overrides(shared_llama, out, *more), "callbacks.samples_max_new_tokens=4")
     return out
 
 

@@ -54,9 +54,10 @@ def run(
 
 def run_forked(*arguments: str | Path, **environment: str) -> str:
     """Return what a script printed that was forked from a process that has imported NeMo with Transformer Engine."""
-    code, printed = _warm().run([*map(str, arguments)], _environment((TRANSFORMER_ENGINE,)) | _ENGINE | environment)
-    assert code == 0, printed[-4000:]
-    return printed
+    everything = _environment((TRANSFORMER_ENGINE,)) | _ENGINE | environment
+    code, *printed = _warm().run([*map(str, arguments)], everything)
+    assert code == 0, "".join(printed)[-4000:]
+    return "".join(printed)
 
 
 @cache

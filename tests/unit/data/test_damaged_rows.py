@@ -40,9 +40,9 @@ DAMAGED = {
 
 def test_twelve_kinds_of_damage_in_one_file_are_all_accounted_for(tmp_path: Path) -> None:
     damaged = [row for rows in DAMAGED.values() for row in rows]
-    five_megabytes = nemotron_row(106, output="word " * 2**20, reasoning="off", system_prompt="")
+    a_megabyte = nemotron_row(106, output="word " * 2**18, reasoning="off", system_prompt="")
     windows = json.dumps(nemotron_row(107)).encode() + b"\r"
-    rows = [*GOOD, *damaged, five_megabytes, windows, b"", b"\r", GOOD[0]]
+    rows = [*GOOD, *damaged, a_megabyte, windows, b"", b"\r", GOOD[0]]
     path = write_lines(tmp_path / "rows.jsonl", rows)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b'{"input": "no line end')
     manifest = prepared(tmp_path / "out", *CHOSEN, f"data.paths=[{path}]", seq_length=2**16)

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from nemo_reasoning.errors import ModelSourceError
+from nemo_reasoning.models import importer
 from nemo_reasoning.models.hub import PACKAGED_MODEL, BaseModel
 from nemo_reasoning.models.importer import FORMAT, import_base
 
@@ -87,13 +88,18 @@ def test_an_import_without_room_says_so(python: Path, tmp_path: Path) -> None:
         import_base(BASE, dtype="float32", cache_dir=tmp_path)
 
 
-@pytest.mark.slow
-def test_weights_that_are_no_numbers(tiny_llama: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("nemo_cpu")
+def test_weights_that_are_no_numbers(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     weights = load_file(tiny_llama / "model.safetensors")
     weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("inf")
     save_file(weights, tiny_llama / "model.safetensors", metadata={"format": "pt"})
-    base = BaseModel(name=str(tiny_llama), path=tiny_llama, revision="0")
-    with pytest.raises(ModelSourceError, match="NeMo was refused: model.layers.1.mlp.up_proj.weight holds NaN or inf"):
-        import_base(base, dtype="float32", cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(sys, "argv", ["importer", str(tiny_llama), str(tmp_path / "out"), "float32"])
+    with pytest.raises(SystemExit) as ended:  # as the process of its own does
+        importer.main()
 
+    request.getfixturevalue("python").write_text(f"#!/bin/sh\necho '{ended.value.code}'; exit 1\n")
+    with pytest.raises(ModelSourceError, match="NeMo was refused: model.layers.1.mlp.up_proj.weight holds NaN or inf"):
+        import_base(BASE, dtype="float32", cache_dir=tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache" / "nemo").iterdir()] == [".lock"]

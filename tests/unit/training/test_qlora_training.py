@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from composing import sft_settings
+from short_runs import importing_here
 from tiny import save_tiny_llama
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.artifacts import fingerprint, read_manifest
-from nemo_reasoning.backend.runtime import backend
 from nemo_reasoning.config.model import LORA_TARGETS
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Recompute
@@ -43,7 +43,7 @@ STEPS = 6
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with a tiny model and its NeMo checkpoint, with NeMo on the CPU."""
     folder = tmp_path_factory.mktemp("qlora")
-    with backend(cuda=False, transformer_engine=False):
+    with importing_here():
         convert(save_tiny_llama(folder / "tiny"), folder / "nemo", "float32")
         yield folder
 
