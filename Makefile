@@ -9,7 +9,7 @@ PEERS := .venv-peers
 OVERLAYS := .overlays
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint docs setup peers kernels gpu-check gpu-wheels clean
+.PHONY: demo test lint docs setup peers kernels gpu-check gpu-wheels advisories clean
 
 demo: setup
 	$(RUN) recipes/sft_lora.py experiment=demo
@@ -29,6 +29,15 @@ lint: setup
 
 docs: setup
 	$(VENV)/bin/mkdocs build --strict
+
+# Asks pypi.org for known faults of the pinned packages; not part of .ci/run, which needs no network once it is set up.
+# requirements/advisories.txt holds the exceptions, a line each: its id, a # and the reason.
+AUDIT := .venv-audit
+advisories:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install $(PIP_FLAGS) pip-audit==2.10.1
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints-cpu.txt \
+		$$(sed -n 's/^\([A-Za-z][^ #]*\) *#.*/--ignore-vuln \1/p' requirements/advisories.txt)
 
 setup: $(VENV)/.ready $(VERIFY)/.ready $(OVERLAYS)/.ready
 
@@ -78,4 +87,4 @@ gpu-wheels: $(VENV)/.ready
 	$(RUN) tests/gpu/gpu_wheels.py $(GPU_WHEELS)
 
 clean:
-	rm -rf $(VENV) $(VERIFY) $(PEERS) $(OVERLAYS) .kernels .wheels outputs
+	rm -rf $(VENV) $(VERIFY) $(PEERS) $(AUDIT) $(OVERLAYS) .kernels .wheels outputs
