@@ -39,6 +39,14 @@ def nvidia_smi(*arguments: str) -> str | None:
     return done.stdout
 
 
+def count_gpus() -> int | None:
+    """Return how many GPUs this process may use; None where `nvidia-smi` knows of none."""
+    visible, answer = visible_gpus(), nvidia_smi("--list-gpus")
+    if answer is None or not answer.strip():
+        return None
+    return sum(line.startswith("GPU ") for line in answer.splitlines()) if visible is None else len(visible)
+
+
 def first_gpu() -> tuple[float, str] | None:
     """Return memory in GiB and name of the first visible GPU as `nvidia-smi` reports them, or None without a GPU.
 

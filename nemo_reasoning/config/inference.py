@@ -6,6 +6,8 @@ from enum import Enum
 from nemo_reasoning.config import checks
 from nemo_reasoning.reasoning.sampling import Sampling
 
+_TENSOR_PARALLEL = {"--tensor-parallel-size", "--tensor_parallel_size", "-tp"}
+
 
 class EngineKind(Enum):
     """What computes the answers."""
@@ -39,15 +41,21 @@ class EngineSettings:
     batch_size: int
     context: int | None
     cache_gb: float | None
+    tensor_parallel_size: int
     vllm_python: str | None
     vllm_args: list[str]
 
     def problems(self) -> list[str]:
         """Return the values outside their ranges."""
-        names = ("batch_size", "context", "cache_gb")
+        names = ("batch_size", "context", "cache_gb", "tensor_parallel_size")
         problems = checks.positive({f"engine.{name}": getattr(self, name) for name in names})
         if self.kind is EngineKind.vllm and self.vllm_python is None:
             problems.append("engine.vllm_python=null: name the interpreter of the environment that holds vLLM")
+        if self.kind is EngineKind.hf and self.tensor_parallel_size > 1:
+            size = self.tensor_parallel_size
+            problems.append(f"engine.tensor_parallel_size={size}: engine=hf has one device; choose engine=vllm, or 1")
+        if given := _TENSOR_PARALLEL.intersection(argument.partition("=")[0] for argument in self.vllm_args):
+            problems.append(f"engine.vllm_args holds {given.pop()}; set engine.tensor_parallel_size instead")
         return problems
 
 

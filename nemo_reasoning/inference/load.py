@@ -52,6 +52,7 @@ def load_engine(settings: EngineSettings, files: ModelFiles | RemoteModel) -> En
         batch_size=settings.batch_size,
         context=settings.context,
         cache_gb=settings.cache_gb,
+        tensor_parallel_size=settings.tensor_parallel_size,
         args=settings.vllm_args,
         chat_template=files.template,
     )

@@ -36,6 +36,10 @@ def test_what_cannot_be_asked_is_refused(overrides: list[str], message: str) -> 
         ("limits.max_new_tokens=0", "limits.max_new_tokens=0"),
         ("limits.waiting=-1", "limits.waiting=-1: must be 0 or above"),
         ("engine.cache_gb=0", "engine.cache_gb=0.0"),
+        ("engine.tensor_parallel_size=0", "engine.tensor_parallel_size=0: must be above 0"),
+        ("engine.tensor_parallel_size=2", "=2: engine=hf has one device; choose engine=vllm, or 1"),
+        ("engine.vllm_args=['--tensor-parallel-size=2']", "holds --tensor-parallel-size; set engine.tensor_par"),
+        ("engine.vllm_args=['-tp','2']", "holds -tp; set engine.tensor_parallel_size"),
     ],
 )
 def test_what_cannot_be_served_is_refused(override: str, message: str) -> None:

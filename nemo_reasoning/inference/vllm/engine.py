@@ -7,7 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from nemo_reasoning.errors import EngineClosedError, EngineError, GenerationError
+from nemo_reasoning.hardware import count_gpus
 from nemo_reasoning.inference.engine import Engine, Generation, Report
 from nemo_reasoning.inference.request import Alternative, GenerationRequest
 from nemo_reasoning.inference.sequence import Record, TokenSequence
@@ -40,6 +43,7 @@ class VllmEngine(Engine):
         batch_size: int = 64,
         context: int | None = None,
         cache_gb: float | None = None,
+        tensor_parallel_size: int = 1,
         args: Sequence[str] = (),
         chat_template: str | None = None,
     ) -> None:
@@ -54,12 +58,16 @@ class VllmEngine(Engine):
             batch_size: Most requests decoded together.
             context: Most tokens of prompt and completion; None is what the model was made for.
             cache_gb: Memory of keys and values where vLLM runs on a CPU, in GiB.
+            tensor_parallel_size: GPUs, or processes on a CPU, that share each weight.
             args: Further arguments of `vllm serve`.
             chat_template: Text of a template that takes the place of the tokenizer's own.
 
         Raises:
-            EngineError: vLLM does not start, or there is no tokenizer or template.
+            EngineError: vLLM does not start, there is no tokenizer or template, or too few GPUs, or the model's heads
+                cannot be shared so.
         """
+        if tensor_parallel_size > 1:
+            _check_tensor_parallel(model, tensor_parallel_size)
         sources: dict[str | None, Path | None] = {None: adapter} | dict(adapters or {})
         self.tokenizers = {
             name: load_chat_tokenizer(model, path, context=context, chat_template=chat_template)
@@ -75,7 +83,7 @@ class VllmEngine(Engine):
             "--max-model-len",
             str(self.tokenizers[None].context),
         ]
-        own += ["--max-logprobs", "20", *args]
+        own += ["--max-logprobs", "20", "--tensor-parallel-size", str(tensor_parallel_size), *args]
         self._server = VllmServer(python, model, adapters=loras, args=own, cache_gb=cache_gb)
         self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="vllm")
         self._lock = threading.Lock()
@@ -185,6 +193,25 @@ class VllmEngine(Engine):
                 yield token, _record(choice["logprobs"], place)
             if choice["finish_reason"] == "stop" and token not in tokenizer.stop_ids:
                 yield min(tokenizer.stop_ids), None
+
+
+def _check_tensor_parallel(model: Path | str, size: int) -> None:
+    """Refuse a number of GPUs that cannot share a model's weights, or that there are not, before vLLM starts.
+
+    Raises:
+        EngineError: Says what divides, or how many there are.
+    """
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    fitting = [one for one in range(1, heads + 1) if not heads % one and not (groups % one and one % groups)]
+    if size not in fitting:
+        raise EngineError(
+            f"engine.tensor_parallel_size={size}: {model} has {heads} attention heads and {groups} of keys and values; "
+            f"choose one of {', '.join(map(str, fitting))}"
+        )
+    if (gpus := count_gpus()) is not None and gpus < size:
+        raise EngineError(f"engine.tensor_parallel_size={size}: {gpus} GPU is visible here; choose at most {gpus}")
 
 
 def _record(logprobs: dict[str, Any] | None, place: int) -> Record | None:

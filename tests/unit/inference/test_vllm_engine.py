@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny import save_tiny_llama
 from transformers import LlamaForCausalLM
 
 from nemo_reasoning.data.chat import load_template
@@ -39,6 +40,19 @@ def ask(question: str = QUESTIONS[0], **fields: Any) -> GenerationRequest:
 def test_without_vllm_the_remedy_is_told(smollm2_hf: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="pip install vllm"):
         VllmEngine(smollm2_hf, python=tmp_path / "python", chat_template=load_template("chatml"))
+
+
+def test_gpus_that_cannot_share_the_weights_are_refused(
+    smollm2_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"python": tmp_path / "python", "chat_template": load_template("chatml")}
+    with pytest.raises(EngineError, match=r"=2: .* has 9 attention heads and 3 .*; choose one of 1, 3, 9\Z"):
+        VllmEngine(smollm2_hf, **options, tensor_parallel_size=2)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\n")
+    (tmp_path / "nvidia-smi").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match=r"=3: 1 GPU is visible here; choose at most 1\Z"):
+        VllmEngine(smollm2_hf, **options, tensor_parallel_size=3)
 
 
 FAKE = """
@@ -101,6 +115,21 @@ def test_answers_are_those_of_transformers(engine: VllmEngine, options: dict[str
         requests = [ask(question, adapter=name) for question in QUESTIONS]
         assert engine.generate(requests) == plain.generate(requests)
     plain.close()
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_processes_that_share_the_weights_answer_as_one(tmp_path: Path) -> None:
+    model = save_tiny_llama(tmp_path / "model", head_dim=64)
+    options: dict[str, Any] = {"dtype": "float32", "context": 256, "chat_template": load_template("chatml")}
+    requests = [ask(question) for question in QUESTIONS]
+    plain = HFEngine(model, **options, device="cpu")
+    shared = VllmEngine(
+        model, **options, python=PYTHON, batch_size=4, cache_gb=1, tensor_parallel_size=2, args=["--enforce-eager"]
+    )
+    assert shared.generate(requests) == plain.generate(requests)
+    plain.close()
+    shared.close()
 
 
 @needs_vllm
