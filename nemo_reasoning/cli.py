@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_reasoning.artifacts import storage_problem
 from nemo_reasoning.config import CONF_PACKAGE, RECIPES, load_settings
 from nemo_reasoning.config.checks import as_list
-from nemo_reasoning.errors import ConfigError, NemoReasoningError, StorageError, is_failure
+from nemo_reasoning.errors import ConfigError, NemoReasoningError, StorageError, harmless, is_failure
 from nemo_reasoning.packages import explained
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def one_line_errors(command: str = "this command", *, places: Sequence[Path] = (
     try:
         yield
     except NemoReasoningError as error:
-        text = str(error)
+        text = harmless(str(error))
         sys.exit(f"{type(error).__name__}:{chr(10) if text.startswith('- ') else ' '}{text}")
     except KeyboardInterrupt:
         if os.environ.get(_FULL_ERROR) == "1":
@@ -283,7 +283,7 @@ def one_line_errors(command: str = "this command", *, places: Sequence[Path] = (
             sys.exit(f"{StorageError.__name__}: {problem}, then run the same command again")
         with tempfile.NamedTemporaryFile("w", prefix="nemo-reasoning-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
-        said = str(error)
+        said = harmless(str(error))
         if not isinstance(error, Exception):  # of torch's, which hold a traceback; the cause is its last line
             said = said.strip().splitlines()[-1]
         sys.exit(f"{type(error).__name__}: {said}\nThis was not foreseen; the traceback is in {log.name}")

@@ -1,5 +1,9 @@
 """Exceptions of the package: each message carries the offending value and the remedy."""
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 class NemoReasoningError(Exception):
     """Root of every error this package raises on purpose."""
@@ -106,6 +110,11 @@ class RequestError(NemoReasoningError):
         """Take the message for people and what programs read."""
         super().__init__(message)
         self.status, self.code, self.param = status, code, param
+
+
+def harmless(text: str) -> str:
+    """Return a text whose control characters are shown, and not obeyed by the terminal."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def is_failure(error: BaseException) -> bool:

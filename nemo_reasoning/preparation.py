@@ -11,6 +11,7 @@ from rich.table import Table
 from nemo_reasoning.config.data import Executor, PrepareSettings
 from nemo_reasoning.data.prepare.executors import WITHOUT_TORCH, start_server
 from nemo_reasoning.data.prepare.inputs import check_local_files
+from nemo_reasoning.errors import harmless
 from nemo_reasoning.models.hub import fetch_tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def teller(console: Console) -> Callable[[str], None]:
 
     def tell(line: str) -> None:
         style = "yellow" if line.startswith("warning: ") else None
-        console.print(line, style=style, soft_wrap=True)
+        console.print(harmless(line), style=style, soft_wrap=True)
 
     return tell
 

@@ -90,7 +90,7 @@ class ChatFormatter:
     @classmethod
     def load(cls, folder: Path, *, template: str) -> "ChatFormatter":
         """Return a formatter with the tokenizer of a Hugging Face directory."""
-        return cls(AutoTokenizer.from_pretrained(folder), template)
+        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), template)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Return the dialogue as text."""

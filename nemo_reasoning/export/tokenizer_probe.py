@@ -37,7 +37,7 @@ def main() -> None:
     import transformers
 
     request = json.load(sys.stdin)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"], trust_remote_code=False)
     seen = observe(tokenizer, template=None, dialogues=request["dialogues"], texts=request["texts"])
     json.dump({"transformers": transformers.__version__, "seen": seen}, sys.stdout)
 

@@ -155,7 +155,7 @@ def load_merged(folder: Path) -> Any:
 def _load(folder: Path, dtype: torch.dtype | str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, **in_dtype(dtype)).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, **in_dtype(dtype), trust_remote_code=False).eval()
 
 
 def exact_merge(

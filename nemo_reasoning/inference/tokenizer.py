@@ -11,10 +11,11 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from nemo_reasoning.errors import ContextLengthError, EngineError, SwitchError
+from nemo_reasoning.errors import ContextLengthError, EngineError, ModelSourceError, SwitchError
 from nemo_reasoning.inference.grammar import Grammar, grammar_tokenizer
 from nemo_reasoning.inference.request import GenerationRequest
 from nemo_reasoning.inference.thinking_budget import forced_tokens
+from nemo_reasoning.models.hf_config import read_tokenizer_config
 from nemo_reasoning.reasoning.messages import Message
 from nemo_reasoning.reasoning.switch import TEMPLATE_ARGUMENTS, template_arguments, with_switch, without_switch
 from nemo_reasoning.reasoning.tags import THINK_CLOSE, THINK_OPEN, split_thinking
@@ -215,7 +216,7 @@ def load_chat_tokenizer(
     """
     tokenizer = _load_tokenizer(model, adapter, chat_template=chat_template)
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise EngineError(f"no model in {model} ({error}); give a Hugging Face directory or a hub id") from error
     most: int = config.max_position_embeddings
@@ -239,10 +240,12 @@ def tokenizer_of(tokenizers: Mapping[str | None, ChatTokenizer], adapter: str | 
 
 def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: str | None) -> PreTrainedTokenizerBase:
     own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    source = adapter if own else model
+    source = model if adapter is None or not own else adapter
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            read_tokenizer_config(Path(source))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, ModelSourceError) as error:
         raise EngineError(f"no tokenizer in {source} ({error}); point at the directory of an exported model") from error
     if chat_template is not None:
         tokenizer.chat_template = chat_template

@@ -143,7 +143,7 @@ def readable_by_all(path: Path, *, name: str, cache_dir: Path) -> Path:
     A view links to the files, but for the two configurations, which it holds in the older notation: transformers 4
     and NeMo's importer ignore `rope_parameters` in silence.
     """
-    config, tokenizer = read_hf_config(path), _tokenizer_config(path)
+    config, tokenizer = read_hf_config(path), read_tokenizer_config(path)
     changed: dict[str, dict[str, Any]] = {}
     if "rope_parameters" in config or (config.get("rope_scaling") is not None and rope_of(config)[1] is None):
         base, scaling = rope_of(config)
@@ -165,7 +165,12 @@ def readable_by_all(path: Path, *, name: str, cache_dir: Path) -> Path:
     return cached_folder(cache_dir / "hf" / f"{Path(name).name.lower()}-{key}", build)
 
 
-def _tokenizer_config(path: Path) -> dict[str, Any]:
+def read_tokenizer_config(path: Path) -> dict[str, Any]:
+    """Return the parsed tokenizer_config.json of a Hugging Face directory; nothing where there is none.
+
+    Raises:
+        ModelSourceError: It is broken, or names code that would have to run.
+    """
     try:
         found: dict[str, Any] = json.loads((path / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -141,7 +141,7 @@ def _differences(path: Path, stored: Mapping[str, tuple[int, ...]], homes: Mappi
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -93,8 +93,6 @@ def read_hf_adapter(folder: Path, *, shape: Architecture) -> HfAdapter:
         match = _KEY.fullmatch(key)
         if match is None or match[2] not in known:
             raise ConfigError(f"{file} holds {key}; only LoRA on {', '.join(known)} is understood")
-        if not torch.isfinite(tensor).all():
-            raise ConfigError(f"{file}: {key} holds numbers that are not finite; it was spoilt in its training")
         halves.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor.float()
     weights = {}
     for (layer, module), parts in halves.items():
@@ -128,22 +126,24 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """Return the file with the weights of a PEFT directory, and what it holds; a pickle is read as tensors or not.
 
     Raises:
-        ConfigError: It is missing or damaged, or holds more than tensors.
+        ConfigError: It is missing or damaged, or holds more than tensors of finite numbers.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = weights_file(folder)
     try:
-        if file.name == _SAFETENSORS:
-            return file, load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = (
+            load_file(file) if file.name == _SAFETENSORS else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise ConfigError(f"{file} is damaged ({str(error).splitlines()[0]}); restore it") from error
     except Exception as error:  # pickle's own errors have no common base
         raise ConfigError(f"{file} holds more than tensors, and is not loaded: save it as {_SAFETENSORS}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise ConfigError(f"{file} holds more than tensors by name; save it as {_SAFETENSORS}")
+    if spoilt := [name for name, tensor in loaded.items() if not torch.isfinite(tensor).all()]:
+        raise ConfigError(f"{file}: {spoilt[0]} holds numbers that are not finite; it was spoilt in its training")
     return file, loaded
 
 

@@ -1,6 +1,5 @@
 """Show rows as they would be trained on, before anything is written."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from nemo_reasoning.artifacts import page_template, write_text
 from nemo_reasoning.data.chat import ChatFormatter
 from nemo_reasoning.data.prepare.shards import QUARANTINED, Shard
 from nemo_reasoning.data.schemas.mapping import propose_mapping
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from nemo_reasoning.errors import harmless
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,8 @@ def show(samples: list[Sample], console: Console) -> None:
         console.rule(Text(f"{title}: {sample.tokens} tokens, {sample.supervised} supervised"), align="left")
         text = Text()
         for content, supervised in sample.pieces:
-            text.append(_harmless(content), style="black on green" if supervised else "dim")
+            text.append(harmless(content), style="black on green" if supervised else "dim")
         console.print(text)
-
-
-def _harmless(text: str) -> str:
-    """Return a text whose control characters are shown instead of sent to the terminal."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def write_page(samples: list[Sample], path: Path) -> None:

@@ -17,7 +17,7 @@ from nemo_reasoning.data.prepare.row_groups import json_lines
 from nemo_reasoning.data.store import disk_errors
 
 DAMAGED = b"\0damaged archive: "  # begins a line that stands for what could not be unpacked
-_CHUNK = 2**20
+_CHUNK, _SLICE = 2**20, 2**12  # a slice of zstd unpacks to 128 MB at most
 _LONGEST_WINDOW = 2**31  # zstd --long=31
 
 
@@ -55,22 +55,22 @@ class Unpack:
 
 def _write(address: str, kind: Format, target: Path) -> str | None:
     """Write the whole rows of a file and return what is missing."""
-    rows, rest, damage = 0, b"", None
+    rows, whole, damage = 0, 0, None  # rows, and the bytes that they take
     with target.open("wb") as lines:
         try:
             for chunk in _lines(address, kind):
-                whole, end, rest = (rest + chunk).rpartition(b"\n")
-                lines.write(whole + end)
-                rows += whole.count(b"\n") + len(end)
+                if ends := chunk.count(b"\n"):
+                    rows, whole = rows + ends, lines.tell() + chunk.rindex(b"\n") + 1
+                lines.write(chunk)
         except _CutError as error:
             size = f"{file_size(address):,} bytes"
             missing = (
                 f"{error.missing:,} bytes of rows are missing" if error.missing else "how much is missing is unknown"
             )
             damage = f"{address} ({size}) is cut or damaged after {rows:,} whole rows; {missing} ({error})"
+            lines.seek(whole)
+            lines.truncate()
             lines.write(DAMAGED + damage.encode() + b"\n")
-        else:
-            lines.write(rest)
     return damage
 
 
@@ -136,6 +136,16 @@ def _compressed(source: BinaryIO, kind: Format) -> Iterator[bytes]:
         raise _CutError(error) from error
 
 
+def _content_size(head: bytes) -> int:
+    """Return the bytes that a frame of zstd holds, 0 where it does not say, or its beginning is cut here."""
+    import zstandard
+
+    try:
+        return max(0, int(zstandard.frame_content_size(head)))
+    except zstandard.ZstdError:
+        return 0
+
+
 def _zstd(source: BinaryIO) -> Iterator[bytes]:
     """Yield every frame; the library's own readers stop silently where a file was cut."""
     import zstandard
@@ -145,16 +155,18 @@ def _zstd(source: BinaryIO) -> Iterator[bytes]:
 
     current, begun, wanted, got = frame(), False, 0, 0
     try:
-        while data := source.read(_CHUNK):
-            while data:
-                if not begun:
-                    wanted, got = max(0, zstandard.frame_content_size(data)), 0
-                plain = current.decompress(data)
-                got += len(plain)
-                yield plain
-                data, begun = current.unused_data, True
-                if current.eof:
-                    current, begun = frame(), False
+        while chunk := source.read(_CHUNK):
+            for first in range(0, len(chunk), _SLICE):
+                data = chunk[first : first + _SLICE]
+                while data:
+                    if not begun:
+                        wanted, got = _content_size(data), 0
+                    plain = current.decompress(data)
+                    got += len(plain)
+                    yield plain
+                    data, begun = current.unused_data, True
+                    if current.eof:
+                        current, begun = frame(), False
     except zstandard.ZstdError as error:
         raise _CutError(error, missing=max(0, wanted - got)) from error
     if begun:

@@ -172,7 +172,7 @@ def _native_dtype(device: torch.device) -> torch.dtype:
 def _load_model(model: Path | str, adapter: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            model, **in_dtype(dtype), attn_implementation=attention.register()
+            model, **in_dtype(dtype), attn_implementation=attention.register(), trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise EngineError(f"no model in {model} ({error}); give a Hugging Face directory or a hub id") from error

@@ -97,27 +97,35 @@ def _read(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             f"{folder} is a {config.get('peft_type')} adapter with {', '.join(fancy) or 'nothing else'}; beside others "
             "only plain LoRA is served: export formats=[merged] and serve that"
         )
-    rank = config["r"]
-    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-    _, weights = read_tensors(folder)
-    layers = sorted({key.rpartition(".lora_")[0] for key in weights})
-    return {
-        layer.removeprefix("base_model.model."): (
-            weights[f"{layer}.lora_A.weight"],
-            weights[f"{layer}.lora_B.weight"].float() * scale,
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float):
+        raise EngineError(
+            f"{folder} says r={rank!r} and lora_alpha={alpha!r}, which are no rank and factor; restore it"
         )
-        for layer in layers
-    }
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    file, weights = read_tensors(folder)
+    layers = sorted({key.rpartition(".lora_")[0] for key in weights})
+    read = {}
+    for layer in layers:
+        down, up = (weights.get(f"{layer}.lora_{half}.weight") for half in "AB")
+        if down is None or up is None or down.dim() != 2 or up.dim() != 2 or not len(down) == rank == up.shape[1]:
+            raise EngineError(f"{file} lacks the two matrices of rank {rank} for {layer or 'a layer'}; restore it")
+        read[layer.removeprefix("base_model.model.")] = (down, up.float() * scale)
+    return read
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Return the configuration of a PEFT adapter.
 
     Raises:
-        EngineError: There is none.
+        EngineError: There is none, or it is broken.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EngineError(f"{folder} has no adapter_config.json; export it with formats=[hf_peft] first") from None
+    except (ValueError, RecursionError) as error:
+        raise EngineError(f"{folder / 'adapter_config.json'} is not valid JSON ({error}); restore it") from error
+    if not isinstance(config, dict):
+        raise EngineError(f"{folder / 'adapter_config.json'} holds no settings; restore it")
     return config
