@@ -43,6 +43,7 @@ def main() -> None:
             wait_for(f"http://127.0.0.1:{ports[0]}/ready", started[0])
             started.append(prometheus(folder, *ports))
             wait_for(f"http://127.0.0.1:{ports[1]}/-/ready", started[1])
+            wait_until_read(f"http://127.0.0.1:{ports[1]}/api/v1/query")
             ask(f"http://127.0.0.1:{ports[0]}/v1/chat/completions", count)
             report(f"http://127.0.0.1:{ports[1]}/api/v1/query", arguments=Path(f"/proc/{started[0].pid}/cmdline"))
         finally:
@@ -70,6 +71,13 @@ def prometheus(folder: Path, service_port: int, port: int) -> "subprocess.Popen[
     where = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder / 'data'}"]
     command = ["prometheus", f"--config.file={folder / 'prometheus.yaml'}", "--log.level=error", *where]
     return subprocess.Popen(command, env=os.environ)
+
+
+def wait_until_read(url: str) -> None:
+    """Wait until Prometheus has read the service: what was counted before that is no rate."""
+    while not (found := httpx.get(url, params={"query": "up == 1"}).json()["data"]["result"]):
+        time.sleep(SCRAPE_SECONDS)
+    print(f"read: {found[0]['metric']['job']}", file=sys.stderr)
 
 
 def ask(url: str, count: int) -> None:
