@@ -127,6 +127,10 @@ def _setup(launch: LaunchSettings) -> list[str]:
     codes = "|".join(map(str, _GOES_ON))
     return [
         "",
+        "# NeMo-Run's would make the tasks' output a terminal's, with bars that are drawn again and again.",
+        "unset SLURM_UNBUFFEREDIO",
+        "# Where Slurm itself reaches the first node: its name need not be known elsewhere.",
+        """export MASTER_ADDR=$(scontrol show node "$head_node" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')""",
         "# Training that had to stop has saved: the job goes back into the queue, and on from there.",
         f"""trap 'case $? in {codes}) scontrol requeue "$SLURM_JOB_ID" ;; esac' EXIT""",
         *(f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()),

@@ -31,6 +31,10 @@ head_node=${nodes_array[0]}
 head_node_ip=$(srun --nodes=1 --ntasks=1 -w "$head_node" hostname --ip-address)
 
 
+# NeMo-Run's would make the tasks' output a terminal's, with bars that are drawn again and again.
+unset SLURM_UNBUFFEREDIO
+# Where Slurm itself reaches the first node: its name need not be known elsewhere.
+export MASTER_ADDR=$(scontrol show node "$head_node" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 # Training that had to stop has saved: the job goes back into the queue, and on from there.
 trap 'case $? in 143|75) scontrol requeue "$SLURM_JOB_ID" ;; esac' EXIT
 
