@@ -121,6 +121,7 @@ class TrainerSettings:
     deterministic: bool
     keep_checkpoints: int
     max_skipped_steps: int
+    peer_timeout: float | None
     seed: int
 
     @property
@@ -177,6 +178,7 @@ class TrainerSettings:
             "global_batch_size",
             "eval_interval",
             "gc_interval",
+            "peer_timeout",
         )
         above = {f"trainer.{name}": getattr(self, name) for name in (*counted, "gc_interval")}
         rest = {

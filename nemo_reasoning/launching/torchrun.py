@@ -1,13 +1,19 @@
-"""Processes of this machine, alone or beside others, started by torchrun as NeMo-Run calls it."""
+"""Processes of this machine, alone or beside others, started by torchrun as NeMo-Run calls it.
 
+As a program it is torchrun, but for the end: with the exit code of the process that failed first, and no traceback.
+"""
+
+import logging
 import os
 import shlex
 import sys
 
 from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.errors import TrainingError
 from nemo_reasoning.launching.command import Command
 from nemo_reasoning.launching.nemo_run import nemo_run_alone
 
+_NATIVE_LOG = "TORCH_CPP_LOG_LEVEL"
 _MEETING = "nemo-reasoning"  # all machines name it alike
 
 
@@ -41,10 +47,42 @@ def torchrun_command(settings: SftSettings, command: Command) -> list[str]:
             os.environ.pop(name, None)
             os.environ |= {} if value is None else {name: value}
     (role,) = app.roles
-    return [sys.executable, "-m", "torch.distributed.run", *shlex.split(" ".join(role.args))]
+    # Else torchrun compares the address with those of this machine's name, and perhaps no machine listens.
+    host = ["--rdzv-conf", f"is_host={int(launch.node_rank == 0)}"] if launch.nodes > 1 else []
+    return [sys.executable, "-m", __name__, *host, *shlex.split(" ".join(role.args))]
 
 
 def become(words: list[str]) -> None:
     """Let torchrun take the place of this process."""
     sys.stdout.flush()
     os.execv(words[0], words)  # noqa: S606 - a list of words, without a shell
+
+
+def main() -> None:
+    """Be torchrun."""
+    os.environ[_NATIVE_LOG] = "FATAL"  # no stacks of C++ beside what is said here; read once, as torch is loaded
+    import torch  # noqa: F401
+
+    del os.environ[_NATIVE_LOG]
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.run import main as run
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process says itself why it ends
+    try:
+        run(sys.argv[1:])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+    except RendezvousError as error:
+        sys.exit(
+            f"{TrainingError.__name__}: the machines of this training did not meet at launch.address and launch.port "
+            f"({str(error).partition('. ')[0]}); start the command on all of them, and check name, port and firewall"
+        )
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+
+
+if __name__ == "__main__":
+    main()

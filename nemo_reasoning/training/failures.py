@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 from nemo_reasoning.artifacts import storage_problem
 from nemo_reasoning.errors import NemoReasoningError, TrainingError, is_failure
+from nemo_reasoning.training.heartbeat import Heartbeat
 from nemo_reasoning.training.run_dir import Run
 
+_NOTICED = 3.0  # seconds until a heartbeat knows what a collective knows already
 _AGAIN = "the same command goes on after the last save"
 _DISTRIBUTED = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _MEMORY = re.compile(
@@ -32,7 +34,7 @@ class NonFiniteLoss(ArithmeticError):
 
 
 @contextmanager
-def translated_errors(run: Run, *, batch: Callable[[], str]) -> Iterator[None]:
+def translated_errors(run: Run, *, batch: Callable[[], str], heartbeat: Heartbeat | None = None) -> Iterator[None]:
     """Turn an exception of another package into a `TrainingError` with cause and remedy.
 
     Only what is certain is translated: an exception whose cause is not known leaves as it is.
@@ -40,6 +42,7 @@ def translated_errors(run: Run, *, batch: Callable[[], str]) -> Iterator[None]:
     Args:
         run: What is trained.
         batch: Says in words which step is running, and with which rows.
+        heartbeat: Knows who of the other processes is gone.
 
     Raises:
         TrainingError: The block failed for a reason that is known; the traceback is on stderr, the run's log.
@@ -51,11 +54,39 @@ def translated_errors(run: Run, *, batch: Callable[[], str]) -> Iterator[None]:
     except BaseException as error:
         if not is_failure(error):
             raise
-        known = _explained(error, run, batch)
+        known = _lost(error, run, heartbeat) or _explained(error, run, batch)
         if known is None:
             raise
         traceback.print_exc()
         raise TrainingError(f"{known}. The traceback is in {run.path / 'log.txt'}") from error
+
+
+def peer_lost(run: Run, lost: str) -> str:
+    """Say that another process is gone, what is saved, and how to go on.
+
+    Args:
+        run: What is trained.
+        lost: Who is gone, and how that was noticed.
+    """
+    last = run.last
+    saved = "nothing is saved yet" if last is None else f"step {last.step} is saved"
+    return (
+        f"{lost}; {saved}. Look at its machine and at what it said last, then start all processes again: they go on "
+        "after the last save"
+    )
+
+
+def _lost(error: BaseException, run: Run, heartbeat: Heartbeat | None) -> str | None:
+    """Return what to say of a collective that failed because another process is gone."""
+    if heartbeat is None or not _of_processes(error):
+        return None
+    lost = heartbeat.wait(_NOTICED)
+    return None if lost is None else peer_lost(run, lost)
+
+
+def _of_processes(error: BaseException) -> bool:
+    kinds, said = {kind.__name__ for kind in type(error).__mro__}, str(error)
+    return bool(kinds.intersection(_DISTRIBUTED)) or "gloo" in said or "NCCL" in said
 
 
 def _explained(error: BaseException, run: Run, batch: Callable[[], str]) -> str | None:
@@ -71,7 +102,7 @@ def _explained(error: BaseException, run: Run, batch: Callable[[], str]) -> str 
         )
     if _WORKER_KILLED.search(said):
         return f"a process that reads data was killed ({said.splitlines()[0]}), mostly for lack of memory; {_AGAIN}"
-    if kinds.intersection(_DISTRIBUTED) or "gloo" in said or "NCCL" in said:
+    if _of_processes(error):
         return _between_processes(said)
     problem = storage_problem(error, places=(run.path,))
     return None if problem is None else f"{problem}, then {_AGAIN}"

@@ -89,11 +89,7 @@ class _LightningLoop:
         self.barrier()
 
     def any_rank(self, told: bool) -> bool:
-        if self.world_size == 1:
-            return told
-        flag = torch.tensor(int(told), device=self.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
+        return self.agree(-int(told)) < 0
 
     def agree(self, number: int) -> int:
         if self.world_size == 1:
@@ -102,14 +98,16 @@ class _LightningLoop:
         torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MIN)
         return int(value.item())
 
+    def first_says(self, value: tuple[int, str, str]) -> tuple[int, str, str]:
+        torch.distributed.broadcast_object_list(said := [value], src=0, device=self.device)
+        return said[0]
+
     def barrier(self) -> None:
         self.trainer.strategy.barrier()
 
     def guard_updates(self, skip: Callable[[], bool]) -> None:
-        wrappers: list[Any] = self.trainer.optimizers
-        (optimizer,) = (wrapper.mcore_optimizer for wrapper in wrappers)
-
-        guard_updates(optimizer, skip)
+        wrapper: Any = self.trainer.optimizers[0]  # NeMo's has one
+        guard_updates(wrapper.mcore_optimizer, skip)
 
     def request_validation(self) -> None:
         self.validation_requested = True

@@ -24,6 +24,7 @@ from nemo_reasoning.training.batching import total_steps
 from nemo_reasoning.training.checkpoint_store import CheckpointStore
 from nemo_reasoning.training.checkpoints import Checkpoint
 from nemo_reasoning.training.failures import translated_errors
+from nemo_reasoning.training.heartbeat import Heartbeat
 from nemo_reasoning.training.identity import Identity, rows_fingerprint
 from nemo_reasoning.training.loggers import ID_FILE, build_loggers
 from nemo_reasoning.training.optimizers import optimizer_in_use
@@ -209,7 +210,8 @@ def _finetune(job: _Job, active: Backend) -> None:
     model = nemo_objects.build_model(settings, base=inputs.base, tokenizer=inputs.tokenizer)
     max_steps = (job.checkpoint and _asked_steps(run, inputs, job.checkpoint)) or data.max_steps
     trainer = nemo_objects.build_trainer(settings.trainer, backend=active, max_steps=max_steps)
-    callbacks = build_callbacks(_context(job, data, first_rank=trainer.is_global_zero))
+    context = _context(job, data, first_rank=trainer.is_global_zero)
+    callbacks = build_callbacks(context)
     hooks = LightningHooks(
         trainer,
         callbacks,
@@ -218,7 +220,9 @@ def _finetune(job: _Job, active: Backend) -> None:
         validated=[event["step"] for event in run.history.events() if event["event"] == "validation"],
     )
     trainer.callbacks.insert(0, hooks)
-    told = translated_errors(run, batch=lambda: _batch(data.plans["train"], hooks.loop.step))
+    told = translated_errors(
+        run, batch=lambda: _batch(data.plans["train"], hooks.loop.step), heartbeat=context.heartbeat
+    )
     with closing(hooks), told, applied(OWN_STOPS), nemo_objects.base_kept(inputs.base):
         nemo_objects.load_from(trainer, base=inputs.base, checkpoint=job.checkpoint)
         llm.finetune(
@@ -243,6 +247,7 @@ def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext"
     from nemo_reasoning.training.callbacks.base import RunContext
 
     settings = job.run.settings
+    timeout = settings.trainer.peer_timeout
     return RunContext(
         run=job.run,
         inputs=job.inputs,
@@ -260,6 +265,7 @@ def _context(job: _Job, batches: "Batches", *, first_rank: bool) -> "RunContext"
         usage=job.usage,
         afterwards=job.afterwards,
         stop_signal=lambda: job.signals.received,
+        heartbeat=None if timeout is None else Heartbeat(silence=timeout),
     )
 
 
@@ -272,6 +278,7 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
     from nemo_reasoning.training.callbacks.memory import GarbageCollection, MemoryFraction, MemoryMonitor
     from nemo_reasoning.training.callbacks.metrics import MetricsRecorder
     from nemo_reasoning.training.callbacks.nf4_digests import Nf4Digests
+    from nemo_reasoning.training.callbacks.peers import Peers
     from nemo_reasoning.training.callbacks.preferences import PreferenceLoss
     from nemo_reasoning.training.callbacks.progress import ProgressDisplay
     from nemo_reasoning.training.callbacks.seeding import RunLength, StepSeed
@@ -280,18 +287,8 @@ def build_callbacks(context: "RunContext") -> "list[Callback]":
     from nemo_reasoning.training.callbacks.usage import UsageRecorder
 
     kinds: list[type[Callback]] = [
-        *(
-            MemoryFraction,
-            GarbageCollection,
-            Nf4Digests,
-            StepSeed,
-            RunLength,
-            SupervisedLoss,
-            PreferenceLoss,
-            InputGradients,
-            NonFiniteSteps,
-        ),
-        *(MemoryMonitor, ThroughputMonitor, MetricsRecorder, UsageRecorder, ProgressDisplay, Checkpointing, TimeBudget),
-        *(GenerationSamples, InTrainingEvaluation),
+        *(Peers, MemoryFraction, GarbageCollection, Nf4Digests, StepSeed, RunLength, SupervisedLoss, PreferenceLoss),
+        *(InputGradients, NonFiniteSteps, MemoryMonitor, ThroughputMonitor, MetricsRecorder, UsageRecorder),
+        *(ProgressDisplay, Checkpointing, TimeBudget, GenerationSamples, InTrainingEvaluation),
     ]
     return [callback for kind in kinds if (callback := kind.from_run(context)) is not None]

@@ -1,6 +1,7 @@
 """A layout of processes changes nothing: losses, norms of gradients and validation are those of one process."""
 
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -53,17 +54,28 @@ def test_a_quantized_base_is_the_same_in_another_tensor_parallelism(shared_llama
     assert largest_difference(alone, measured) < TOLERANCE, (measured, alone)
 
 
-def test_a_signal_to_one_process_stops_all(shared_llama: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_stops_all_and_one_that_is_killed_is_missed(shared_llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     layout = LAYOUTS["data 2"]
     overrides = [*SHORT, *layout.overrides, "trainer.max_steps=400", "trainer.eval_interval=400"]
-    started = Ranks("sft_lora", *tiny_overrides(shared_llama, out, *overrides), count=layout.processes)
-    while started.processes[0].running() and not (out / "metrics.jsonl").exists():
-        time.sleep(0.05)
-    started.processes[1].send_signal(signal.SIGTERM)
-    codes, texts = started.wait()
+
+    def after_a_step(number: signal.Signals) -> tuple[list[int], list[str]]:
+        before = records(out, "loss") if (out / "metrics.jsonl").exists() else {}
+        started = Ranks("sft_lora", *tiny_overrides(shared_llama, out, *overrides), count=layout.processes)
+        while started.processes[0].running() and (
+            not (out / "metrics.jsonl").exists() or records(out, "loss").keys() <= before.keys()
+        ):
+            time.sleep(0.05)
+        started.processes[1].send_signal(number)
+        return started.wait()
+
+    codes, texts = after_a_step(signal.SIGTERM)
     assert codes == [128 + signal.SIGTERM] * 2, texts
     last = Run.open(out).last
     assert last is not None
     assert f"SIGTERM: saved step {last.step} of 400" in texts[0]
     assert max(records(out, "loss")) == last.step
+    codes, texts = after_a_step(signal.SIGKILL)
+    assert codes == [1, -signal.SIGKILL], texts
+    assert f"TrainingError: rank 1 on {socket.gethostname()} ended; step {last.step} is saved. " in texts[0]
+    assert "Traceback" not in texts[0]

@@ -15,6 +15,7 @@ from rich.console import Console
 from nemo_reasoning.models.flops import BatchCounts
 from nemo_reasoning.reasoning.messages import Mode
 from nemo_reasoning.training.batching import BatchPlan
+from nemo_reasoning.training.heartbeat import Heartbeat
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.usage import Usage
 
@@ -139,6 +140,9 @@ class Loop(Protocol):
     def agree(self, number: int) -> int:
         """Return the smallest of the numbers of all processes; all ranks take part."""
 
+    def first_says(self, value: tuple[int, str, str]) -> tuple[int, str, str]:
+        """Return what the first process gives; all ranks take part."""
+
     def barrier(self) -> None:
         """Wait for all processes."""
 
@@ -167,6 +171,7 @@ class RunContext:
         usage: When the command began, and what earlier starts took.
         afterwards: Seconds that the command is expected to need after training.
         stop_signal: Number of the signal that asked this process to stop; None if none did.
+        heartbeat: What knows who of the other processes is gone; None to wait for them.
     """
 
     run: Run
@@ -179,6 +184,7 @@ class RunContext:
     usage: Usage
     afterwards: float
     stop_signal: Callable[[], int | None]
+    heartbeat: Heartbeat | None = None
 
 
 class Callback:

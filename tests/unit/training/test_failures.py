@@ -16,6 +16,7 @@ from nemo_reasoning.artifacts import no_room, storage_problem
 from nemo_reasoning.errors import CheckpointError, TrainingError
 from nemo_reasoning.training.callbacks.losses import NonFiniteSteps
 from nemo_reasoning.training.failures import NonFiniteLoss, translated_errors
+from nemo_reasoning.training.heartbeat import Heartbeat
 from nemo_reasoning.training.loggers import read_metrics
 from nemo_reasoning.training.run_dir import Run
 from nemo_reasoning.training.train import TrainingInputs
@@ -46,10 +47,10 @@ def run(tmp_path: Path) -> Run:
     return Run.start(sft_settings("hardware=cpu", "trainer.micro_batch_size=2", f"output_dir={tmp_path / 'run'}"))
 
 
-def told(run: Run, error: BaseException) -> str:
+def told(run: Run, error: BaseException, *, heartbeat: Heartbeat | None = None) -> str:
     """Return what a user is told of an error."""
     try:
-        with translated_errors(run, batch=lambda: "step 7, rows 3, 4"):
+        with translated_errors(run, batch=lambda: "step 7, rows 3, 4", heartbeat=heartbeat):
             raise error
     except TrainingError as translated:
         return str(translated)
@@ -164,3 +165,18 @@ def test_steps_that_are_no_number_are_left_out_counted_and_bounded(
         train_here(inputs, tmp_path / "none")
     with pytest.raises(CheckpointError, match="no finished checkpoint"):
         Run.open(tmp_path / "none").selected()
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (RuntimeError(f"{GLOO}pair.cc:547] Connection closed by peer [127.0.0.1]:4242"), True),
+        (Backend("NCCL error in: ... remote process exited or there was a network error"), True),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed"), False),
+    ],
+)
+def test_who_is_gone_is_named(run: Run, error: BaseException, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat = Heartbeat(silence=1)
+    monkeypatch.setattr(heartbeat, "wait", lambda seconds: "rank 1 on n2 ended")
+    said = told(run, error, heartbeat=heartbeat)
+    assert said.startswith("rank 1 on n2 ended; nothing is saved yet. Look at its machine") == named, said

@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.hours": 2.0,
     "trainer.max_hours": 1.5,
     "trainer.max_skipped_steps": 2,
+    "trainer.peer_timeout": 9.0,
     "callbacks.samples_interval": 3,
     "logger.backend": LoggerBackend.none,
     "data.workers": 3,
