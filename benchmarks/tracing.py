@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import traced_kernels as stand_in
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -33,6 +34,9 @@ class Traced:
     Attributes:
         static: Bytes that lie there from the first step to the last.
         peak: Most bytes held at a time.
+        kept: Bytes that lie there for the backward pass when the layers' forward passes are over.
+        base: Bytes of the frozen weights, or of all where they are trained.
+        adapter: Bytes of an adapter's weights.
         flops: Of matrix products and attention, forward and backward.
         moved: Bytes that kernels read and write, each operation's inputs and outputs once.
         launches: Kernels, views not counted.
@@ -41,6 +45,9 @@ class Traced:
 
     static: int = 0
     peak: int = 0
+    kept: int = 0
+    base: int = 0
+    adapter: int = 0
     flops: int = 0
     moved: int = 0
     launches: int = 0
@@ -89,53 +96,16 @@ def _meta(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor) and leaf.is_meta]
 
 
-class _RmsNorm(torch.autograd.Function):
-    """One kernel a pass; keeps the input and a float32 factor a row."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        x, weight, _ = ctx.saved_tensors
-        return torch.add(gradient, x), torch.empty_like(weight) if weight.requires_grad else None, None
-
-
-class _Swiglu(torch.autograd.Function):
-    """One kernel a pass; keeps gate and up."""
-
-    @staticmethod
-    def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(gate_up)
-        gate, up = gate_up.chunk(2, dim=-1)
-        return torch.mul(gate, up)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        (gate_up,) = ctx.saved_tensors
-        return gate_up.clone()
-
-
-def _dequantize(packed: torch.Tensor, state: Any, *, out: torch.Tensor) -> torch.Tensor:
-    """Do what bitsandbytes' kernels do, whose answer for meta tensors refuses every buffer."""
-    torch.mul(state.absmax, state.offset)  # the scales, in float32
-    return out.zero_()
-
-
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    logits.mul_(1.0)
-    return logits.new_empty(len(labels))
-
-
 @contextmanager
-def traced_device(*, tensor_parallel: int = 1, pipeline_parallel: int = 1, te: bool = False) -> Iterator[None]:
+def traced_device(
+    *, tensor_parallel: int = 1, pipeline_parallel: int = 1, stage: int = 0, te: bool = False
+) -> Iterator[None]:
     """Make Megatron build and run models on the meta device for the rest of the process.
 
     Args:
         tensor_parallel: Ranks that share a layer; this process is the first of them.
         pipeline_parallel: Ranks that share the layers out.
+        stage: Number of this process among those.
         te: Whether the layers are Transformer Engine's: its Python over the stand-in of tests/rehearsal, whose folder
             and sources have to be importable.
     """
@@ -149,30 +119,26 @@ def traced_device(*, tensor_parallel: int = 1, pipeline_parallel: int = 1, te: b
     from nemo_reasoning.peft import nf4
     from nemo_reasoning.training import loss
 
-    _start_ranks(tensor_parallel, pipeline_parallel)
+    _start_ranks(tensor_parallel, pipeline_parallel, stage)
     torch.cuda.current_device = lambda: DEVICE  # type: ignore[assignment,return-value]
     torch.cuda.get_rng_state = lambda *_, **__: torch.get_rng_state()  # type: ignore[assignment]
     torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
     torch.cuda.default_generators = ()
     for name in ("_get_cuda_rng_state", "_set_cuda_rng_state"):
         setattr(random, name, lambda *_, **__: None)
+    random.get_cuda_rng_tracker().states_["model-parallel-rng"] = None
     random.get_all_rng_states = dict
     random._get_all_rng_states = lambda: (None, None, {})
     random._set_all_rng_states = lambda *_: None
-    torch.nn.functional.dropout = _dropout  # type: ignore[assignment]
-    nf4.dequantize, nf4.digest = _dequantize, lambda *_: ""
-    torch_layers.rms_norm = _RmsNorm.apply
-    kernels.swiglu = lambda gate_up, *_: _Swiglu.apply(gate_up)
-    loss.cross_entropy = _cross_entropy
+    torch.nn.functional.dropout = stand_in.dropout  # type: ignore[assignment]
+    nf4.dequantize, nf4.digest = stand_in.dequantize, lambda *_: ""
+    torch_layers.rms_norm = stand_in.RmsNorm.apply
+    kernels.swiglu = lambda gate_up, *_: stand_in.Swiglu.apply(gate_up)
+    loss.cross_entropy = stand_in.cross_entropy
     with ExitStack() as stack:
         for patch in () if te else NO_TE:
             stack.enter_context(applied(patch))
         yield
-
-
-def _dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """Drop as CUDA does: a byte an element is kept."""
-    return torch.native_dropout(x, p, True)[0] if training and p else x
 
 
 def _transformer_engine() -> None:
@@ -191,12 +157,13 @@ def _transformer_engine() -> None:
     rmsnorm.RMSNorm.pre_first_fuser_forward = lambda self: None  # it would leave the meta device
 
 
-def _start_ranks(tensor_parallel: int, pipeline_parallel: int) -> None:
+def _start_ranks(tensor_parallel: int, pipeline_parallel: int, stage: int) -> None:
     import torch.distributed as dist
     from megatron.core import parallel_state
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    dist.init_process_group("fake", rank=0, world_size=tensor_parallel * pipeline_parallel, store=FakeStore())
+    count, rank = tensor_parallel * pipeline_parallel, stage * tensor_parallel
+    dist.init_process_group("fake", rank=rank, world_size=count, store=FakeStore())
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tensor_parallel,
         pipeline_model_parallel_size=pipeline_parallel,
@@ -204,12 +171,13 @@ def _start_ranks(tensor_parallel: int, pipeline_parallel: int) -> None:
     )
 
 
-def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> Traced:
-    """Return what a step of one micro-batch takes; call inside `traced_device`.
+def trace_step(settings: SftSettings, *, samples: int = 1, in_flight: int = 1, te: bool = False) -> Traced:
+    """Return what a step takes; call inside `traced_device`.
 
     Args:
         settings: The run, its shape known.
         samples: Of equal length in each row.
+        in_flight: Micro-batches whose forward passes come before the first backward pass, as in a pipeline.
         te: As for `traced_device`.
     """
     from nemo_reasoning.peft import layers
@@ -223,11 +191,25 @@ def trace_step(settings: SftSettings, *, samples: int = 1, te: bool = False) -> 
         held = [torch.empty(buffer, dtype=torch.float32, device=DEVICE)]
         held += [torch.empty_like(p, dtype=torch.float32) for p in trained for _ in range(3)]  # a copy, two moments
         storages.peak, storages.step = storages.now, Traced(static=storages.now)
+        storages.step.base, storages.step.adapter = _weight_bytes(model, adapted=settings.peft.scheme)
         for parameter in trained:  # Megatron adds a gradient to its buffer and lets it go
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-        _step(model, settings, samples=samples, te=te)
+        run = _Forward(model, settings, storages, samples=samples, te=te)
+        outputs = [run() for _ in range(in_flight)]
+        storages.step.kept = run.kept - storages.step.static
+        for output in outputs[:1]:  # the others' backward passes need less
+            output.sum().backward() if model.post_process else output.backward(torch.empty_like(output))
     storages.step.peak = storages.peak
     return storages.step
+
+
+def _weight_bytes(model: Any, *, adapted: PeftScheme) -> tuple[int, int]:
+    """Return the bytes of base and adapter."""
+    own = {name: parameter.nbytes for name, parameter in model.named_parameters()}
+    adapter = sum(size for name, size in own.items() if ".adapter." in name)
+    states = [(module.weight, module.quant_state) for module in model.modules() if hasattr(module, "quant_state")]
+    packed = sum(one.nbytes + its.absmax.nbytes + its.state2.absmax.nbytes for one, its in states)
+    return sum(own.values()) - adapter + packed, adapter
 
 
 def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
@@ -242,6 +224,7 @@ def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
     config.perform_initialization, config.init_model_with_meta_device, config.pipeline_dtype = False, te, torch.bfloat16
     config.tensor_model_parallel_size = trainer.tensor_model_parallel_size
     config.pipeline_model_parallel_size = trainer.pipeline_model_parallel_size
+    config.sequence_parallel = trainer.sequence_parallel
     if settings.peft.scheme is PeftScheme.qlora:
         stack.enter_context(nf4_linears(targets=settings.peft.target_modules))
     assert settings.model.architecture is not None
@@ -256,45 +239,55 @@ def _build(settings: SftSettings, stack: ExitStack, *, te: bool) -> Any:
     return model
 
 
-def _step(model: Any, settings: SftSettings, *, samples: int, te: bool) -> None:
-    trainer, rows, tokens = settings.trainer, settings.trainer.micro_batch_size, settings.trainer.seq_length
-    packed, shape = _packed(rows, tokens, samples) if trainer.packing else None, (rows, tokens)
-    if packed is not None:
-        shape = (1, rows * tokens)
-        if te:  # which asks them for their value
-            packed.max_seqlen_q = packed.max_seqlen_kv = torch.tensor(packed.max_seqlen_q, dtype=torch.int32)
-    ids, places = (torch.empty(shape, dtype=torch.int64, device=DEVICE) for _ in range(2))
-    if trainer.recompute is Recompute.full and model.pre_process:
-        model.embedding.register_forward_hook(lambda module, _, out: out.requires_grad_())
-    if model.post_process:
-        model._postprocess = lambda *, hidden_states, labels, **rest: _loss(model, hidden_states, labels)
-    if not model.pre_process:
-        hidden = torch.empty(tokens, rows, model.config.hidden_size, dtype=torch.bfloat16, device=DEVICE)
-        model.set_input_tensor(hidden.requires_grad_())
-    output = model(ids, places, None, labels=ids, **({} if packed is None else {"packed_seq_params": packed}))
-    output.sum().backward() if model.post_process else output.backward(torch.empty_like(output))
+class _Forward:
+    """Forward passes of micro-batches, and what lies there when the layers of the last one are over."""
 
+    def __init__(self, model: Any, settings: SftSettings, storages: Storages, *, samples: int, te: bool) -> None:
+        self.model, self.trainer, self.storages, self.kept = model, settings.trainer, storages, 0
+        rows, tokens = self.trainer.micro_batch_size, self.trainer.seq_length
+        self.packed = stand_in.packed(rows, tokens, samples) if self.trainer.packing else None
+        self.shape = (rows, tokens) if self.packed is None else (1, rows * tokens)
+        if te and self.packed is not None:  # which asks them for their value
+            self.packed.max_seqlen_q = torch.tensor(self.packed.max_seqlen_q, dtype=torch.int32)
+            self.packed.max_seqlen_kv = self.packed.max_seqlen_q
+        if self.trainer.recompute is Recompute.full and model.pre_process:
+            model.embedding.register_forward_hook(lambda module, _, out: out.requires_grad_())
+        if model.post_process:
+            model._postprocess = lambda *, hidden_states, labels, **rest: self._loss(hidden_states, labels)
 
-def _loss(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss with every position supervised, which a meta tensor cannot tell."""
-    from nemo_reasoning.training.loss import linear_cross_entropy
+    def __call__(self) -> torch.Tensor:
+        """Run one."""
+        ids, places = (torch.empty(self.shape, dtype=torch.int64, device=DEVICE) for _ in range(2))
+        if not self.model.pre_process:
+            share = self.trainer.tensor_model_parallel_size if self.trainer.sequence_parallel else 1
+            size = (self.shape[1] // share, self.shape[0], self.model.config.hidden_size)
+            self.model.set_input_tensor(torch.empty(size, dtype=torch.bfloat16, device=DEVICE).requires_grad_())
+        packed = {} if self.packed is None else {"packed_seq_params": self.packed}
+        output: torch.Tensor = self.model(ids, places, None, labels=ids, **packed)
+        if not self.model.post_process:
+            self.kept = self._now()
+        return output
 
-    tied = model.share_embeddings_and_output_weights
-    weight = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    chosen = flat.index_select(0, torch.arange(len(flat), device=DEVICE))
-    return linear_cross_entropy(chosen, weight, labels.t().flatten(), group=model.pg_collection.tp)
+    def _now(self) -> int:
+        """Return the bytes held, but for buffers: QLoRA's for a weight, Megatron's for gathered positions."""
+        from megatron.core.parallel_state import get_global_memory_buffer
 
+        from nemo_reasoning.peft import layers
 
-def _packed(rows: int, tokens: int, samples: int) -> Any:
-    from megatron.core.packed_seq_params import PackedSeqParams
+        shared = [*layers._buffers.values(), *get_global_memory_buffer().buffer.values()]
+        return self.storages.now - sum(buffer.nbytes for buffer in shared)
 
-    from nemo_reasoning.backend.attention import Samples
+    def _loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss with every position supervised, which a meta tensor cannot tell."""
+        from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 
-    lengths = [tokens // samples] * (samples * rows)
-    bounds = torch.empty(len(lengths) + 1, dtype=torch.int32, device=DEVICE)
-    packed = PackedSeqParams(
-        qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds, max_seqlen_q=lengths[0], max_seqlen_kv=lengths[0]
-    )
-    packed.samples = Samples(lengths)
-    return packed
+        from nemo_reasoning.training.loss import linear_cross_entropy
+
+        self.kept, model = self._now() - hidden.nbytes, self.model  # which is the loss's
+        if model.config.sequence_parallel:
+            hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
+        tied = model.share_embeddings_and_output_weights
+        weight = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        chosen = flat.index_select(0, torch.arange(len(flat), device=DEVICE))
+        return linear_cross_entropy(chosen, weight, labels.t().flatten(), group=model.pg_collection.tp)

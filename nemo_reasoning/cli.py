@@ -38,9 +38,12 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 def sft(settings: "SftSettings") -> None:
     """Prepare what is missing, train, and measure; or print the plan."""
-    from nemo_reasoning.training.memory.planner import fit_to_memory
+    from nemo_reasoning.training.memory.planner import explain_layout, fit_to_memory
+    from nemo_reasoning.training.process import first_process
 
     fitted = fit_to_memory(settings)
+    if (layout := explain_layout(settings)) and first_process():
+        print(layout)
     if settings.launch.starts_elsewhere:
         from nemo_reasoning.launching.command import Command
         from nemo_reasoning.launching.start import start

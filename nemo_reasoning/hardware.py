@@ -99,9 +99,16 @@ def _detected() -> Any:
     return found
 
 
+def open_layout(devices: Any, nodes: Any, accelerator: Any) -> int | str:
+    """Return how many ranks share a model where nobody says it: 1, or auto where several GPUs could."""
+    several = all(isinstance(count, int) for count in (devices, nodes)) and devices * nodes > 1
+    return "auto" if several and accelerator == "gpu" else 1
+
+
 def register_resolvers() -> None:
-    """Make `${detected_hardware:key}` available to conf/hardware/auto.yaml, and `${of_adapter:...}` to conf/peft."""
+    """Make `${detected_hardware:key}` available to conf/hardware/auto.yaml, others to conf/peft and conf/trainer."""
     OmegaConf.register_new_resolver("of_adapter", of_adapter, replace=True)
+    OmegaConf.register_new_resolver("open_layout", open_layout, replace=True)
     OmegaConf.register_new_resolver("detected_hardware", lambda key: _detected()[key], replace=True)
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_reasoning.config.checks import as_list, secret
-from nemo_reasoning.config.trainer import AUTO_BATCH
+from nemo_reasoning.config.trainer import OPEN_SIZES
 from nemo_reasoning.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -76,7 +76,7 @@ def group_names(group: str) -> list[str]:
 
 # Of NeMo and Megatron, and missing here on purpose; docs/training.md says more.
 _NOT_OFFERED = {
-    "use_distributed_optimizer": "its state cannot be saved with torch's Adam, and an adapter's is small",
+    "use_distributed_optimizer": "trainer.distributed_optimizer=true takes its place",
     "use_transformer_engine_op_fuser": "Transformer Engine's fused MLP refuses linears that carry an adapter",
 }
 
@@ -144,9 +144,9 @@ def _misfits(plain: dict[str, Any], schema: type[Any], prefix: str) -> Iterator[
             continue
         if value == "???":
             yield name, f"{name}: a value is missing; give {name}=..."
-        elif key == "micro_batch_size" and value in ("auto", AUTO_BATCH):
-            plain[key] = AUTO_BATCH
-            if name == "trainer.micro_batch_size" and value == AUTO_BATCH:  # conf/hardware of a recorded run has it
+        elif key in OPEN_SIZES and value in ("auto", OPEN_SIZES[key]):
+            plain[key] = OPEN_SIZES[key]
+            if name.startswith("trainer.") and value != "auto":  # conf/hardware of a recorded run has it
                 yield name, f"{name}={value}: must be above 0, or auto"
         else:
             yield from _misfit(value, hint, name)

@@ -258,6 +258,11 @@ def _check_machine(settings: SftSettings) -> list[str]:
                 f"trainer.context_parallel_size={trainer.context_parallel_size} needs GPUs with Transformer Engine; "
                 "set it to 1"
             )
+    if trainer.distributed_optimizer and settings.optim.kind is not OptimKind.adamw:
+        problems.append(
+            f"trainer.distributed_optimizer=true with optim.kind={settings.optim.kind.value}: Megatron shares out the "
+            "state of its own Adam alone; set optim=adamw"
+        )
     tensor, dim = trainer.tensor_model_parallel_size, settings.peft.dim
     if settings.peft.scheme is not PeftScheme.none and tensor > 0 and dim % tensor:
         problems.append(

@@ -7,8 +7,11 @@ from math import prod
 from nemo_reasoning.config import checks
 
 AUTO_BATCH = 0  # what `micro_batch_size: auto` is until training/memory has chosen; nobody may write 0 for it
+AUTO_LAYOUT = -(10**9)  # likewise of the ranks that share a model
+LAYOUT = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
+OPEN_SIZES = {"micro_batch_size": AUTO_BATCH, **dict.fromkeys(LAYOUT, AUTO_LAYOUT)}  # that may be auto
 PRECISIONS = ("bf16-mixed", "32")
-_PARALLEL = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
+_PARALLEL = (*LAYOUT, "context_parallel_size")
 
 
 class Accelerator(Enum):
@@ -110,6 +113,7 @@ class TrainerSettings:
     pipeline_model_parallel_size: int
     context_parallel_size: int
     sequence_parallel: bool
+    distributed_optimizer: bool
     packing: bool
     recompute: Recompute
     offload_layers: int
@@ -126,19 +130,26 @@ class TrainerSettings:
 
     @property
     def data_parallel_size(self) -> int:
-        """Number of model replicas."""
-        replicas = self.devices * self.num_nodes
-        return replicas // (
-            self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.context_parallel_size
-        )
+        """Number of model replicas; of a layout that is still to be chosen, the most."""
+        sizes: list[int] = [getattr(self, name) for name in _PARALLEL]
+        return self.devices * self.num_nodes // prod(max(1, size) for size in sizes)
+
+    @property
+    def layout_is_open(self) -> bool:
+        """Whether it is still to be chosen how many ranks share the model."""
+        return AUTO_LAYOUT in (self.tensor_model_parallel_size, self.pipeline_model_parallel_size)
 
     def problems(self) -> list[str]:
         """Return what cannot work whatever the model and the machine, each with its remedy.
 
-        A micro-batch that is still to be chosen counts as 1, with which most else works.
+        What is still to be chosen counts as 1, with which most else works; how a step is shared out is looked at then.
         """
-        if self.micro_batch_size == AUTO_BATCH:
-            return replace(self, micro_batch_size=1).problems()
+        settled = replace(self)
+        for name, auto in OPEN_SIZES.items():
+            setattr(settled, name, 1 if getattr(self, name) == auto else getattr(self, name))
+        return settled._problems(open_layout=self.layout_is_open)
+
+    def _problems(self, *, open_layout: bool) -> list[str]:
         found = self._outside_ranges()
         if self.hours is not None and self.max_steps is not None:
             found.append(f"trainer.hours={self.hours} and trainer.max_steps={self.max_steps}: give one of them")
@@ -161,12 +172,12 @@ class TrainerSettings:
                 f"trainer.packing=true with trainer.context_parallel_size={self.context_parallel_size}: it cuts every "
                 "row into equal parts, and packed rows are of any length; set trainer.packing=false"
             )
-        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
+        if self.sequence_parallel and self.tensor_model_parallel_size == 1 and not open_layout:
             found.append(
                 "trainer.sequence_parallel=true with trainer.tensor_model_parallel_size=1: tensor-parallel ranks share "
                 "the positions, and there is one; set trainer.sequence_parallel=false"
             )
-        return found + self._batch_problems()
+        return found if open_layout else found + self._batch_problems()
 
     def _outside_ranges(self) -> list[str]:
         counted = (

@@ -9,6 +9,7 @@ from nemo_reasoning.config.data import DataSettings, DataSource
 from nemo_reasoning.config.export import EXPORT_FORMATS, refused_formats
 from nemo_reasoning.config.model import Architecture, PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings, validate
+from nemo_reasoning.config.trainer import LAYOUT
 from nemo_reasoning.data.prepare.inputs import check_local_files
 from nemo_reasoning.errors import ModelSourceError
 from nemo_reasoning.models.sizes import architecture_from_hf
@@ -185,6 +186,8 @@ def print_memory(settings: SftSettings, *, asked: SftSettings) -> None:
     console.print(f"exports: {formats}; comparing their logits takes about {verifying:.1f} GiB of main memory")
     for name, reason in refused.items():
         console.print(f"not {name}: {reason}")
+    layout = {name: getattr(settings.trainer, name) for name in (*LAYOUT, "sequence_parallel")}
+    asked = replace(asked, trainer=replace(asked.trainer, **layout))
     request, memory = request_of(asked, shape), available_gb(settings)
     work = workload_of(settings, shape)
     console.print(parts_table(work, memory_gb=memory, device=settings.hardware.name))

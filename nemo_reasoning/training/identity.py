@@ -18,7 +18,7 @@ _STORES = tuple(
 _FIXED = (
     *("model.init", "model.dtype", "peft", "loss", "optim"),
     *("trainer.seq_length", "trainer.global_batch_size", "trainer.precision", "trainer.seed"),
-    *("trainer.fp8", "trainer.tf32"),
+    *("trainer.fp8", "trainer.tf32", "trainer.distributed_optimizer"),
 )
 # How rows are prepared, but not which rows come out; where they lie is told by their content.
 _FREE_DATA = {"paths", "root", "engine", "workers", "messages", "fast_tokenizer"}

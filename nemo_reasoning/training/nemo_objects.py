@@ -138,8 +138,10 @@ def warmup_steps(optim: OptimSettings, max_steps: int) -> int:
     return round(optim.warmup_ratio * max_steps)
 
 
-def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> nl.MegatronOptimizerModule:
-    """Return Adam with a linear warm-up and a cosine over `max_steps`."""
+def build_optimizer(
+    optim: OptimSettings, *, precision: str, max_steps: int, distributed: bool = False
+) -> nl.MegatronOptimizerModule:
+    """Return Adam with a linear warm-up and a cosine over `max_steps`; `distributed` is `distributed_optimizer`."""
     config = OptimizerConfig(
         optimizer="adam",
         lr=optim.lr,
@@ -148,7 +150,7 @@ def build_optimizer(optim: OptimSettings, *, precision: str, max_steps: int) -> 
         adam_beta2=optim.beta2,
         clip_grad=optim.clip_grad,
         bf16=precision == "bf16-mixed",
-        use_distributed_optimizer=False,
+        use_distributed_optimizer=distributed,
     )
     schedule = nl.lr_scheduler.CosineAnnealingScheduler(
         max_steps=max_steps,
@@ -214,8 +216,12 @@ def _build_strategy(trainer: TrainerSettings) -> nl.MegatronStrategy:
         context_parallel_size=trainer.context_parallel_size,
         sequence_parallel=trainer.sequence_parallel,
         pipeline_dtype=torch.bfloat16 if trainer.precision == "bf16-mixed" else torch.float32,
-        ddp=DistributedDataParallelConfig(check_for_nan_in_grad=trainer.max_skipped_steps == 0),
+        ddp=DistributedDataParallelConfig(
+            check_for_nan_in_grad=trainer.max_skipped_steps == 0,
+            use_distributed_optimizer=trainer.distributed_optimizer,
+        ),
         ckpt_async_save=False,
+        ckpt_optim_fully_reshardable=True,  # a run may go on in another layout
         replace_progress_bar=False,
     )
 

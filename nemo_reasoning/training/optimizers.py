@@ -7,7 +7,7 @@ the update. Resuming is exact, since the checkpoints hold the 8-bit state as it 
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from nemo_reasoning.backend.patching import Patch, applied
@@ -20,10 +20,11 @@ _CODES = ("qmap1", "qmap2")  # the 256 values that the 8 bits stand for: constan
 
 
 @contextmanager
-def optimizer_in_use(kind: OptimKind) -> Iterator[None]:
-    """Let Megatron build optimisers of a kind for the length of the block."""
+def optimizer_in_use(kind: OptimKind, *, distributed: bool = False) -> Iterator[None]:
+    """Let Megatron build optimisers of a kind for the length of the block; `distributed` is for its own Adam."""
     if kind is OptimKind.adamw:
-        yield
+        with applied(_DISTRIBUTED) if distributed else nullcontext():
+            yield
         return
     patch = Patch(f"optimizer-{kind.value}", "megatron.core.optimizer takes whichever Adam it finds", _PATCHES[kind])
     with applied(patch):
@@ -144,6 +145,37 @@ def _share_with_blocks(state: Any, parameters: Mapping[int, Any], share: Callabl
             )
 
 
+def _distributed() -> Sequence[tuple[Any, str, Any]]:
+    import torch
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    shard, fill = DistributedOptimizer.sharded_state_dict, DistributedOptimizer._set_main_param_and_optimizer_states
+
+    def sharded_state_dict(self: Any, model_state: Any = None, is_loading: bool = False, **rest: Any) -> Any:
+        adam = self.optimizer
+        if is_loading and isinstance(adam, torch.optim.Adam):  # AdamW too; whose states come with the first step
+            for parameter in (one for group in adam.param_groups for one in group["params"] if not adam.state[one]):
+                moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                adam.state[parameter] = {"step": torch.tensor(0.0), **moments}
+        return shard(self, model_state or {}, is_loading, **rest)
+
+    def set_states(self: Any, model_param: Any, tensors: dict[str, Any]) -> None:
+        group, place = self.model_param_group_index_map[model_param]
+        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
+        if "step" in state:  # loaded as one tensor for all parameters, each of which would count it up
+            state["step"] = state["step"].clone()
+            tensors = {"step": state["step"], **tensors}
+        fill(self, model_param, tensors)
+
+    return [
+        (DistributedOptimizer, "sharded_state_dict", sharded_state_dict),
+        (DistributedOptimizer, "_set_main_param_and_optimizer_states", set_states),
+    ]
+
+
+_DISTRIBUTED = Patch(
+    "distributed-optimizer", "megatron.core.optimizer.distrib_optimizer loads no step of torch's Adam", _distributed
+)
 _PATCHES: dict[OptimKind, Callable[[], Sequence[tuple[Any, str, Any]]]] = {
     OptimKind.fused_adamw: _fused,
     OptimKind.adamw_8bit: lambda: _eight_bit(paged=False),

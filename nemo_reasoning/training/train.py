@@ -171,7 +171,7 @@ def _train(job: _Job) -> None:
         backend(**vars(backend_in_use(settings))) as active,
         _quantized(settings),
         switched(settings.trainer),
-        optimizer_in_use(settings.optim.kind),
+        optimizer_in_use(settings.optim.kind, distributed=settings.trainer.distributed_optimizer),
         without_leftovers(),
     ):
         _finetune(job, active)
@@ -231,7 +231,10 @@ def _finetune(job: _Job, active: Backend) -> None:
             trainer=trainer,
             log=nemo_objects.build_log(run.path),
             optim=nemo_objects.build_optimizer(
-                settings.optim, precision=settings.trainer.precision, max_steps=max_steps
+                settings.optim,
+                precision=settings.trainer.precision,
+                max_steps=max_steps,
+                distributed=settings.trainer.distributed_optimizer,
             ),
             peft=nemo_objects.build_peft(settings.peft, seed=settings.trainer.seed, start=inputs.start),
             tokenizer="model",

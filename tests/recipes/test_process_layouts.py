@@ -54,6 +54,16 @@ def test_a_quantized_base_is_the_same_in_another_tensor_parallelism(shared_llama
     assert largest_difference(alone, measured) < TOLERANCE, (measured, alone)
 
 
+def test_replicas_share_the_optimizer_and_go_on_in_another_layout(shared_llama: Path, tmp_path: Path) -> None:
+    alone = train_in(LAYOUTS["1"], shared_llama, tmp_path / "alone", scheme="none")
+    out, shared = tmp_path / "run", "trainer.distributed_optimizer=true"
+    measured = train_in(LAYOUTS["data 2"], shared_llama, out, shared, scheme="none")
+    go_back(out, step=1)
+    resumed = train_in(LAYOUTS["1"], shared_llama, out, shared, scheme="none")
+    assert largest_difference(alone, measured) < TOLERANCE, (measured, alone)
+    assert largest_difference(alone, resumed) < TOLERANCE, (resumed, alone)
+
+
 def test_a_signal_to_one_process_stops_all_and_one_that_is_killed_is_missed(shared_llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     layout = LAYOUTS["data 2"]

@@ -2,8 +2,8 @@
 
 The list follows Korthikanti et al. (arXiv 2205.05198, section 4), but for Llama-like layers with adapters and
 attention that never holds a score matrix. A frozen linear keeps nothing; an adapter keeps its input, the
-output of its first half, and where it has dropout a mask. Tensor parallelism without sequence parallelism
-divides what lies between a column-parallel and a row-parallel linear, and nothing else.
+output of its first half, and where it has dropout a mask. Tensor parallelism divides what lies between a
+column-parallel and a row-parallel linear, sequence parallelism with it the positions of the rest.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, floa
     whole = not work.on_cpu or work.recompute is not Recompute.selective
     keeps_output = whole and not blocked
     if input_gradient:
-        yield "norm", shape.hidden_size * _norm_width(work) + _FLOAT32
+        yield "norm", work.hidden * _norm_width(work) + _FLOAT32 * work.hidden / shape.hidden_size
     yield from _linear(work, "linear_qkv", mask=input_gradient or _fuses_adapters(work))
     yield "query", padding * heads * width
     yield "key", padding * keys * width
@@ -73,7 +73,7 @@ def _attention(work: Workload, input_gradient: bool) -> Iterator[tuple[str, floa
 def _mlp(work: Workload) -> Iterator[tuple[str, float]]:
     shape, width = work.shape, work.width
     inner = shape.ffn_hidden_size / work.tensor_parallel
-    yield "norm", shape.hidden_size * _norm_width(work) + _FLOAT32
+    yield "norm", work.hidden * _norm_width(work) + _FLOAT32 * work.hidden / shape.hidden_size
     yield from _linear(work, "linear_fc1")
     yield "gate and up", 2 * inner * width
     yield from _linear(work, "linear_fc2")
@@ -82,12 +82,13 @@ def _mlp(work: Workload) -> Iterator[tuple[str, float]]:
 def _linear(work: Workload, name: str, *, mask: bool = True, shared: bool = False) -> Iterator[tuple[str, float]]:
     """Yield what a linear and its adapter keep; `shared` says that somebody else keeps the plain input."""
     inputs, outputs = linear_shapes(work.shape)[name]
+    own: float = inputs  # of which the positions may be shared; an adapter gathers them
     if name in ("linear_qkv", "linear_fc1"):
-        outputs //= work.tensor_parallel
+        outputs, own = outputs // work.tensor_parallel, work.hidden
     else:
-        inputs //= work.tensor_parallel
+        inputs = own = inputs // work.tensor_parallel
     if work.trains_base and not shared:
-        yield f"{name} input", inputs * work.width
+        yield f"{name} input", own * work.width
     if not work.adapts(name):
         return
     if _copies_input(work) or not shared:
@@ -95,7 +96,7 @@ def _linear(work: Workload, name: str, *, mask: bool = True, shared: bool = Fals
     if _copies_input(work) and not work.torch_layers and name in ("linear_qkv", "linear_fc1"):
         yield f"{name} input before dropout", inputs * work.width
     if work.dropout and mask:
-        yield f"{name} mask", inputs * (work.width if work.on_cpu and not _fuses_adapters(work) else 1)
+        yield f"{name} mask", own * (work.width if work.on_cpu and not _fuses_adapters(work) else 1)
     yield f"{name} bottleneck", work.dim * work.width
     if work.scheme is PeftScheme.dora:
         yield f"{name} output before its magnitude", outputs * work.width
@@ -106,20 +107,33 @@ def _copies_input(work: Workload) -> bool:
     return bool(work.dropout) and not _fuses_adapters(work)
 
 
-def activation_bytes(work: Workload) -> int:
-    """Return the most bytes that autograd keeps at a time for one forward and backward pass, without the loss.
+def kept_bytes(work: Workload) -> int:
+    """Return what lies there when the layers' forward passes are over.
 
-    With full recompute only the layers' inputs stay, and the tensors of the one layer that is computed again.
-    A pipeline's first stage holds as many micro-batches as it has stages (1F1B), which cancels its share of the
-    layers.
+    With full recompute these are the layers' inputs. A pipeline's stage holds them of several micro-batches.
     """
-    shape, positions = work.shape, work.positions
-    final = shape.hidden_size * _norm_width(work) + _FLOAT32
-    layer = layer_bytes(work)
+    positions = work.positions * work.in_flight
+    sent = 0 if work.is_last else work.hidden * work.width  # a stage keeps what it has sent to the next
     if work.recompute is Recompute.full:
-        inputs = work.layers * work.pipeline_parallel * shape.hidden_size * work.width
-        kept_twice = 0 if _norm_width(work) > work.width else shape.hidden_size * work.width  # by the first norm
-        return round(positions * (inputs + max(layer - kept_twice, final)))
-    first = layer_bytes(work, input_gradient=work.trains_base)
-    layers = (work.layers - 1) * layer + first
-    return round(positions * (work.pipeline_parallel * layers + final))
+        inputs = work.layers * work.hidden * work.width
+        return round(positions * (inputs + sent) + work.positions * _final(work))
+    first = layer_bytes(work, input_gradient=work.trains_base or not work.is_first)
+    layers = (work.layers - 1) * layer_bytes(work) + first
+    return round(positions * (layers + sent) + work.positions * _final(work))
+
+
+def activation_bytes(work: Workload) -> int:
+    """Return the most bytes that autograd keeps at a time for the forward and backward passes, without the loss.
+
+    With full recompute a layer that is computed again comes on top, when the norm behind the last one is done.
+    """
+    if work.recompute is not Recompute.full:
+        return kept_bytes(work)
+    final = _final(work)
+    kept_twice = 0 if _norm_width(work) > work.width else work.hidden * work.width  # by the first norm
+    return kept_bytes(work) + round(work.positions * (max(layer_bytes(work) - kept_twice, final) - final))
+
+
+def _final(work: Workload) -> float:
+    """Return what the norm behind the last layer keeps of a position."""
+    return work.is_last * (work.hidden * _norm_width(work) + _FLOAT32 * work.hidden / work.shape.hidden_size)

@@ -48,12 +48,17 @@ class MemoryEstimate:
         return max(self.peak, self.loading) + self.context
 
 
+def busiest(work: Workload) -> Workload:
+    """Return what the device of a pipeline computes that needs the most."""
+    return max(work.stages(), key=lambda stage: estimate_memory(stage).total)
+
+
 def estimate_memory(work: Workload) -> MemoryEstimate:
     """Return the memory one device needs at the peak of a step."""
     return MemoryEstimate(
         static=static_bytes(work),
         activations=activation_bytes(work),
-        logits=logit_bytes(work),
+        logits=logit_bytes(work) if work.is_last else 0,
         temporary=_temporary_bytes(work),
         context=0 if work.on_cpu else CONTEXT_BYTES,
         loading=_loading_bytes(work),
@@ -102,7 +107,8 @@ def _temporary_bytes(work: Workload) -> int:
     if work.scheme is PeftScheme.dora:
         return travelling + 2 * largest * width  # the adapter's product, and its sum with the weight
     if work.trains_base:
-        return travelling + max(largest, work.vocabulary * shape.hidden_size) * width  # a weight's gradient
+        table = (work.is_first or work.is_last) * work.vocabulary * shape.hidden_size
+        return travelling + max(largest, table) * width  # a weight's gradient
     return travelling
 
 
@@ -112,5 +118,5 @@ def usable_bytes(memory_gb: float) -> float:
 
 
 def fits(work: Workload, memory_gb: float) -> bool:
-    """Return whether a device with `memory_gb` GiB can compute the workload."""
-    return estimate_memory(work).total <= usable_bytes(memory_gb)
+    """Return whether devices with `memory_gb` GiB can compute the workload."""
+    return estimate_memory(busiest(work)).total <= usable_bytes(memory_gb)

@@ -15,7 +15,8 @@ from nemo_reasoning.config.trainer import AUTO_BATCH, Accelerator, Recompute
 from nemo_reasoning.errors import ConfigError
 from nemo_reasoning.hardware import main_memory
 from nemo_reasoning.models.sizes import architecture_from_hf
-from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, MemoryEstimate, estimate_memory, fits
+from nemo_reasoning.training.memory.estimate import GIB, USABLE_SHARE, MemoryEstimate, busiest, estimate_memory, fits
+from nemo_reasoning.training.memory.layouts import Tried, told, tried_layouts, with_layout
 from nemo_reasoning.training.memory.workload import Workload, workload_of
 
 _SHORTEST = 256
@@ -44,7 +45,11 @@ class Request:
         it has some thousand positions.
         """
         recomputes = (Recompute.none, Recompute.full) if self.open_recompute else (self.work.recompute,)
-        sizes = divisors(self.rows)[::-1] if self.open_batch else [self.work.micro_batch_size]
+        sizes = [self.work.micro_batch_size]
+        if self.open_batch:  # a pipeline wants as many micro-batches as it has stages
+            sizes = [
+                size for size in divisors(self.rows)[::-1] if self.rows // size >= self.work.pipeline_parallel
+            ] or [1]
         for recompute in recomputes:
             for size in sizes:
                 yield replace(self.work, recompute=recompute, micro_batch_size=size)
@@ -77,7 +82,9 @@ def compare_options(request: Request, memory_gb: float) -> list[Option]:
         same = [option for option in options if option.recompute is recompute]
         first = next((place for place, option in enumerate(same) if fits(option, memory_gb)), len(same))
         for option in same[max(0, first - 1) : first + 1]:
-            lines.append(Option(recompute, option.micro_batch_size, estimate_memory(option), fits(option, memory_gb)))
+            lines.append(
+                Option(recompute, option.micro_batch_size, estimate_memory(busiest(option)), fits(option, memory_gb))
+            )
         if first < len(same):
             break  # what follows is slower
     return lines
@@ -178,6 +185,8 @@ def fit_to_memory(settings: SftSettings) -> SftSettings:
     Raises:
         ConfigError: Settings contradict each other, or the GPU named cannot hold them; with what it could.
     """
+    if settings.trainer.layout_is_open:
+        settings = with_layout(settings, _tried(settings))
     if settings.trainer.offload_layers:  # which excludes recompute
         settings = _resolved(settings, micro_batch_size=AUTO_BATCH, recompute=Recompute.none)
     least = _resolved(settings, micro_batch_size=1, recompute=Recompute.full)
@@ -195,6 +204,16 @@ def fit_to_memory(settings: SftSettings) -> SftSettings:
     if chosen is None:
         return least
     return _resolved(settings, micro_batch_size=chosen.micro_batch_size, recompute=chosen.recompute)
+
+
+def explain_layout(asked: SftSettings) -> str | None:
+    """Return which layout `fit_to_memory` chooses, and why; None where the settings state one."""
+    return told(_tried(asked), available_gb(asked)) if asked.trainer.layout_is_open else None
+
+
+def _tried(settings: SftSettings) -> list[Tried]:
+    shape = known_shape(settings)
+    return [] if shape is None else tried_layouts(settings, shape, available_gb(settings))
 
 
 def request_of(settings: SftSettings, shape: Architecture) -> Request:
@@ -240,14 +259,20 @@ def refusal(request: Request, memory_gb: float, *, name: str, hardware: str) -> 
         hardware: Its name in conf/hardware.
     """
     least = _least(request)
-    need = estimate_memory(least).total / GIB
+    need = estimate_memory(busiest(least)).total / GIB
     ways = alternatives(request, memory_gb)
     return (
         f"{name} with peft={least.scheme.value}, {least.seq_length:,} tokens, micro-batch {least.micro_batch_size}, "
-        f"recompute {least.recompute.name} needs {need:.1f} GiB; {hardware} offers {memory_gb:.1f}, of which "
-        f"{USABLE_SHARE:.0%} can be used. "
+        f"recompute {least.recompute.name} needs {need:.1f} GiB{_shared_by(least)}; {hardware} offers "
+        f"{memory_gb:.1f}, of which {USABLE_SHARE:.0%} can be used. "
         + (f"What fits: {'; or '.join(ways)}" if ways else "Nothing near it fits either; take a smaller model")
     )
+
+
+def _shared_by(work: Workload) -> str:
+    if work.tensor_parallel * work.pipeline_parallel == 1:
+        return ""
+    return f" on its busiest GPU, shared by tensor {work.tensor_parallel} x pipeline {work.pipeline_parallel}"
 
 
 def too_large(settings: SftSettings) -> str | None:
@@ -259,7 +284,7 @@ def too_large(settings: SftSettings) -> str | None:
 
 
 def _least(request: Request) -> Workload:
-    return min(request.options(), key=lambda option: estimate_memory(option).total)
+    return min(request.options(), key=lambda option: estimate_memory(busiest(option)).total)
 
 
 def _resolved(settings: SftSettings, *, micro_batch_size: int, recompute: Recompute) -> SftSettings:

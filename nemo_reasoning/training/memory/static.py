@@ -43,14 +43,15 @@ class StaticBytes:
 def base_tensors(work: Workload) -> list[int]:
     """Return the entries of each base tensor of one device: its share of the linears, norms, biases, embeddings.
 
-    Embedding and output head are one table or two; a pipeline's end stages hold one each.
+    Embedding and output head are one table or two; a pipeline's end stages hold one each, the last the norm as well.
     """
     hidden = work.shape.hidden_size
     linears = [inputs * outputs // work.tensor_parallel for inputs, outputs in linear_shapes(work.shape).values()]
-    tables = 1 if work.shape.tie_embeddings or work.pipeline_parallel > 1 else 2
+    shared = work.shape.tie_embeddings and work.pipeline_parallel == 1
+    tables = work.is_first + work.is_last - shared
     norms = small_tensors(work.shape)
     bias = [norms.pop() // work.tensor_parallel] if work.shape.qkv_bias else []
-    return [*work.layers * [*linears, *norms, *bias], hidden, *tables * [work.vocabulary * hidden]]
+    return [*work.layers * [*linears, *norms, *bias], *work.is_last * [hidden], *tables * [work.vocabulary * hidden]]
 
 
 def base_parameters(work: Workload) -> int:
@@ -114,13 +115,14 @@ def _fp8_bytes(work: Workload) -> int:
 def _optimizer_bytes(work: Workload) -> int:
     """Return the bytes of the float32 copies and of both moments.
 
-    Beside them torch counts the steps of each tensor. bitsandbytes has a scale for each block of 8-bit moments,
-    and two tables of what the 8 bits stand for; small tensors keep float32.
+    Replicas may share both out. Beside them torch counts the steps of each tensor. bitsandbytes has a scale for each
+    block of 8-bit moments, and two tables of what the 8 bits stand for; small tensors keep float32.
     """
     tensors = trained_tensors(work)
     copies = _FLOAT32 * sum(tensors) if work.width < _FLOAT32 else 0
     if not work.optimizer.is_8bit:
-        return copies + sum(2 * _FLOAT32 * entries + _FLOAT32 for entries in tensors)
+        shared = copies + 2 * _FLOAT32 * sum(tensors)
+        return -(-shared // work.optimizer_shards) + _FLOAT32 * len(tensors)
     large = [entries for entries in tensors if entries >= _SMALLEST_8BIT]
     small = sum(tensors) - sum(large)
     scales = sum(-(-entries // _BLOCK_8BIT) for entries in large)

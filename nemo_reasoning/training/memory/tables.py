@@ -15,6 +15,7 @@ from nemo_reasoning.training.memory.estimate import (
     GIB,
     USABLE_SHARE,
     MemoryEstimate,
+    busiest,
     estimate_memory,
     fits,
     usable_bytes,
@@ -38,11 +39,13 @@ def parts_table(work: Workload, *, memory_gb: float, device: str) -> Table:
         memory_gb: Of the device, in GiB.
         device: Its name.
     """
+    work = busiest(work)
     estimate = estimate_memory(work)
     usable = usable_bytes(memory_gb) / GIB
     sharing = work.tensor_parallel * work.pipeline_parallel * work.context_parallel
+    which = f", stage {work.stage + 1} of {work.pipeline_parallel}" if work.pipeline_parallel > 1 else ""
     title = (
-        f"Memory on {'each ' if sharing > 1 else ''}{device}: {work.seq_length:,} tokens x micro-batch "
+        f"Memory on {'each ' if sharing > 1 else ''}{device}{which}: {work.seq_length:,} tokens x micro-batch "
         f"{work.micro_batch_size}, recompute {work.recompute.name}"
     )
     table = Table("part", "what", title=title, show_footer=True)

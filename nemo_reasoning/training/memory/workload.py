@@ -23,6 +23,10 @@ class Workload:
         recompute: What is computed again in the backward pass.
         tensor_parallel: Devices that share a layer.
         pipeline_parallel: Devices that share the layers out.
+        stage: Number of this device among those.
+        sequence_parallel: Whether devices that share a layer share the positions between its linears.
+        optimizer_shards: Replicas that share the optimiser's state out.
+        rows_a_step: On one replica; None for as many as a pipeline wants.
         context_parallel: Devices that share a row.
         packing: Whether rows lie end to end.
         on_cpu: Computed by torch's CPU kernels, which keep more than CUDA's do.
@@ -42,6 +46,10 @@ class Workload:
     recompute: Recompute
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    stage: int = 0
+    sequence_parallel: bool = False
+    optimizer_shards: int = 1
+    rows_a_step: int | None = None
     context_parallel: int = 1
     packing: bool = True
     on_cpu: bool = False
@@ -65,6 +73,27 @@ class Workload:
         return -(-self.shape.num_layers // self.pipeline_parallel)
 
     @property
+    def is_first(self) -> bool:
+        """Whether the device holds the embedding."""
+        return self.stage == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the device holds the output head."""
+        return self.stage == self.pipeline_parallel - 1
+
+    @property
+    def in_flight(self) -> int:
+        """Micro-batches whose activations lie on the device at a time; a stage waits for those behind it (1F1B)."""
+        waiting = self.pipeline_parallel - self.stage
+        return waiting if self.rows_a_step is None else min(waiting, max(1, self.rows_a_step // self.micro_batch_size))
+
+    @property
+    def hidden(self) -> float:
+        """Entries of a position's hidden state between two linears on one device."""
+        return self.shape.hidden_size / (self.tensor_parallel if self.sequence_parallel else 1)
+
+    @property
     def trains_base(self) -> bool:
         """Whether the base weights are trained themselves."""
         return self.scheme is PeftScheme.none
@@ -76,7 +105,13 @@ class Workload:
 
     def undivided(self) -> "Workload":
         """Return what one device would compute that shares the model with no other."""
-        return replace(self, tensor_parallel=1, pipeline_parallel=1, context_parallel=1)
+        return replace(
+            self, tensor_parallel=1, pipeline_parallel=1, stage=0, context_parallel=1, sequence_parallel=False
+        )
+
+    def stages(self) -> "list[Workload]":
+        """Return what each device that holds other layers computes, the first first."""
+        return [replace(self, stage=stage) for stage in range(self.pipeline_parallel)]
 
     def adapts(self, linear: str) -> bool:
         """Return whether a linear has an adapter."""
@@ -104,6 +139,9 @@ def workload_of(settings: SftSettings, shape: Architecture) -> Workload:
         recompute=trainer.recompute,
         tensor_parallel=trainer.tensor_model_parallel_size,
         pipeline_parallel=trainer.pipeline_model_parallel_size,
+        sequence_parallel=trainer.sequence_parallel,
+        optimizer_shards=trainer.data_parallel_size if trainer.distributed_optimizer else 1,
+        rows_a_step=trainer.global_batch_size // trainer.data_parallel_size,
         context_parallel=trainer.context_parallel_size,
         packing=trainer.packing,
         on_cpu=on_cpu,
