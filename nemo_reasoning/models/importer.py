@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     """
     import torch
     from nemo import lightning as nl
+    from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
     from nemo.lightning.ckpt_utils import ckpt_to_context_subdir
     from nemo.lightning.io.pl import TrainerContext
 
@@ -94,11 +96,13 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
     config = family.imported_config(importer, shape)
     config.params_dtype = getattr(torch, dtype)
     config.bf16, config.fp16 = dtype == "bfloat16", False
-    target = family.nemo_model(config, tokenizer=importer.tokenizer)
     strategy = nl.MegatronStrategy(ckpt_save_optimizer=False, always_save_context=True)
     weights = out / "weights"
     weights.mkdir(parents=True, exist_ok=True)
-    with without_leftovers():
+    with without_leftovers(), tempfile.TemporaryDirectory() as scratch:
+        tokenizer = Path(scratch) / "nemo_tokenizer"  # the name it has in checkpoints
+        write_tokenizer_files(hf_path, tokenizer)
+        target = family.nemo_model(config, tokenizer=AutoTokenizer(str(tokenizer)))
         trainer = nl.Trainer(devices=1, accelerator="cpu", strategy=strategy)
         strategy.connect(target)
         strategy.setup_environment()
@@ -106,6 +110,17 @@ def convert(hf_path: Path, out: Path, dtype: str) -> None:
         torch.save(_common_state(strategy), weights / "common.pt")
         TrainerContext.from_trainer(trainer).io_dump(ckpt_to_context_subdir(out), yaml_attrs=["model"])
         nl.teardown(trainer, target)
+
+
+def write_tokenizer_files(hf_path: Path, out: Path) -> None:
+    """Write the files of a model's tokenizer, and no others, to a folder.
+
+    A checkpoint copies the whole folder of its tokenizer. NeMo's importers write theirs to /tmp/nemo_tokenizer, whoever
+    else does at the same time, and run code that comes with a tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(hf_path, trust_remote_code=False).save_pretrained(out)
 
 
 def _on_meta(model: Any) -> Any:

@@ -6,6 +6,7 @@ ListConfig, none of our classes. Our callbacks join the trainer after its constr
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nemo.collections.llm.peft import DoRA, LoRA
 from nemo.lightning.ckpt_utils import ADAPTER_META_FILENAME
 from nemo.lightning.resume import AdapterPath
 
+from nemo_reasoning.artifacts import cached_folder
 from nemo_reasoning.backend.patching import Patch, applied
 from nemo_reasoning.backend.runtime import Backend
 from nemo_reasoning.config.data import Order
@@ -26,6 +28,7 @@ from nemo_reasoning.config.model import PeftScheme, PeftSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Fp8, OptimSettings, Recompute, TrainerSettings
 from nemo_reasoning.models.families import family_named
+from nemo_reasoning.models.importer import write_tokenizer_files
 from nemo_reasoning.peft.initialization import Start, initialize, initialized
 from nemo_reasoning.training.callbacks.base import UNKNOWN_LENGTH
 from nemo_reasoning.training.checkpoints import Checkpoint
@@ -70,7 +73,7 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
     if base is None:
         assert settings.model.architecture is not None
         family = family_named(settings.model.architecture.family)
-        chosen = None if tokenizer is None else AutoTokenizer(str(tokenizer))
+        chosen = None if tokenizer is None else _own_tokenizer(tokenizer, Path(settings.output_dir))
         model = family.nemo_model(family.nemo_config(settings.model.architecture), tokenizer=chosen)
         model.configure_model = _initialized(model, settings)
     else:
@@ -89,6 +92,11 @@ def build_model(settings: SftSettings, *, base: Path | None, tokenizer: Path | N
         config.cpu_offloading, config.cpu_offloading_num_layers = True, settings.trainer.offload_layers
         config.cpu_offloading_activations, config.cpu_offloading_weights = True, False
     return model
+
+
+def _own_tokenizer(source: Path, run: Path) -> AutoTokenizer:
+    """Return a tokenizer whose folder, of which every checkpoint holds a copy, is the run's and holds nothing else."""
+    return AutoTokenizer(str(cached_folder(run / "nemo_tokenizer", partial(write_tokenizer_files, source))))
 
 
 def _initialized(model: GPTModel, settings: SftSettings) -> Callable[..., None]:

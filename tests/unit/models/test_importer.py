@@ -1,5 +1,6 @@
 """A base model is imported once per source, revision and dtype; a failed import leaves nothing."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,21 @@ def test_an_import_without_room_says_so(python: Path, tmp_path: Path) -> None:
     python.write_text("#!/bin/sh\necho 'OSError: [Errno 28] No space left on device'; echo RuntimeError; exit 1\n")
     with pytest.raises(ModelSourceError, match="found no room: .* MB are free in .*nemo; .*cache_dir$"):
         import_base(BASE, dtype="float32", cache_dir=tmp_path)
+
+
+@pytest.mark.usefixtures("nemo_cpu")
+def test_code_that_comes_with_a_tokenizer_is_not_run(tiny_llama: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (tiny_llama / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
+    written = tiny_llama / "tokenizer_config.json"
+    own = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "PreTrainedTokenizerFast"}
+    written.write_text(json.dumps({**json.loads(written.read_text()), **own}))
+    importer.convert(tiny_llama, tmp_path / "out", "float32")
+
+    assert not marker.exists()
+    kept = {path.name for path in (tmp_path / "out" / "context" / "nemo_tokenizer").iterdir()}
+    assert kept >= {"tokenizer.json", "tokenizer_config.json"}
+    assert not any(name.endswith((".py", ".safetensors")) for name in kept)
 
 
 @pytest.mark.usefixtures("nemo_cpu")

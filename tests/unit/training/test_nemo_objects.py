@@ -214,6 +214,16 @@ def test_a_short_run_validates_at_its_end(build: ModuleType, interval: int, expe
     assert trainer.check_val_every_n_epoch is None
 
 
+def test_checkpoints_of_random_weights_copy_a_tokenizer_and_no_weights(build: ModuleType, tmp_path: Path) -> None:
+    chosen = settings(f"output_dir={tmp_path / 'run'}")
+    model = build.build_model(chosen, base=None, tokenizer=save_tiny_llama(tmp_path / "hf"))
+
+    assert model.tokenizer.text_to_ids("a")
+    names = {path.name for path in (tmp_path / "run" / "nemo_tokenizer").iterdir()}
+    assert "tokenizer.json" in names
+    assert not any(name.endswith(".safetensors") for name in names)
+
+
 def test_an_imported_model_keeps_its_shape(build: ModuleType, tmp_path: Path) -> None:
     convert(save_tiny_llama(tmp_path / "hf"), tmp_path / "nemo", "float32")
     model = build.build_model(settings("trainer.seq_length=99"), base=tmp_path / "nemo", tokenizer=None)
