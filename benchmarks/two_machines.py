@@ -176,6 +176,7 @@ def main() -> None:
         sys.exit(f"{', '.join(missing)} not installed; on Debian: apt-get install iproute2 iptables")
     if os.geteuid() != 0:
         sys.exit("network namespaces take root's rights")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and take the namespaces away
     with tempfile.TemporaryDirectory() as name, two_machines():
         report(*measured(Path(name), (without_power,) if quick else (killed, without_power), quick=quick))
 

@@ -39,6 +39,8 @@ def torchrun_command(settings: SftSettings, command: Command) -> list[str]:
             *command.told({"trainer.num_nodes": launch.nodes}),
             script=str(command.program),
             j=f"{launch.nodes}x{settings.trainer.devices}",
+            # By the ranks given: by itself torchrun chooses the first machine, and takes its address from its name.
+            rdzv_backend="static" if launch.nodes > 1 else "c10d",
             rdzv_id=_MEETING,
             use_env=True,
         )
@@ -47,9 +49,7 @@ def torchrun_command(settings: SftSettings, command: Command) -> list[str]:
             os.environ.pop(name, None)
             os.environ |= {} if value is None else {name: value}
     (role,) = app.roles
-    # Else torchrun compares the address with those of this machine's name, and perhaps no machine listens.
-    host = ["--rdzv-conf", f"is_host={int(launch.node_rank == 0)}"] if launch.nodes > 1 else []
-    return [sys.executable, "-m", __name__, *host, *shlex.split(" ".join(role.args))]
+    return [sys.executable, "-m", __name__, *shlex.split(" ".join(role.args))]
 
 
 def become(words: list[str]) -> None:

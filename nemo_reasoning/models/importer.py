@@ -21,7 +21,8 @@ _REFUSED = "was refused"
 FORMAT = 2  # of an imported model; 1 lacked the extra state that Transformer Engine's final norm asks for
 PROCESS_GROUP_VARIABLES = {
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
-    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"),  # with the latter torch waits at torchrun's port
 }
 
 

@@ -65,10 +65,9 @@ def test_torchrun_gets_the_command_without_launching() -> None:
     overrides = ("launch=torchrun", "launch.nodes=2", "launch.node_rank=1", "launch.address=10.0.0.1", "name='a b'")
     words = torchrun_command(asked_settings(*overrides, "hardware=cpu", "trainer.devices=4"), called(overrides))
     assert words[1:3] == ["-m", "nemo_reasoning.launching.torchrun"]
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.0.0.1:29500", "--rdzv-id", "nemo-reasoning"]
-    assert words[3:5] == ["--rdzv-conf", "is_host=0"]
-    assert words[5:11] == meeting
-    assert words[11:-3] == ["--nnodes", "2", "--nproc-per-node", "4", "--node-rank", "1", "--tee", "3"]
+    meeting = ["--rdzv-backend", "static", "--rdzv-endpoint", "10.0.0.1:29500", "--rdzv-id", "nemo-reasoning"]
+    assert words[3:9] == meeting
+    assert words[9:-3] == ["--nnodes", "2", "--nproc-per-node", "4", "--node-rank", "1", "--tee", "3"]
     assert words[-3:] == ["/code/recipes/sft_lora.py", "name='a b'", "trainer.num_nodes=2"]
 
 

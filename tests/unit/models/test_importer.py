@@ -53,14 +53,15 @@ def test_an_imported_model_is_not_imported_again(python: Path, tmp_path: Path) -
 
 
 def test_the_process_belongs_to_no_group(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK", "SLURM_NTASKS", "KEPT"):
+    placing = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK", "SLURM_NTASKS", "TORCHELASTIC_USE_AGENT_STORE"}
+    for name in (*placing, "KEPT"):
         monkeypatch.setenv(name, "1")
     imported = import_base(BASE, dtype="float32", cache_dir=tmp_path)
     names = {line.partition("=")[0] for line in (imported / "environment").read_text().splitlines()}
 
     assert "KEPT" in names
     assert "CUDA_VISIBLE_DEVICES=" in (imported / "environment").read_text().splitlines()
-    assert not names & {"RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK", "SLURM_NTASKS"}
+    assert not names & placing
     module, hf_path, _, dtype = (imported / "arguments").read_text().splitlines()[1:]
     assert (module, hf_path, dtype) == ("nemo_reasoning.models.importer", "/hub/snapshot", "float32")
 
