@@ -165,6 +165,9 @@ class DataSettings:
             found.append("data.filters.near_duplicates=0: would call all rows alike; null turns the filter off")
         if not 0 < self.validation_share < 1:  # neither split may be empty
             found.append(f"data.validation_share={self.validation_share}: must be above 0, and below 1")
+        for name in {*self.layout, *self.subsets, *self.mix}:  # of files too
+            if "/" in name or name.startswith("."):
+                found.append(f"data.layout, subsets or mix has the name {name}: no slash, and no dot at its beginning")
         return found + self._source_problems()
 
     def _source_problems(self) -> list[str]:

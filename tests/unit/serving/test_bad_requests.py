@@ -3,7 +3,9 @@
 import gzip
 import json
 import re
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -211,6 +213,21 @@ def test_what_is_not_there(live: Live) -> None:
     refused(httpx.get(live.url + "/v2/chat"), 404, "there is no /v2/chat here")
     refused(httpx.get(live.url + CHAT), 405, "GET does not work on /v1/chat/completions")
     refused(post(live, {"model": "no", "messages": [USER]}), 404, "served: tiny", "model")
+
+
+@pytest.mark.parametrize(
+    "model", ["../../etc/passwd", "/etc/passwd", "\x1b[2J", "tiny\x00", "x" * 90_000, "tiny/../tiny"]
+)
+def test_a_model_is_a_name_and_no_path(live: Live, model: str) -> None:
+    refused(post(live, {"model": model, "messages": [USER]}), 404, "served: tiny", "model")
+    refused(httpx.get(f"{live.url}/v1/models/{quote(model[:999], safe='')}"), 404, "served: tiny", "model")
+
+
+@pytest.mark.parametrize("headers", [{"X-Large": "x" * 200_000}, {f"X-{number}": "x" * 500 for number in range(400)}])
+def test_headers_do_not_fill_the_memory(live: Live, headers: dict[str, str]) -> None:
+    with suppress(httpx.TransportError):  # it may hang up while it is still told more
+        assert 400 <= httpx.get(live.url + "/health", headers=headers).status_code < 500
+    assert httpx.get(live.url + "/health").status_code == 200
 
 
 def test_null_counts_as_absent(live: Live) -> None:
