@@ -148,7 +148,7 @@ def _reading_contexts() -> Sequence[tuple[Any, str, Any]]:
 
 
 def check_weights(folder: Path) -> Any:
-    """Return the metadata of a distributed checkpoint, having refused pickles that name what NeMo's own do not.
+    """Return the metadata of a distributed checkpoint, having refused names of what NeMo's own do not hold.
 
     Args:
         folder: With `.metadata` and the files that it lists; what is not there is left to Megatron-Core.
@@ -157,9 +157,10 @@ def check_weights(folder: Path) -> Any:
         A `torch.distributed.checkpoint.metadata.Metadata`; None where there is none.
 
     Raises:
-        CheckpointError: Says what is named, or that a pickle is damaged; nothing of it has run.
+        CheckpointError: Says what is named, a function or a file elsewhere, or that a pickle is damaged; nothing of it
+            has run.
     """
-    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
     file = folder / ".metadata"
     if not file.is_file():
@@ -169,7 +170,11 @@ def check_weights(folder: Path) -> Any:
             metadata = limited_load(opened)
         except (pickle.UnpicklingError, EOFError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
+    if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
+        raise CheckpointError(f"{file} is damaged: it holds no metadata of a checkpoint")
     for index, place in metadata.storage_data.items():
+        if Path(place.relative_path).name != place.relative_path:
+            raise CheckpointError(f"{file} names {place.relative_path}, no file beside it; do not use the checkpoint")
         if isinstance(metadata.state_dict_metadata[index.fqn], BytesStorageMetadata):
             with (folder / place.relative_path).open("rb") as opened:
                 opened.seek(place.offset)

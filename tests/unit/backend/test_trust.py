@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,21 @@ def test_metadata_cannot_call_anything(tmp_path: Path) -> None:
     (weights / ".metadata").write_bytes(b"\x80\x04\x95")
     with pytest.raises(CheckpointError, match=r"\.metadata is damaged"):
         check_weights(weights)
+    (weights / ".metadata").write_bytes(pickle.dumps({"storage_data": {}}))
+    with pytest.raises(CheckpointError, match="holds no metadata of a checkpoint"):
+        check_weights(weights)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("elsewhere", ["../secret", "/etc/hostname", "a/b"])
+def test_metadata_names_only_files_beside_it(tmp_path: Path, elsewhere: str) -> None:
+    weights = saved(tmp_path, None)
+    metadata = check_weights(weights)
+    for index, place in metadata.storage_data.items():
+        metadata.storage_data[index] = replace(place, relative_path=elsewhere)
+    (weights / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(CheckpointError, match=f"names {elsewhere}, no file beside it"):
+        check_weights(weights)
 
 
 @pytest.mark.parametrize("wrapped", [lambda value: value, in_a_file, lambda value: in_a_file(in_a_tensor(value))])
