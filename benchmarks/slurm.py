@@ -210,7 +210,7 @@ def main() -> None:
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         sys.exit(f"{', '.join(missing)} not installed; on Debian: apt-get install slurmctld slurmd slurm-client munge")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and end the daemons
-    steps, harms = (300, (preemption,)) if quick else (1000, (preemption, time_limit, requeue))
+    steps, harms = (300, (preemption,)) if quick else (400, (preemption, time_limit, requeue))
     table, rows = Table("taken off its nodes by", "after step", "the training said"), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

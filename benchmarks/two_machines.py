@@ -33,14 +33,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from tiny import save_tiny_llama  # noqa: E402
 
-STEPS, AT = 60, 25
+STEPS, AT = 24, 10
 MACHINES = ("nr-first", "nr-second")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 RATE, DROPPED = "20mbit", 0.03  # of what each machine sends; of what each one receives
 OVERRIDES = (
     *("model=hf_local", "model.template=chatml", "data=builtin", "data.rows=200", "data.workers=1", "hardware=cpu"),
     *("trainer.precision=32", "trainer.seq_length=256", "trainer.global_batch_size=8", "trainer.micro_batch_size=4"),
-    *(f"trainer.max_steps={STEPS}", "trainer.eval_interval=10", "peft.dim=4", "callbacks.samples_interval=0"),
+    *(f"trainer.max_steps={STEPS}", "trainer.eval_interval=4", "peft.dim=4", "callbacks.samples_interval=0"),
     *("logger=none", "launch=torchrun", "launch.nodes=2", f"launch.address={ADDRESSES[0]}"),
 )
 

@@ -174,6 +174,8 @@ class LaunchSettings:
         return found
 
     def _mount_problems(self) -> list[str]:
+        if self.container == "":
+            return ["launch.container=: give an image, or null for none"]
         if self.mounts and self.container is None:
             return ["launch.mounts without launch.container: nothing would be mounted; give the image, or leave it out"]
         return [

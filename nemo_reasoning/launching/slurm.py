@@ -13,7 +13,7 @@ from nemo_reasoning.artifacts import write_text
 from nemo_reasoning.config.launch import LaunchSettings
 from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.config.trainer import Accelerator
-from nemo_reasoning.errors import BackendError, VersionError
+from nemo_reasoning.errors import BackendError, StorageError, VersionError
 from nemo_reasoning.launching.command import Command
 from nemo_reasoning.launching.nemo_run import nemo_run_alone
 
@@ -29,6 +29,7 @@ _REMEDIES = {
     "time limit": "launch.time; `sinfo -o '%P %l'` lists how long a partition lets jobs run",
     "qos": "launch.sbatch={qos: ...}; `sacctmgr show qos` lists them",
     "unrecognized option": "launch.sbatch; `sbatch --help` lists its options",
+    "configuration source": "SLURM_CONF, or start it on a machine of the cluster",
     "contact slurm controller": "whether the cluster is up: `scontrol ping`",
 }
 
@@ -84,6 +85,7 @@ def submit(settings: SftSettings, script: str) -> str:
 
     Raises:
         BackendError: There is no sbatch here, or it refuses the job.
+        StorageError: The run's folder cannot be written to.
     """
     if shutil.which(SUBMIT[0]) is None:
         raise BackendError(
@@ -91,7 +93,12 @@ def submit(settings: SftSettings, script: str) -> str:
             "script with dry_run=true"
         )
     file = script_file(settings)
-    write_text(file, script)
+    try:
+        write_text(file, script)
+    except OSError as error:
+        raise StorageError(
+            f"output_dir={settings.output_dir} cannot be written to ({error.strerror}); choose another"
+        ) from error
     done = subprocess.run([*SUBMIT, str(file)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BackendError(f"sbatch refused the job: {_refusal(done.stderr)}")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from nemo_reasoning.config.launch import seconds_of
 from nemo_reasoning.config.train import validate
-from nemo_reasoning.errors import BackendError, ConfigError
+from nemo_reasoning.errors import BackendError, ConfigError, StorageError
 from nemo_reasoning.launching import slurm
 from nemo_reasoning.launching.command import Command
 from nemo_reasoning.launching.torchrun import torchrun_command
@@ -100,6 +100,7 @@ def test_a_limit_is_read_as_slurm_reads_it(time: str, seconds: int | None) -> No
         ("launch.env={a-b: x}", "'a-b' is no name of a variable"),
         ("launch.sbatch={ntasks-per-node: 3}", "ntasks-per-node follows from trainer.devices"),
         ("launch.sbatch={Qos: x}", "'Qos' is no option of sbatch"),
+        ("launch.container=''", "launch.container=: give an image, or null"),
         ("launch.mounts=[/disk]", "launch.mounts without launch.container"),
         ("launch=local|launch.time=1:00", "launch.time is heard with launch=slurm alone"),
         ("launch=torchrun|launch.secrets=[PATH]", "launch.secrets is heard with launch=slurm alone"),
@@ -161,6 +162,8 @@ def test_what_sbatch_says_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(refused.value).startswith(
         "sbatch refused the job: Invalid partition name specified. Correct launch.part"
     )
+    with pytest.raises(StorageError, match="output_dir=/proc/x cannot be written to"):
+        slurm.submit(asked_settings("launch=slurm", "output_dir=/proc/x"), "script")
     stand_in(tmp_path, "sbatch", 'echo "17;two"')
     assert slurm.submit(settings, "script").startswith("job 17 is in the queue")
     assert (tmp_path / "run" / "launch" / "job.sh").read_text() == "script"
