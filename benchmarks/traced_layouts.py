@@ -11,12 +11,14 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from hydra import compose, initialize_config_dir
 
 from nemo_reasoning.config import CONF_DIR, load_settings
 from nemo_reasoning.config.train import SftSettings
+from nemo_reasoning.config.trainer import Recompute
 from nemo_reasoning.hardware import register_resolvers
 from nemo_reasoning.training.memory.activations import kept_bytes
 from nemo_reasoning.training.memory.estimate import GIB, estimate_memory
@@ -60,7 +62,6 @@ class Rank:
 
 
 RANKS = [
-    Rank("llama3_8b", "lora", tensor=2, recompute="none"),
     Rank("llama3_8b", "lora", tensor=2, sequence=True, recompute="none"),
     Rank("llama3_8b", "lora", tensor=2, sequence=True, rows=4),
     Rank("llama3_8b", "lora", tensor=4, sequence=True, rows=2, recompute="none"),
@@ -78,23 +79,30 @@ RANKS = [
     Rank("llama31_70b", "qlora", tensor=2, sequence=True),
     Rank("llama31_70b", "qlora", tensor=8, sequence=True, recompute="none"),
     Rank("qwen25_7b", "lora", tensor=2, pipeline=2, stage=1, sequence=True, recompute="none"),
-    Rank("qwen3_4b", "lora", tensor=2, sequence=True, recompute="none"),
-    Rank("qwen3_1_7b", "none", pipeline=2, stage=1),
 ]
 
 
 def settings_of(rank: Rank) -> SftSettings:
     """Return the settings of a run with this rank."""
-    overrides = [
-        *(f"model={rank.model}", "model.init=random", f"peft={rank.peft}", "hardware=gpu_141gb"),
-        *(f"trainer.micro_batch_size={rank.rows}", f"trainer.global_batch_size={rank.rows_a_step}"),
-        *(f"trainer.recompute={rank.recompute}", f"trainer.devices={rank.tensor * rank.pipeline}"),
-        f"trainer.tensor_model_parallel_size={rank.tensor}",
-        f"trainer.pipeline_model_parallel_size={rank.pipeline}",
-        f"trainer.sequence_parallel={str(rank.sequence).lower()}",
-    ]
+    settings = _settings(rank.model, rank.peft)
+    trainer = replace(
+        settings.trainer,
+        micro_batch_size=rank.rows,
+        global_batch_size=rank.rows_a_step,
+        recompute=Recompute[rank.recompute],
+        devices=rank.tensor * rank.pipeline,
+        tensor_model_parallel_size=rank.tensor,
+        pipeline_model_parallel_size=rank.pipeline,
+        sequence_parallel=rank.sequence,
+    )
+    return replace(settings, trainer=trainer)
+
+
+@cache
+def _settings(model: str, peft: str) -> SftSettings:
     register_resolvers()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        overrides = [f"model={model}", "model.init=random", f"peft={peft}", "hardware=gpu_141gb"]
         return load_settings(compose("sft_lora", overrides), SftSettings)
 
 

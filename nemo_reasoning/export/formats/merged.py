@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from nemo_reasoning.artifacts import write_json
-from nemo_reasoning.config.model import PeftSettings
+from nemo_reasoning.config.model import Architecture, PeftSettings
 from nemo_reasoning.errors import ExportError
 from nemo_reasoning.export import verify
 from nemo_reasoning.export.formats.base import NOT_VERIFIED, ExportFormat, ExportJob
@@ -158,13 +158,19 @@ def merged_weights(
     if "quantization_config" in config:
         raise ExportError(f"{base} is quantised; merge onto the unquantised base model")
     changes, dropped = trained.changes(), {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
-    held = None if nf4 is None else TrainedBase(read_weights(base, base_dtype), base=nf4, shape=trained.shape)
+    held = None if nf4 is None else _held_base(base, base_dtype, nf4=nf4, shape=trained.shape)
     for file, shard in base_files(base).items():
         for name, tensor in read_file(file):
             if name not in dropped:
                 yield shard, name, _as_trained(name, tensor, changes, base_dtype=DTYPES[base_dtype], held=held)
     if changes:
         raise ExportError(f"{base} has no {sorted(changes)[0]}, which training changed; is it the base it trained on?")
+
+
+def _held_base(base: Path, base_dtype: str, *, nf4: Nf4Base, shape: Architecture) -> TrainedBase:
+    """Return a base as a QLoRA run held it, in the wider of the base's dtype and the run's."""
+    read, dtype = read_weights(base, base_dtype), torch.promote_types(DTYPES[base_dtype], DTYPES[nf4.dtype])
+    return TrainedBase(lambda name: read(name).to(dtype), base=nf4, shape=shape)
 
 
 def _as_trained(
