@@ -75,8 +75,9 @@ def train_in(layout: Layout, model: Path, out: Path, *more: str, scheme: str = "
     if scheme == "none":
         overrides = [one for one in overrides if not one.startswith("peft.")]
     codes, texts = Ranks("sft_lora", *overrides, count=layout.processes).wait()
-    if set(codes) == {1} and all(text.startswith("ConfigError:") for text in texts):
-        raise Refused(texts[0].splitlines()[1].removeprefix("- "))
+    refusals = [text.partition("ConfigError:\n- ")[2] for text in texts]
+    if set(codes) == {1} and all(refusals):
+        raise Refused(refusals[0].splitlines()[0])
     assert set(codes) == {0}, f"{codes}\n{texts[0]}\n{texts[-1]}"
     return {name: records(out, name) for name in COMPARED}
 
