@@ -1,4 +1,4 @@
-"""Run one function on many inputs: in processes on this machine, or on a Ray cluster. Results keep their order."""
+"""Run one function on many inputs in processes on this machine. Results keep their order."""
 
 import gc
 import multiprocessing
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
-from nemo_reasoning.config.data import Executor
 from nemo_reasoning.errors import DataError
 
 Input = TypeVar("Input")
@@ -27,24 +26,17 @@ WITHOUT_TORCH = {"USE_TORCH": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 _function: Callable[[Any], Any]
 
 
-def run(
-    function: Callable[[Input], Output], inputs: Sequence[Input], *, engine: Executor, workers: int | None
-) -> Iterator[Output]:
+def run(function: Callable[[Input], Output], inputs: Sequence[Input], *, workers: int | None) -> Iterator[Output]:
     """Yield the function's result for each input, in their order.
 
     Args:
         function: Can be pickled; each worker gets its own copy, once.
         inputs: Can be pickled.
-        engine: What runs the workers; a cluster is joined before, by `ray_cluster.joined`.
         workers: How many; None for one per core.
 
     Raises:
-        DataError: A worker was killed; on a cluster, several times over the same input.
+        DataError: A worker was killed.
     """
-    if engine is Executor.ray:
-        from nemo_reasoning.data.prepare import ray_cluster
-
-        return ray_cluster.run(function, inputs, workers=workers)
     count = min(workers or _cores(), len(inputs))
     return map(function, inputs) if count <= 1 else _in_processes(function, inputs, count)
 

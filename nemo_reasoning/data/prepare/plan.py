@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from nemo_reasoning.artifacts import file_sha256, fingerprint, write_text
 from nemo_reasoning.config import settings_to_dict
-from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource, RowSampling
+from nemo_reasoning.config.data import DamagedFiles, DataSettings, DataSource, Executor, RowSampling
 from nemo_reasoning.data.chat import ChatFormatter
-from nemo_reasoning.data.prepare import executors
+from nemo_reasoning.data.prepare import executors, ray_cluster
 from nemo_reasoning.data.prepare.files import Span, file_size
 from nemo_reasoning.data.prepare.filters import FilteredOut, Filters
 from nemo_reasoning.data.prepare.formats import Format, cut_line, format_of
@@ -67,7 +67,8 @@ class Preparation:
 
     def each(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
         """Yield a function's results, computed by the workers."""
-        return executors.run(function, inputs, engine=self.data.engine, workers=self.data.workers)
+        run = ray_cluster.run if self.data.engine is Executor.ray else executors.run
+        return run(function, inputs, workers=self.data.workers)
 
 
 @dataclass(frozen=True)

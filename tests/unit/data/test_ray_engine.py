@@ -8,7 +8,6 @@ import pytest
 from prepared_rows import corpus, digests, prepared
 from ray_workers import dies, dies_once, refuses
 
-from nemo_reasoning.config.data import Executor
 from nemo_reasoning.data.prepare import executors
 from nemo_reasoning.errors import DataError
 
@@ -27,12 +26,12 @@ def test_results_keep_their_order() -> None:
     inputs = list(range(50))
     expected = [square(number) for number in inputs]
     for workers in (1, 3):
-        assert list(executors.run(square, inputs, engine=Executor.local, workers=workers)) == expected
+        assert list(executors.run(square, inputs, workers=workers)) == expected
 
 
 def test_a_worker_that_dies_is_named() -> None:
     with pytest.raises(DataError, match=r"a worker was killed.*fewer data\.workers"):
-        list(executors.run(dying, range(8), engine=Executor.local, workers=2))
+        list(executors.run(dying, range(8), workers=2))
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,10 @@ def ray_cluster() -> Iterator[None]:
 
 
 def on_cluster(function: Callable[[Path], Any], folder: Path, count: int = 4) -> list[Any]:
-    from nemo_reasoning.data.prepare.ray_cluster import joined
+    from nemo_reasoning.data.prepare.ray_cluster import joined, run
 
     with joined(folder):
-        return list(
-            executors.run(function, [folder / str(number) for number in range(count)], engine=Executor.ray, workers=2)
-        )
+        return list(run(function, [folder / str(number) for number in range(count)], workers=2))
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
