@@ -154,13 +154,13 @@ def check_weights(folder: Path) -> Any:
         folder: With `.metadata` and the files that it lists; what is not there is left to Megatron-Core.
 
     Returns:
-        A `torch.distributed.checkpoint.metadata.Metadata`; None where there is none.
+        What has the attributes of a `torch.distributed.checkpoint.metadata.Metadata`; None where there is none.
 
     Raises:
         CheckpointError: Says what is named, a function or a file elsewhere, or that a pickle is damaged; nothing of it
             has run.
     """
-    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
     file = folder / ".metadata"
     if not file.is_file():
@@ -170,7 +170,8 @@ def check_weights(folder: Path) -> Any:
             metadata = limited_load(opened)
         except (pickle.UnpicklingError, EOFError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
-    if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
+    parts = ("storage_data", "state_dict_metadata")  # its class differs between releases of Megatron-Core
+    if not all(isinstance(getattr(metadata, part, None), dict) for part in parts):
         raise CheckpointError(f"{file} is damaged: it holds no metadata of a checkpoint")
     for index, place in metadata.storage_data.items():
         if Path(place.relative_path).name != place.relative_path:
