@@ -49,9 +49,15 @@ def tried_layouts(settings: SftSettings, shape: Architecture, memory_gb: float) 
 
 
 def with_layout(settings: SftSettings, tried: list[Tried]) -> SftSettings:
-    """Return the settings with the layout that fits, else with the one that needs the least; one rank of none."""
-    chosen = min(tried, key=lambda one: (not one.fits, one.least), default=None)
-    return replace(settings, trainer=_with(settings.trainer, 1, 1) if chosen is None else chosen.trainer)
+    """Return the settings with the layout that fits, else with the one that needs the least.
+
+    Where none was allowed, what is open becomes 1, and what is given stays to be refused.
+    """
+    trainer = settings.trainer
+    if tried:
+        return replace(settings, trainer=min(tried, key=lambda one: (not one.fits, one.least)).trainer)
+    sizes = trainer.tensor_model_parallel_size, trainer.pipeline_model_parallel_size
+    return replace(settings, trainer=_with(trainer, *(1 if size == AUTO_LAYOUT else size for size in sizes)))
 
 
 def told(tried: list[Tried], memory_gb: float) -> str | None:
