@@ -28,6 +28,8 @@ from replicas import free_port
 from rich.console import Console
 from rich.table import Table
 
+from nemo_reasoning.training.loggers import read_metrics
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from tiny import save_tiny_llama  # noqa: E402
@@ -126,6 +128,13 @@ def until(holds: Callable[[], bool], what: str, *, seconds: float = 240) -> None
         time.sleep(0.2)
 
 
+def measurements(run: Path) -> dict[tuple[int, str], float]:
+    """Return losses, norms of gradients and validation losses of a run by step and name."""
+    names = ("loss", "grad_norm", "val_loss")
+    steps = read_metrics(run / "metrics.jsonl")
+    return {(step["step"], name): step[name] for step in steps for name in names if name in step}
+
+
 class Job:
     """A training in the cluster."""
 
@@ -177,13 +186,7 @@ class Job:
         until(lambda: self.state() not in ("PENDING", "RUNNING", "COMPLETING"), "the end", seconds=400)
         if self.state() != "COMPLETED":
             sys.exit(f"the job ended as {self.state()}\n{self.log()}")
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return {
-            (record["step"], name): record[name]
-            for record in map(json.loads, lines)
-            for name in ("loss", "grad_norm", "val_loss")
-            if name in record
-        }
+        return measurements(self.folder)
 
 
 def time_limit(job: Job) -> None:

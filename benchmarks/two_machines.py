@@ -28,6 +28,7 @@ from typing import Any
 from replicas import free_port
 from rich.console import Console
 from rich.table import Table
+from slurm import measurements
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -127,13 +128,7 @@ class Pair:
         codes = [process.wait(timeout=400) for process in self.processes]
         if codes != [0, 0]:
             sys.exit(f"ended with {codes}\n{self.said()}\n{self.said(1)}")
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return {
-            (record["step"], name): record[name]
-            for record in map(json.loads, lines)
-            for name in ("loss", "grad_norm", "val_loss")
-            if name in record
-        }
+        return measurements(self.folder)
 
 
 def killed(pair: Pair) -> None:

@@ -1,6 +1,9 @@
 """Packages that not every recipe needs and NVIDIA's image may lack, and how to add one without replacing anything."""
 
 import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from nemo_reasoning.errors import MissingPackageError
 
@@ -64,3 +67,18 @@ def explained(error: ModuleNotFoundError, *, command: str) -> MissingPackageErro
     """Return a failed import as an error with its remedy; None if the module is none of ours to name."""
     module = (error.name or "").partition(".")[0]
     return missing(module, needed_by=command) if module in _DISTRIBUTIONS else None
+
+
+@contextmanager
+def patched_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which packages read, for the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
+from typing import Any
 
 from nemo_reasoning.config import checks
 
@@ -144,10 +145,8 @@ class TrainerSettings:
 
         What is still to be chosen counts as 1, with which most else works; how a step is shared out is looked at then.
         """
-        settled = replace(self)
-        for name, auto in OPEN_SIZES.items():
-            setattr(settled, name, 1 if getattr(self, name) == auto else getattr(self, name))
-        return settled._problems(open_layout=self.layout_is_open)
+        still_open: dict[str, Any] = {name: 1 for name, auto in OPEN_SIZES.items() if getattr(self, name) == auto}
+        return replace(self, **still_open)._problems(open_layout=self.layout_is_open)
 
     def _problems(self, *, open_layout: bool) -> list[str]:
         found = self._outside_ranges()

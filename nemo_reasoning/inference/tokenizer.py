@@ -239,8 +239,9 @@ def tokenizer_of(tokenizers: Mapping[str | None, ChatTokenizer], adapter: str | 
 
 
 def _load_tokenizer(model: Path | str, adapter: Path | None, *, chat_template: str | None) -> PreTrainedTokenizerBase:
-    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    source = model if adapter is None or not own else adapter
+    source = model
+    if adapter is not None and (adapter / "tokenizer_config.json").is_file():
+        source = adapter
     try:
         if Path(source).is_dir():
             read_tokenizer_config(Path(source))

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ from nemo_reasoning.config.trainer import Accelerator
 from nemo_reasoning.errors import BackendError, StorageError, VersionError
 from nemo_reasoning.launching.command import Command
 from nemo_reasoning.launching.nemo_run import nemo_run_alone
+from nemo_reasoning.training.process import TIME_IS_UP
 
 SUBMIT = ("sbatch", "--requeue", "--parsable")
 FOLDER = "launch"  # of a run: script and logs of its jobs
 # Training ends with one of these when it has saved before its time was up: SIGTERM, trainer.max_hours.
-_GOES_ON = (143, 75)
+_GOES_ON = (128 + signal.SIGTERM, TIME_IS_UP)
 _REMEDIES = {
     "partition": "launch.partition=; `sinfo` lists them",
     "account": "launch.account=; `sacctmgr show associations user=$USER` lists yours",

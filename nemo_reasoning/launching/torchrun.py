@@ -12,6 +12,7 @@ from nemo_reasoning.config.train import SftSettings
 from nemo_reasoning.errors import TrainingError
 from nemo_reasoning.launching.command import Command
 from nemo_reasoning.launching.nemo_run import nemo_run_alone
+from nemo_reasoning.packages import patched_environment
 
 _NATIVE_LOG = "TORCH_CPP_LOG_LEVEL"
 _MEETING = "nemo-reasoning"  # all machines name it alike
@@ -31,9 +32,7 @@ def torchrun_command(settings: SftSettings, command: Command) -> list[str]:
     with nemo_run_alone(needed_by="launch=torchrun"):
         from nemo_run.run.torchx_backend.components.torchrun import torchrun
     place = {"MASTER_ADDR": f"{launch.address}", "MASTER_PORT": f"{launch.port}", "NODE_RANK": f"{launch.node_rank}"}
-    before = {name: os.environ.get(name) for name in place}
-    os.environ.update(place)  # where NeMo-Run reads it
-    try:
+    with patched_environment(place):  # where NeMo-Run reads it
         app = torchrun(
             *command.arguments,
             *command.told({"trainer.num_nodes": launch.nodes}),
@@ -44,10 +43,6 @@ def torchrun_command(settings: SftSettings, command: Command) -> list[str]:
             rdzv_id=_MEETING,
             use_env=True,
         )
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ |= {} if value is None else {name: value}
     (role,) = app.roles
     return [sys.executable, "-m", __name__, *shlex.split(" ".join(role.args))]
 

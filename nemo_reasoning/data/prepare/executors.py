@@ -6,14 +6,14 @@ import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from nemo_reasoning.errors import DataError
+from nemo_reasoning.packages import patched_environment
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -88,21 +88,6 @@ def start_server() -> None:
     multiprocessing.set_forkserver_preload(["nemo_reasoning.data.prepare.worker"])
     with patched_environment(WITHOUT_TORCH):
         forkserver.ensure_running()
-
-
-@contextmanager
-def patched_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def load(function: bytes) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""Arrays with an entry for each row, in files: the memory of the process that prepares does not grow with the rows."""
+"""Arrays with an entry for each row, in files instead of the memory of the process that prepares."""
 
 import tempfile
 import weakref
